@@ -1,0 +1,70 @@
+# Every target makes or refreshes .venv by itself. Paths are relative, so spaces in the checkout's path do no harm.
+PYTHON ?= python3
+SCALE ?= lesson
+DATASET ?= digits
+
+VENV := .venv/bin/python
+STAMP := .venv/.installed
+FIRST = $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+# The stamp holds the folder it was made in: an environment that moved along with its checkout is refreshed.
+MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
+
+.DEFAULT_GOAL := help
+.PHONY: help course lab test bench notebooks clean again
+
+help:
+	@echo 'make course     execute the course and say what it found: about 20 minutes; pages land in build/course/'
+	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
+	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
+	@echo 'make test       style and tests: about 10 minutes'
+	@echo 'make bench      measure the training step on this machine: a few minutes'
+	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 20 minutes'
+	@echo 'make clean      remove build/ and caches; runs/, data/ and .venv stay (rm -r .venv removes that too)'
+	@echo
+	@echo 'The first target sets up .venv from the package index: 3 to 15 minutes, 6 GB on Linux with the'
+	@echo 'CUDA build of PyTorch. PYTHON=python3.12 chooses another Python (3.11 or later). Without a GPU, 1 GB is'
+	@echo 'enough: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make course'
+
+course: $(STAMP)
+	@echo "Executing the course at scale $(SCALE) on $(DATASET): about a minute at smoke, 20 at lesson, hours at full."
+	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --out build/course
+
+lab: $(STAMP)
+	@echo "Opening JupyterLab at $(FIRST). Stop it with Ctrl-C. Its address holds a token: do not share it."
+	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m jupyterlab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/$(FIRST) \
+	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(AS_ROOT)
+
+test: $(STAMP)
+	@echo "Checking style, then running the tests: about 10 minutes."
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m pytest
+
+bench: $(STAMP)
+	@echo "Measuring: a few minutes. Leave the machine alone meanwhile."
+	@$(VENV) -m benchmarks
+
+notebooks: $(STAMP)
+	@echo "Executing the course with the notebooks' own parameters and writing them back: about 20 minutes."
+	@$(VENV) -m dfs_edu course --write-back
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache
+	find dfs_edu tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+# .venv/.installing marks a set-up under way. One that was interrupted leaves it behind, and the next starts afresh.
+# Renaming it at the end makes the stamp as old as the set-up's beginning: what changed meanwhile is seen.
+$(STAMP): pyproject.toml $(if $(MOVED),again)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "dfs_edu needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
+	         "Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Setting up .venv with PyTorch, JupyterLab and the rest: 3 to 15 minutes the first time, silent until done."
+	@if [ -e .venv/.installing ] || ! $(VENV) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	    then $(PYTHON) -m venv --clear .venv; fi
+	@rm -f $(STAMP); pwd > .venv/.installing
+	@$(VENV) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@mv .venv/.installing $(STAMP)
+	@echo "Set-up done."
+again:

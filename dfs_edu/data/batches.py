@@ -1,0 +1,85 @@
+"""Batches of a split that lies on the device whole; augmented as whole batches, reproducible from any position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfs_edu.data.splits import Augmentation, Dataset, Split
+
+
+class Batches:
+    """Iterating once is one epoch: (images float32 normalised (B, 3, H, W) channels-last, labels (B,)).
+
+    split       what to read; its pictures move to the device once
+    batch_size  pictures a batch
+    train       True: a new order each epoch, augmented, the ragged last batch dropped. False: as they lie, all of them
+    seed        every random draw is a function of (seed, epoch, batch), so the position is the whole random state:
+                `state_dict` holds it, and an iterator that loads it goes on as if it had never stopped
+    """
+
+    def __init__(self, split: Split, dataset: Dataset, batch_size: int, train: bool = False, seed: int = 0, device="cpu"):
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
+        self.split, self.train, self.seed = split, train, seed
+        self.batch_size = min(batch_size, len(split))
+        self.augmentation = dataset.augmentation
+        self.images = split.images.to(device)  # (N, 3, H, W) uint8
+        self.labels = split.labels.to(device)  # (N,)
+        self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
+        self.std = 255 * torch.tensor(dataset.std, device=device).view(3, 1, 1)
+        self.epoch = self.batch = 0
+
+    def __len__(self) -> int:
+        return len(self.split) // self.batch_size if self.train else -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rest of the current epoch; the position counts a batch as seen once it is handed out."""
+        order = torch.arange(len(self.split))
+        if self.train:
+            order = torch.randperm(len(self.split), generator=self._random())
+        order = order.to(self.images.device)
+        while self.batch < len(self):
+            start = self.batch * self.batch_size
+            chosen = order[start : start + self.batch_size]
+            self.batch += 1
+            images = self.images[chosen]
+            if self.train:
+                images = augment(images, self.augmentation, self._random(self.batch))
+            yield self.normalise(images), self.labels[chosen]
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32, mean 0 and deviation 1 a channel over the data set."""
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
+
+    def _random(self, *draw: int) -> torch.Generator:
+        """Drawn on the CPU whatever the device, so that every device sees the same pictures."""
+        seed = np.random.SeedSequence([self.seed, self.epoch, *draw]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(seed) >> 1)
+
+
+def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+    """Random crops of the padded pictures, half of them mirrored where `flip`: one gather for the whole batch.
+
+    images uint8 (B, 3, H, W) -> the same shape
+    """
+    B, _, H, W = images.shape
+    top, left = torch.randint(0, 2 * how.pad + 1, (2, B, 1), generator=generator)
+    mirrored = torch.rand(B, 1, generator=generator) < 0.5 if how.flip else torch.zeros(B, 1, dtype=torch.bool)
+    across = torch.arange(W)
+    rows = (top + torch.arange(H)).to(images.device)  # (B, H)
+    columns = (left + torch.where(mirrored, across.flip(0), across)).to(images.device)  # (B, W)
+    padded = torch.nn.functional.pad(images, [how.pad] * 4, value=how.fill)
+    picture = torch.arange(B, device=images.device)
+    crops = padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, 3)
+    return crops.permute(0, 3, 1, 2)

@@ -1,0 +1,331 @@
+"""Arrays -> plotly figures, pure: nothing is computed here that a reader could want as a number.
+
+Every figure has its own small template: colours of Okabe and Ito (2008), which colour-blind people can tell apart,
+dashes and markers besides colour, a transparent ground and mid-grey ink, readable in light and dark JupyterLab.
+Fractions come in, percent are shown; MACs come in, MMACs (millions) are shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+from scipy.special import stdtrit
+
+__all__ = [
+    "accuracy_cost",
+    "accuracy_per_exit",
+    "conflict_heatmap",
+    "conflict_heatmaps",
+    "gradient_work",
+    "learning_curves",
+    "pictures",
+    "shares",
+]
+
+INK = "#7a7a7a"  # contrast of 4.3 on white and 4.4 on JupyterLab's dark ground
+GRID = "rgba(128,128,128,0.25)"
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
+DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px,2px,2px"]
+MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
+OPPOSED = [[0, "#D55E00"], [0.5, "#dddddd"], [1, "#0072B2"]]  # conflict is vermilion, agreement is blue
+
+AXIS = {
+    "gridcolor": GRID,
+    "linecolor": INK,
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": INK,
+    "automargin": True,
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "colorway": COLOURS,
+        "font": {"color": INK, "size": 13},
+        "title": {
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "pad": {"b": 12},
+        },
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 64, "r": 16, "t": 48, "b": 48},
+        "xaxis": AXIS,
+        "yaxis": AXIS,
+        "hovermode": "closest",
+    }
+)
+
+
+def figure(traces: Sequence, title: str, x: str = "", y: str = "", height: int = 380, **layout) -> go.Figure:
+    """A figure with the template, a title and titled axes."""
+    fig = go.Figure(list(traces), {"template": TEMPLATE, "title": {"text": title}, "height": height})
+    return fig.update_layout(xaxis_title_text=x, yaxis_title_text=y, **layout)
+
+
+def style(i: int) -> dict:
+    """Colour, dash and marker of the i-th line: 49 different ones."""
+    other = (i + i // 7) % 7  # the second seven colours come with other dashes and markers
+    return {
+        "line": {"color": COLOURS[i % 7], "dash": DASHES[other], "width": 2},
+        "marker": {"color": COLOURS[i % 7], "symbol": MARKERS[other], "size": 7},
+    }
+
+
+def rounded(values, digits: int = 4) -> list:
+    """Plain numbers, None for NaN: short in a notebook's JSON."""
+    return [None if np.isnan(v) else round(float(v), digits) for v in np.asarray(values, dtype=float)]
+
+
+def percent(fractions) -> list:
+    return rounded(np.asarray(fractions, dtype=float) * 100, 2)
+
+
+def exit_ticks(exits: int) -> dict:
+    return {"tickvals": list(range(1, exits + 1)), "title": {"text": "exit"}}
+
+
+# Gradient conflict
+
+
+def conflict_heatmap(report, title: str = "Cosine between the gradients of two exits") -> go.Figure:
+    """report: .cosine (L, K, K) and .layers; one row a layer, one column a pair of exits, blank where there is none."""
+    return conflict_heatmaps({"": report}, title)
+
+
+def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradients of two exits") -> go.Figure:
+    """Name -> report, side by side on one colour scale with 0 in its middle. Raises ValueError for no reports."""
+    if not reports:
+        raise ValueError("reports={}: a heatmap shows one at least")
+    cosines = [np.asarray(report.cosine, dtype=float) for report in reports.values()]
+    limit = max(
+        [0.1, *(np.nanmax(np.abs(off_diagonal(c)), initial=0, where=~np.isnan(off_diagonal(c))) for c in cosines)]
+    )
+    fig = figure([], title, height=140 + 24 * max(map(len, cosines)))
+    fig.update_layout(title_pad_b=30 if any(reports) else 12, margin_t=70 if any(reports) else 48)
+    width = 1 / len(cosines)
+    for i, (name, report, cosine) in enumerate(zip(reports, reports.values(), cosines, strict=True)):
+        K = cosine.shape[1]
+        pairs = [f"{j + 1}·{k + 1}" for j, k in zip(*np.triu_indices(K, 1), strict=True)]
+        axes = {"xaxis": f"x{i + 1}", "yaxis": f"y{i + 1}"}
+        fig.add_heatmap(
+            z=[rounded(row, 3) for row in off_diagonal(cosine)],
+            x=pairs,
+            y=list(report.layers),
+            coloraxis="coloraxis",
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            hovertemplate="%{y}, exits %{x}: %{z:.3f}<extra>" + name + "</extra>",
+            **{side: axis.replace("1", "") if i == 0 else axis for side, axis in axes.items()},
+        )
+        place = [i * width + (0.02 if i else 0), (i + 1) * width - (0.02 if i < len(cosines) - 1 else 0)]
+        fig.update_layout(
+            {
+                f"xaxis{i + 1}": {
+                    "type": "category",
+                    "domain": place,
+                    "anchor": f"y{i + 1}",
+                    "showgrid": False,
+                    "title": {"text": "pair of exits"},
+                },
+                f"yaxis{i + 1}": {
+                    "type": "category",
+                    "autorange": "reversed",
+                    "anchor": f"x{i + 1}",
+                    "showgrid": False,
+                    "showticklabels": i == 0,
+                    "ticks": "outside" if i == 0 else "",
+                },
+            }
+        )
+        where = {"x": place[0], "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+        fig.add_annotation(text=name, showarrow=False, **where)
+    bar = {"title": {"text": "cosine"}, "thickness": 14, "outlinewidth": 0, "len": 1}
+    scale = {"colorscale": OPPOSED, "cmin": -round(limit, 2), "cmax": round(limit, 2), "colorbar": bar}
+    return fig.update_layout(coloraxis=scale)
+
+
+def off_diagonal(cosine: np.ndarray) -> np.ndarray:
+    """(L, K, K) -> (L, K(K-1)/2): every pair of exits once."""
+    return cosine[:, *np.triu_indices(cosine.shape[1], 1)]
+
+
+def gradient_work(costs: Mapping, title: str = "Work of a training step for one picture") -> go.Figure:
+    """Name -> cost with .forward_flops and .backward_flops, as stacked bars in MFLOPs."""
+    names = list(costs)
+    parts = {
+        part: [getattr(cost, f"{part}_flops") / 1e6 for cost in costs.values()] for part in ("forward", "backward")
+    }
+    bars = [
+        go.Bar(
+            name=part,
+            y=names,
+            x=rounded(values, 3),
+            orientation="h",
+            marker={
+                "color": COLOURS[i],
+                "pattern": {"shape": "/" if i else "", "bgcolor": COLOURS[i], "fgcolor": "#e08240"},
+            },
+            texttemplate="%{x:.4g}",
+            textposition="inside",
+            insidetextfont={"color": "white"},
+        )
+        for i, (part, values) in enumerate(parts.items())
+    ]
+    fig = figure(bars, title, "MFLOPs a picture", height=150 + 44 * len(names), barmode="stack", legend_traceorder="normal")
+    return fig.update_yaxes(autorange="reversed", showgrid=False)
+
+
+# Accuracy
+
+
+def accuracy_per_exit(
+    results: Mapping, published: Mapping | None = None, title: str = "Accuracy of each exit"
+) -> go.Figure:
+    """Name -> accuracies (seeds, K) or (K,), as fractions: the mean, with the 95 % t-interval of it where n > 1.
+
+    published   name -> accuracies (K,): numbers that others report, dashed and hollow, and said to be published
+    """
+    fig = figure([], title, "exit", "accuracy in %")
+    for i, (name, values) in enumerate(results.items()):
+        values = np.atleast_2d(np.asarray(values, dtype=float))
+        n, K = values.shape
+        half = stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(n) if n > 1 else None
+        said = f"mean and 95 % interval, n = {n}" if n > 1 else "n = 1"
+        fig.add_scatter(
+            x=list(range(1, K + 1)),
+            y=percent(values.mean(0)),
+            name=f"{name} ({said})",
+            mode="lines+markers",
+            error_y=None if half is None else {"array": percent(half), "width": 6, "thickness": 1.5},
+            **style(i),
+        )
+    for i, (name, values) in enumerate((published or {}).items(), start=len(results)):
+        look = style(i)
+        look["line"]["dash"], look["marker"]["symbol"] = "dot", f"{look['marker']['symbol']}-open"
+        x = list(range(1, len(values) + 1))
+        fig.add_scatter(x=x, y=percent(values), name=f"{name} (published)", mode="lines+markers", **look)
+    exits = max((len(trace.x) for trace in fig.data), default=0)
+    return fig.update_layout(xaxis=exit_ticks(exits), legend=below())
+
+
+def accuracy_cost(
+    curves: Mapping, anytime: Mapping | None = None, point=None, title: str = "Accuracy against average cost"
+) -> go.Figure:
+    """Name -> inference.Curve as lines.
+
+    anytime   name -> (macs (K,), accuracy (K,)): every picture leaves at exit k; drawn as marks alone
+    point     inference.Point: where a present choice of thresholds lies
+    """
+    fig = figure([], title, "average cost in MMACs a picture", "accuracy in %")
+    for i, (name, curve) in enumerate(curves.items()):
+        look = {"line": style(i)["line"]}
+        fig.add_scatter(x=millions(curve.macs), y=percent(curve.accuracy), name=name, mode="lines", **look)
+    for i, (name, (macs, accuracy)) in enumerate((anytime or {}).items()):
+        fig.add_scatter(
+            x=millions(macs),
+            y=percent(accuracy),
+            name=f"{name}, all at one exit",
+            mode="markers+text",
+            text=[str(k) for k in range(1, len(macs) + 1)],
+            textposition="bottom center",
+            marker=style(i)["marker"],
+        )
+    if point is not None:
+        mark = {"symbol": "circle-open-dot", "size": 15, "color": COLOURS[1], "line": {"width": 3}}
+        fig.add_scatter(
+            x=millions([point.macs]), y=percent([point.accuracy]), name="these thresholds", mode="markers", marker=mark
+        )
+    return fig.update_layout(legend=below())
+
+
+def millions(macs) -> list:
+    return rounded(np.asarray(macs, dtype=float) / 1e6, 3)
+
+
+def below() -> dict:
+    """A legend under the plot and its axis, so that the plot keeps its full width."""
+    return {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}
+
+
+def learning_curves(record: Mapping, title: str = "Validation accuracy while training") -> go.Figure:
+    """record["epochs"]: a list of {"epoch", "validation_accuracy": K fractions}; one line an exit."""
+    epochs = record["epochs"]
+    accuracy = np.asarray([epoch["validation_accuracy"] for epoch in epochs], dtype=float)  # (epochs, K)
+    lines = [
+        go.Scatter(
+            x=[epoch["epoch"] for epoch in epochs],
+            y=percent(accuracy[:, k]),
+            name=f"exit {k + 1}",
+            mode="lines+markers" if len(epochs) <= 20 else "lines",
+            **style(k),
+        )
+        for k in range(accuracy.shape[1])
+    ]
+    return figure(lines, title, "epoch", "accuracy in %")
+
+
+def shares(point, title: str = "Where pictures leave") -> go.Figure:
+    """inference.Point: the share of pictures that leaves at each exit, and how many of them are classified right."""
+    K = len(point.share)
+    right = [
+        f"{s:.1f} %" + ("" if np.isnan(a) else f"<br>{100 * a:.1f} % right")
+        for s, a in zip(percent(point.share), point.exit_accuracy, strict=True)
+    ]
+    bars = go.Bar(x=list(range(1, K + 1)), y=percent(point.share), text=right, textposition="outside", cliponaxis=False)
+    fig = figure([bars], title, "exit", "share of pictures in %", height=320)
+    return fig.update_layout(xaxis=exit_ticks(K))
+
+
+# Pictures
+
+
+def pictures(
+    images, titles: Sequence[str] | None = None, title: str = "", columns: int = 8, zoom: int = 3
+) -> go.Figure:
+    """uint8 pictures (N, 3, H, W) in a grid, each with its own short text below; `zoom` screen pixels a pixel.
+
+    Raises ValueError for pictures of another kind, or a number of titles that is not N.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or not len(images):
+        raise ValueError(
+            f"images of shape {images.shape}, {images.dtype}: pictures are uint8 (N, 3, H, W), N at least 1"
+        )
+    N, _, H, W = images.shape
+    if titles is not None and len(titles) != N:
+        raise ValueError(f"{len(titles)} titles for {N} pictures: give one for each")
+    columns = min(columns, N)
+    rows = -(-N // columns)
+    gap, text = 4, 0 if titles is None else -(-18 // zoom)  # pixels of the pictures; the text is 18 screen pixels high
+    high, wide = H + gap + text, W + gap
+    sheet = np.zeros((rows * high, columns * wide, 4), np.uint8)  # transparent between the pictures
+    captions = []
+    for n, image in enumerate(images):
+        top, left = n // columns * high, n % columns * wide
+        sheet[top : top + H, left : left + W] = np.dstack([*image, np.full((H, W), 255, np.uint8)])
+        if titles is not None:
+            where = {"x": left + W / 2 - 0.5, "y": top + H - 0.5, "xanchor": "center", "yanchor": "top"}
+            captions.append({"text": str(titles[n]), "showarrow": False, "font": {"size": 11}, **where})
+    margin = {"l": 8, "r": 8, "t": 44 if title else 8, "b": 4}
+    fig = figure([], title, height=rows * high * zoom + margin["t"] + margin["b"], margin=margin, annotations=captions)
+    fig.add_image(source=data_uri(sheet), hoverinfo="skip", zsmooth=False)
+    fig.update_layout(width=columns * wide * zoom + margin["l"] + margin["r"])
+    fig.update_xaxes(visible=False, range=[-0.5, columns * wide - 0.5])
+    return fig.update_yaxes(visible=False, range=[rows * high - 0.5, -0.5])
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """uint8 (H, W, 3 or 4) as a PNG inside an address, so that no page has to fetch it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,6 @@
+"""Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
+
+from dfs_edu.probes.conflict import Conflict, conflict
+from dfs_edu.probes.cost import Cost, cost
+
+__all__ = ["Conflict", "Cost", "conflict", "cost"]

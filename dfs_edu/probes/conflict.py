@@ -1,0 +1,129 @@
+"""Gradient conflict: how far the exits of a network agree on where each layer of the trunk should go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfs_edu.multiexit import MultiExit
+from dfs_edu.probes.gradients import as_found, forward_in_legs
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """What `conflict` found in L layers and K exits; exits run from shallow to deep.
+
+    layers   L names, first to last, as in the state_dict without the parameter's own: "stages.0.conv"
+    cosine   (L, K, K), in [-1, 1], between the gradients of two exits; negative is conflict, 1 on the diagonal
+    norm     (L, K), the length of each exit's gradient
+
+    Both are float64, and NaN where an exit does not reach a layer.
+    """
+
+    layers: list[str]
+    cosine: np.ndarray
+    norm: np.ndarray
+
+    def pairs(self) -> np.ndarray:
+        """(L, K(K-1)/2): the cosine of each pair of different exits, once; (1, 2), (1, 3), ..., (K-1, K)."""
+        first, second = np.triu_indices(self.norm.shape[1], k=1)
+        return self.cosine[:, first, second]
+
+    def conflicting(self) -> np.ndarray:
+        """(L,): the fraction with a negative cosine among the pairs of exits that both reach the layer; NaN if none."""
+        pairs = self.pairs()
+        met = (~np.isnan(pairs)).sum(1)
+        return np.where(met > 0, (pairs < 0).sum(1) / np.maximum(met, 1), np.nan)
+
+
+def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
+    """Cosines and norms of the exits' gradients in every layer of the trunk, for one batch.
+
+    images   (B, C, H, W), floating point, as the network gets them in training
+    labels   (B,), int64
+
+    A layer is a module of `net.stages` that owns parameters; its gradient is that of its trainable parameters put end
+    to end, so a bias counts with its weight. The loss of an exit is its mean cross-entropy. Heads are not reported:
+    nobody shares them. "Does not reach": the gradient is exactly zero, because a junction cuts it off, the exit lies
+    before the layer, the layer is frozen, or every unit is dead.
+
+    The batch is seen as training sees it, so BatchNorm uses its statistics and dropout drops, for all exits the same;
+    afterwards mode, buffers, `.grad` and random state are as they were. The cost is one forward pass and, for each
+    exit, a backward pass as deep as that exit lies; memory is explained in gradients.py.
+
+    Raises TypeError or ValueError, naming what is wrong, for other inputs, for a loss that is not finite and for a
+    parameter that a stage shares with another stage or a head.
+    """
+    _check(net, images, labels)
+    K = len(net.stages)
+    stages = [_layers(stage, f"stages.{s}") for s, stage in enumerate(net.stages)]
+    names = [name for layers in stages for name in layers]
+    cosine, norm = np.full((len(names), K, K), np.nan), np.full((len(names), K), np.nan)
+    with as_found(net, images.device), torch.enable_grad():
+        net.train()
+        legs = forward_in_legs(net, images, labels)
+        wanted = []
+        for s in reversed(range(K)):
+            gradients, wanted = legs.pop().backward(wanted)
+            for name, layer in stages[s].items():
+                row = names.index(name)
+                cosine[row, s:, s:], norm[row, s:] = _compare([_flat(layer, found) for found in gradients])
+            del gradients  # before the next stage's come
+    return Conflict(names, cosine, norm)
+
+
+def _layers(stage: nn.Module, prefix: str) -> dict[str, list[Tensor]]:
+    """The modules of a stage that own parameters, by name, first to last."""
+    owned = {f"{prefix}.{name}".rstrip("."): list(m.parameters(recurse=False)) for name, m in stage.named_modules()}
+    return {name: parameters for name, parameters in owned.items() if parameters}
+
+
+def _flat(layer: list[Tensor], found: dict[Tensor, Tensor | None]) -> Tensor | None:
+    """One exit's gradient of a layer, (P,), or None where it is zero."""
+    parts = [(p, found.get(p)) for p in layer]
+    if all(g is None for _, g in parts):
+        return None
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in parts])
+
+
+def _compare(gradients: list[Tensor | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines (n, n) and norms (n,) of n gradients (P,)."""
+    n = len(gradients)
+    cosine, norm = np.full((n, n), np.nan), np.full(n, np.nan)
+    reached = [i for i, g in enumerate(gradients) if g is not None]
+    if reached:
+        matrix = torch.stack([gradients[i] for i in reached])
+        # Squares of small float32 gradients would underflow. Apple's GPUs have no float64.
+        matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+        lengths = matrix.norm(dim=1)
+        unit = matrix / lengths[:, None]
+        cosine[np.ix_(reached, reached)] = (unit @ unit.T).clamp(-1, 1).cpu()
+        norm[reached] = lengths.cpu()
+    return cosine, norm
+
+
+def _check(net: MultiExit, images: Tensor, labels: Tensor) -> None:
+    if not isinstance(net, MultiExit):
+        raise TypeError(f"net is a {type(net).__name__}: the exits' gradients are probed in a MultiExit")
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
+        raise ValueError(f"images: {_kind(images)}; give floating-point pictures (B, C, H, W), B at least 1")
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(f"labels: {_kind(labels)}; give one int64 class for each of the {len(images)} pictures")
+    if labels.min() < 0:
+        raise ValueError(f"labels down to {labels.min()}: classes count from 0")
+    owner = {}
+    for s, stage in enumerate(net.stages):
+        for parameter in stage.parameters():
+            if owner.setdefault(parameter, s) != s:
+                raise ValueError(f"stages {owner[parameter]} and {s} share a parameter: it belongs to no one layer")
+    for k, head in enumerate(net.heads):
+        for parameter in head.parameters():
+            if parameter in owner:
+                raise ValueError(f"stage {owner[parameter]} and head {k} share a parameter: it belongs to no one layer")
+
+
+def _kind(value) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,170 @@
+"""A notebook made fit to be committed (`normalise`) or to be read in a browser, offline (`page`).
+
+What an execution leaves behind differs from run to run: times, random cell ids, widget state, progress bars. None of
+it belongs into git, where it would drown the changes that matter.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import os
+import re
+import shutil
+
+from nbformat import NotebookNode
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+_ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
+_PROGRESS = re.compile(r"\[(?:\d+:)?\d+:\d\d[<,]")  # tqdm's "[00:01<00:09, 3.2it/s]"
+_ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
+_COLOURS = 64  # of a picture's palette: lines and text keep their looks at a third of the size
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """The executed notebook as it is committed; normalising it again changes nothing.
+
+    Times, papermill's and widgets' metadata and progress bars go; cell ids and execution counts follow the order;
+    a widget keeps its static fallback alone; a plotly figure gets a small PNG for readers without JavaScript
+    (GitHub). Raises RuntimeError where a PNG is wanted and neither Chrome nor Chromium is installed.
+    """
+    notebook = _tidy(notebook)
+    figures = [data for data in _bundles(notebook) if PLOTLY in data and "image/png" not in data]
+    if figures:
+        _add_pictures(figures)
+    return notebook
+
+
+def page(notebook: NotebookNode, title: str) -> str:
+    """The executed notebook as one HTML page, its plotly figures alive, that asks the network for nothing.
+
+    Formulas stay as they were typed: the engine that sets them would have to be fetched.
+    """
+    from nbconvert import HTMLExporter
+    from plotly.io import to_html
+
+    notebook = _tidy(notebook)
+    for number, data in enumerate(data for data in _bundles(notebook) if PLOTLY in data):
+        figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")}
+        # plotly.js is 4.7 MB: it comes with the first figure, the others use it
+        html = to_html(figure, full_html=False, include_plotlyjs=number == 0, div_id=f"figure-{number}", validate=False)
+        data.clear()
+        data["text/html"] = html
+    blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load from a CDN
+    template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
+    exporter = HTMLExporter(raw_template=template)
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    return html
+
+
+def chromium() -> str | None:
+    """Path of the installed Chrome or Chromium, $BROWSER_PATH first; None where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    candidates = [os.environ.get("BROWSER_PATH"), *names]
+    return next((path for name in candidates if name and (path := shutil.which(name))), None)
+
+
+def _tidy(notebook: NotebookNode) -> NotebookNode:
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata = NotebookNode(
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    notebook.nbformat_minor = max(notebook.nbformat_minor, 5)  # the first version with cell ids
+    notebook.cells = [cell for cell in notebook.cells if not _ADDED_BY_PAPERMILL & set(cell.metadata.get("tags", []))]
+    executed = 0
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number:02}"
+        cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        if cell.cell_type != "code":
+            continue
+        if cell.execution_count is not None:
+            executed += 1
+            cell.execution_count = executed
+        cell.outputs = _tidy_outputs(cell.outputs)
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
+    return notebook
+
+
+def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    tidy = []
+    for output in _joined_streams(outputs):
+        if output.output_type == "stream":
+            output.text = _tidy_text(output.text)
+            keep = bool(output.text.strip())
+        elif "data" in output:
+            _tidy_bundle(output.data)
+            output.metadata = NotebookNode({k: v for k, v in output.metadata.items() if k in output.data})
+            keep = bool(output.data)
+        else:
+            keep = True
+        if keep:
+            tidy.append(output)
+    return _joined_streams(tidy)  # again: what stood between two pieces of one stream may have gone
+
+
+def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Pieces of one stream that follow each other, as one: where they were cut depends on the time."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and last.output_type == output.output_type == "stream" and last.name == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _tidy_text(text: str) -> str:
+    """What a terminal would show in the end, without progress bars."""
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
+    return "\n".join(line for line in lines if not _PROGRESS.search(line))
+
+
+def _tidy_bundle(data: NotebookNode) -> None:
+    was_widget = data.pop(WIDGET, None) is not None
+    if PLOTLY in data:
+        data.pop("text/html", None)  # the "notebook" renderers put all of plotly.js there
+        data[PLOTLY].get("config", {}).pop("plotlyServerURL", None)
+    text = data.get("text/plain")
+    if text is None:
+        return
+    if (was_widget and len(data) == 1) or _PROGRESS.search(text):
+        del data["text/plain"]  # "HBox(children=(...))" tells a reader nothing
+    else:
+        data["text/plain"] = _ADDRESS.sub("at 0x0", text)
+
+
+def _bundles(notebook: NotebookNode) -> list[NotebookNode]:
+    """The data of every rich output, in order."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [output.data for cell in cells for output in cell.outputs if "data" in output]
+
+
+def _add_pictures(bundles: list[NotebookNode]) -> None:
+    browser = chromium()
+    if browser is None:
+        raise RuntimeError("no Chrome or Chromium found to draw the figures' PNGs: install chromium or set BROWSER_PATH")
+    os.environ["BROWSER_PATH"] = browser
+    import kaleido
+
+    kaleido.start_sync_server(silence_warnings=True)
+    try:
+        for data in bundles:
+            figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")}
+            data["image/png"] = _small_png(kaleido.calc_fig_sync(figure, opts={"format": "png"}))
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
+
+
+def _small_png(png: bytes) -> str:
+    from PIL import Image
+
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()

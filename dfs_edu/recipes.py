@@ -1,0 +1,131 @@
+"""What to train, how, and at which scale: frozen values, the same for every method that is compared.
+
+Scales: smoke (seconds, for tests), lesson (minutes on two CPU cores), full (a GPU; a modern schedule) and paper (the
+published schedule: Gong et al., ECCV 2024, VGG7-64; its AutoAugment and Cutout are not in this recipe).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import asdict, dataclass, fields, replace
+
+from dfs_edu.data import DATASETS
+from dfs_edu.surgery import Joint, Junction, junction_from, junction_to
+
+SCALES = ("smoke", "lesson", "full", "paper")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run, whole: the same recipe, machine and versions give the same network.
+
+    lr            peak learning rate of SGD with Nesterov momentum
+    schedule      "onecycle": up for a quarter of the steps, down to nearly zero (Smith and Topin, 2018);
+                  "multistep": times 0.1 at each epoch of `milestones`
+    train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
+    precision     "auto": bf16 where the machine is faster with it, else fp32; or "bf16", "fp32"
+    compile       torch.compile the network: slower to start, faster a step; needs a C++ compiler on a CPU
+    """
+
+    dataset: str
+    backbone: str
+    scale: str
+    junction: Junction = Joint()
+    seed: int = 0
+    epochs: int = 1
+    batch_size: int = 256
+    lr: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "onecycle"
+    milestones: tuple[int, ...] = ()
+    train_images: int | None = None
+    held_out_images: int | None = None
+    precision: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self):
+        accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
+        accept["precision"] = ("auto", "bf16", "fp32")
+        for field, values in accept.items():
+            if getattr(self, field) not in values:
+                raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
+        for field in ("epochs", "batch_size", "train_images", "held_out_images"):
+            value = getattr(self, field)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{field}={value!r}: a whole number above zero")
+        if type(self.seed) is not int or self.seed < 0:
+            raise ValueError(f"seed={self.seed!r}: a whole number from 0")
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder: what is compared is in it, "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
+        options = junction_to(self.junction)
+        parts = [options.pop("name")]
+        if parts == ["surgery"]:
+            parts += [options["exit_gradient"], f"{options['beta']:g}"]
+            parts += [] if options["reference"] else ["partition"]
+            parts += [] if options["scales"] == "last" else ["scales"]
+        return "-".join([self.dataset, self.backbone, self.scale, *parts, f"seed{self.seed}"])
+
+    def to_dict(self) -> dict:
+        """Plain values, as a record keeps them; `from_dict` reads them back."""
+        values = asdict(self) | {"junction": junction_to(self.junction), "milestones": list(self.milestones)}
+        return {"name": self.name, **values}
+
+    @staticmethod
+    def from_dict(values: dict) -> Recipe:
+        values = {key: value for key, value in values.items() if key != "name"}
+        values |= {"junction": junction_from(values["junction"]), "milestones": tuple(values["milestones"])}
+        return Recipe(**values)
+
+
+# dataset -> scale -> what differs from Recipe's defaults
+_SETTINGS = {
+    "digits": {
+        "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
+        "lesson": {"epochs": 6},
+        "full": {"epochs": 30},
+        "paper": {"epochs": 300, "lr": 0.1, "weight_decay": 1e-4, "schedule": "multistep", "milestones": (270, 280, 295)},
+    },
+    "cifar100": {
+        "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
+        "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
+        "full": {"epochs": 100},
+        "paper": {
+            "epochs": 300,
+            "batch_size": 500,
+            "lr": 0.1,
+            "weight_decay": 1e-4,
+            "schedule": "multistep",
+            "milestones": (270, 280, 295),
+        },
+    },
+}
+_BACKBONES = {"digits": "vgg7-16", "cifar100": "vgg7-64"}  # the sizes that the settings were made for
+
+
+def names() -> list[str]:
+    """The recipes with settings of their own; any vgg width fits in the place of theirs."""
+    return [f"{dataset}/{backbone}" for dataset, backbone in _BACKBONES.items()]
+
+
+def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed: int = 0, **changes) -> Recipe:
+    """The recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale; `changes` replace single fields.
+
+    Raises ValueError for an unknown name (with the nearest known ones), scale or field, or a value out of range.
+    """
+    dataset, _, backbone = name.partition("/")
+    if dataset not in _SETTINGS or not re.fullmatch(r"vgg7-[1-9]\d*", backbone):
+        near = difflib.get_close_matches(name, names(), n=2, cutoff=0.3) or names()
+        raise ValueError(f"recipe {name!r} is not known; did you mean {' or '.join(near)}?")
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
+    unknown = set(changes) - {field.name for field in fields(Recipe)}
+    if unknown:
+        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
+    recipe = Recipe(dataset, backbone, scale, junction, seed, **_SETTINGS[dataset][scale])
+    return replace(recipe, **changes)

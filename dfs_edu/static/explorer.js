@@ -1,0 +1,249 @@
+// The page's side of explore.ThresholdExplorer: it draws what Python computed and sends back what the sliders say.
+// Nothing is fetched from anywhere: the plot is inline SVG, the pictures come as one data URI.
+
+const MMAC = 1e6;
+const STEPS = 100; // of the budget slider, from the first exit's cost to the last one's
+const EACH = 6; // pictures at an exit
+const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
+
+const percent = (fraction, digits = 1) => (fraction == null ? "–" : (100 * fraction).toFixed(digits) + " %");
+const mmacs = (macs) => (macs / MMAC).toPrecision(4) + " MMACs";
+
+function element(tag, className, parent, text) {
+  const node = document.createElement(tag);
+  node.className = className;
+  if (text !== undefined) node.textContent = text;
+  parent?.append(node);
+  return node;
+}
+
+function slider(className, label, max, step, parent) {
+  const input = element("input", className, parent);
+  Object.assign(input, { type: "range", min: 0, max, step });
+  input.setAttribute("aria-label", label);
+  input.dataset.lmSuppressShortcuts = "true"; // JupyterLab's command mode would take the arrow keys
+  return input;
+}
+
+function header(root) {
+  const head = element("div", "dfs-head", root);
+  head.setAttribute("role", "status");
+  head.setAttribute("aria-live", "polite");
+  const tile = (className, caption) => {
+    const box = element("div", "dfs-tile", head);
+    element("div", "dfs-caption", box, caption);
+    return { caption: box.firstChild, value: element("div", className, box), detail: element("div", "dfs-detail", box) };
+  };
+  const [accuracy, macs, source] = [tile("dfs-accuracy", ""), tile("dfs-macs", "Average cost of a picture"), tile("dfs-source", "Thresholds")];
+  return ({ macs: costs, splits: [[validation, fitted], [test, tested]] }, result) => {
+    accuracy.caption.textContent = `Accuracy on ${test}`;
+    accuracy.value.textContent = percent(result.accuracy, 2);
+    accuracy.detail.textContent = `measured on ${tested.toLocaleString("en")} pictures`;
+    macs.value.textContent = mmacs(result.macs);
+    macs.detail.textContent = `${percent(result.macs / costs.at(-1))} of the whole network`;
+    source.value.textContent = result.fitted ? "fitted" : "set by hand";
+    source.detail.textContent = result.fitted
+      ? `to the budget, on ${fitted.toLocaleString("en")} pictures of ${validation}`
+      : `the budget shows their cost on ${validation}`;
+  };
+}
+
+function controls(root, model) {
+  const { macs, splits } = model.get("setup");
+  const box = element("div", "dfs-controls", root);
+  const [low, high] = [macs[0], macs.at(-1)];
+
+  // While an earlier message is under way, save_changes keeps only the latest value: no flood while a slider is dragged.
+  const send = (name, value) => {
+    model.set(name, value);
+    model.save_changes();
+  };
+
+  element("span", "dfs-name", box, "Budget");
+  const budgetRow = element("div", "dfs-budget-row", box);
+  const budget = slider("dfs-budget", "budget", STEPS, 1, budgetRow);
+  const budgetValue = element("output", "dfs-budget-value", budgetRow);
+  budget.addEventListener("input", () => send("budget", Math.min(low + (budget.value / STEPS) * (high - low), high)));
+
+  for (const [className, title] of [["", ""], ["", "threshold"], ["", ""], ["", "leaves here"], ["dfs-number", "right"]]) {
+    element("span", "dfs-title " + className, box, title);
+  }
+  const rows = macs.map((_, k) => {
+    element("span", "dfs-name", box, `Exit ${k + 1}`);
+    const last = k === macs.length - 1;
+    const input = last ? element("span", "dfs-all", box, "takes all") : slider("dfs-threshold", `threshold of exit ${k + 1}`, 1, 0.01, box);
+    const value = element("output", "dfs-number", box);
+    const share = element("div", "dfs-share", box);
+    const bar = element("div", "dfs-bar", element("div", "dfs-track", share));
+    return { input, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), right: element("span", "dfs-number dfs-right", box) };
+  });
+  const sliders = rows.slice(0, -1);
+  sliders.forEach(({ input }, k) =>
+    input.addEventListener("input", () => {
+      const thresholds = [...model.get("thresholds")]; // only the one that moved: the others keep all their digits
+      thresholds[k] = Number(input.value);
+      send("thresholds", thresholds);
+    }),
+  );
+
+  return () => {
+    const [thresholds, spent, result] = ["thresholds", "budget", "result"].map((name) => model.get(name));
+    budget.value = Math.round((STEPS * (spent - low)) / (high - low));
+    budgetValue.textContent = mmacs(spent);
+    budget.setAttribute("aria-valuetext", `${mmacs(spent)} on ${splits[0][0]}`);
+    rows.forEach(({ input, value, bar, shareValue, right }, k) => {
+      if (k < sliders.length) {
+        input.value = thresholds[k];
+        value.textContent = thresholds[k].toFixed(3);
+        input.setAttribute("aria-valuetext", thresholds[k].toFixed(3));
+      }
+      bar.style.width = 100 * result.share[k] + "%";
+      shareValue.textContent = percent(result.share[k]);
+      right.textContent = percent(result.exit_accuracy[k]);
+    });
+  };
+}
+
+function ticks(low, high, count) {
+  const raw = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = power * [1, 2, 5, 10].find((s) => s * power >= raw);
+  const first = Math.ceil(low / step - 1e-9);
+  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+function plot(root, { macs, curve, anytime, splits }) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "dfs-plot");
+  svg.setAttribute("viewBox", `0 0 ${PLOT.width} ${PLOT.height}`);
+  svg.setAttribute("role", "img");
+  root.append(svg);
+  const draw = (tag, className, attributes, text) => {
+    const node = document.createElementNS(svg.namespaceURI, tag);
+    node.setAttribute("class", className);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (text !== undefined) node.textContent = text;
+    svg.append(node);
+    return node;
+  };
+
+  const [xs, ys] = [[...curve[0], ...macs].map((m) => m / MMAC), [...curve[1], ...anytime].map((a) => 100 * a)];
+  const range = (values) => {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const pad = 0.06 * (high - low || 1);
+    return [low - pad, high + pad];
+  };
+  const [x0, x1] = range(xs);
+  const [y0, y1] = range(ys);
+  const [right, bottom] = [PLOT.width - PLOT.right, PLOT.height - PLOT.bottom];
+  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  const x = (m) => clamp(PLOT.left + ((m / MMAC - x0) / (x1 - x0)) * (right - PLOT.left), PLOT.left, right);
+  const y = (a) => clamp(bottom - ((100 * a - y0) / (y1 - y0)) * (bottom - PLOT.top), PLOT.top, bottom);
+
+  for (const tick of ticks(x0, x1, 6)) {
+    draw("line", "dfs-grid", { x1: x(tick * MMAC), x2: x(tick * MMAC), y1: PLOT.top, y2: bottom });
+    draw("text", "dfs-tick", { x: x(tick * MMAC), y: bottom + 16, "text-anchor": "middle" }, tick);
+  }
+  for (const tick of ticks(y0, y1, 5)) {
+    draw("line", "dfs-grid", { x1: PLOT.left, x2: right, y1: y(tick / 100), y2: y(tick / 100) });
+    draw("text", "dfs-tick", { x: PLOT.left - 6, y: y(tick / 100) + 4, "text-anchor": "end" }, tick);
+  }
+  const test = splits[1][0];
+  draw("text", "dfs-axis", { x: (PLOT.left + right) / 2, y: PLOT.height - 6, "text-anchor": "middle" }, "average cost in MMACs a picture");
+  const middle = (PLOT.top + bottom) / 2;
+  draw("text", "dfs-axis", { x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, `accuracy on ${test} in %`);
+  draw("path", "dfs-curve", { d: "M" + curve[0].map((m, i) => `${x(m).toFixed(1)},${y(curve[1][i]).toFixed(1)}`).join("L") });
+  macs.forEach((m, k) => {
+    draw("rect", "dfs-anytime", { x: x(m) - 3.5, y: y(anytime[k]) - 3.5, width: 7, height: 7 });
+    draw("text", "dfs-tick", { x: x(m) + 7, y: y(anytime[k]) + 14, "text-anchor": k === macs.length - 1 ? "end" : "start" }, k + 1);
+  });
+  const drop = draw("path", "dfs-drop", {});
+  const point = draw("circle", "dfs-point", { r: 7 });
+  return (result) => {
+    const [px, py] = [x(result.macs), y(result.accuracy)];
+    point.setAttribute("cx", px);
+    point.setAttribute("cy", py);
+    drop.setAttribute("d", `M${PLOT.left},${py}H${px}V${bottom}`);
+    svg.setAttribute("aria-label", `Accuracy against average cost. Now ${percent(result.accuracy, 2)} at ${mmacs(result.macs)}.`);
+  };
+}
+
+function gallery(root, { macs, sprite, size, labels, classes }) {
+  const box = element("div", "dfs-gallery", root);
+  const zoom = 56 / size[1];
+  const names = classes.map((name) => name.replaceAll("_", " "));
+  const exits = macs.map((_, k) => {
+    const column = element("div", "dfs-leavers", box);
+    element("div", "dfs-name", column, `Leave at exit ${k + 1}`);
+    const grid = element("div", "dfs-pictures", column);
+    const nobody = element("div", "dfs-nobody", column, "none of the pictures shown");
+    const places = Array.from({ length: EACH }, () => {
+      const place = element("div", "dfs-picture", grid);
+      const image = element("div", "dfs-image", place);
+      image.setAttribute("role", "img");
+      Object.assign(image.style, {
+        width: size[1] * zoom + "px",
+        height: size[0] * zoom + "px",
+        backgroundImage: `url(${sprite})`,
+        backgroundSize: `${size[1] * zoom}px ${size[0] * zoom * labels.length}px`,
+      });
+      return { place, image, said: element("div", "dfs-said", place), truth: element("div", "dfs-truth", place) };
+    });
+    return { nobody, places };
+  });
+  return (result) =>
+    exits.forEach(({ nobody, places }, k) => {
+      const leavers = result.gallery[k];
+      nobody.hidden = leavers.length > 0;
+      places.forEach(({ place, image, said, truth }, i) => {
+        place.hidden = i >= leavers.length;
+        if (place.hidden) return;
+        const [index, predicted] = leavers[i];
+        const right = predicted === labels[index];
+        place.classList.toggle("dfs-wrong", !right);
+        image.style.backgroundPositionY = `-${index * size[0] * zoom}px`;
+        said.textContent = (right ? "✓ " : "✗ ") + names[predicted];
+        truth.textContent = right ? "" : `is ${names[labels[index]]}`;
+        place.title = right ? `${names[predicted]}, right` : `predicted ${names[predicted]}, is ${names[labels[index]]}`;
+        image.setAttribute("aria-label", `picture ${index}: ${place.title}`);
+      });
+    });
+}
+
+function render({ model, el }) {
+  const setup = model.get("setup");
+  const root = element("div", "dfs-explorer", el);
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", "threshold explorer");
+  const drawHeader = header(root);
+  const body = element("div", "dfs-body", root);
+  const drawControls = controls(body, model);
+  const drawPoint = plot(body, setup);
+  const drawGallery = gallery(root, setup);
+  element(
+    "div",
+    "dfs-note",
+    root,
+    `A picture leaves at the first exit whose confidence reaches its threshold. The budget's thresholds are fitted on ${setup.splits[0][0]}; ` +
+      `accuracy, cost, shares and pictures are those of ${setup.splits[1][0]}. Line: the budget curve; squares: all leave at one exit. ` +
+      `MMACs: millions of multiply-accumulates.`,
+  );
+
+  const drawResult = () => {
+    const result = model.get("result");
+    drawHeader(setup, result);
+    drawControls();
+    drawPoint(result);
+    drawGallery(result);
+  };
+  const sliders = "change:thresholds change:budget"; // the result may stay the same
+  model.on(sliders, drawControls);
+  model.on("change:result", drawResult);
+  drawResult();
+  return () => {
+    model.off(sliders, drawControls);
+    model.off("change:result", drawResult);
+  };
+}
+
+export default { render };

@@ -1,0 +1,198 @@
+"""Junctions: what happens to a feature, and to its gradients, where an exit leaves the trunk.
+
+Between a stage and what follows it is a junction. It takes the feature f and hands out two views of it:
+
+    onward  feeds the next stage; back from it comes the gradient of all deeper exits
+    seen    feeds this exit's head; back from it comes the gradient of this exit alone
+
+Both views have the values of f. A junction is one rule: **which gradient does f receive**, given those of its views?
+
+    Joint         g = g_onward + g_seen                             plain joint training (DSN, MSDNet)
+    Detached      g = g_onward                                      the exits only watch; the last one trains the trunk
+    Equilibrium   g = (K-k)/(K-k+1) g_onward + 1/(K-k+1) g_seen     gradient equilibrium (IMTA, Li et al., ICCV 2019)
+    Surgery       g = [g_onward+, g_seen-]                          Deep Feature Surgery (Gong et al., ECCV 2024)
+
+Glossary, name and symbol of the paper:
+
+    k, exits     exit k of K, counted from 1, shallow to deep
+    f            the feature that leaves stage k, channels split in two: f = [f+, f-]
+    beta         share of the channels of f that is f+
+    shared       f+, the first round(C * beta) channels: they alone carry the deeper exits' gradients
+    specific     f-, the exit-specific rest: it carries the gradient of exit k
+    partition    cutting f in two; each side sees its own part and zeros (reference=False)
+    reference    each side sees the other's part as well, detached: [f+, f- detached] and [f+ detached, f-]
+
+The last exit has no deeper exits, so nothing is ever split there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Detached", "Equilibrium", "Joint", "Junction", "Surgery", "junction_from"]
+
+
+class _Views(torch.autograd.Function):
+    """Two views of f whose gradients come together again by the junction's own rule."""
+
+    @staticmethod
+    def forward(f: Tensor, junction: Junction) -> tuple[Tensor, Tensor]:
+        return junction.values(f)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.junction = inputs[1]
+
+    @staticmethod
+    def backward(ctx, g_onward: Tensor, g_seen: Tensor):
+        return ctx.junction.gradient(g_onward, g_seen), None
+
+
+@dataclass(frozen=True)
+class Junction:
+    """feature -> (onward, seen). Stateless, so that one network's weights fit every junction.
+
+    The feature is a tensor, (B, C, H, W), (B, C) or tokens (B, N, C), or a list of them (MSDNet's scales, fine to
+    coarse). Subclasses give `gradient`, the rule; `values`, where the views differ from f; and `live`.
+    """
+
+    def __call__(self, feature: Tensor | list[Tensor]) -> tuple:
+        if isinstance(feature, Tensor):
+            return self.split(feature)
+        return tuple(map(list, zip(*(self.split(f) for f in feature), strict=True)))
+
+    def at(self, k: int, exits: int) -> Junction:
+        """The junction as it stands at exit k of `exits`; nothing is split at the last."""
+        return Joint() if k == exits else self
+
+    def split(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        return _Views.apply(f, self)
+
+    def values(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        return f.view_as(f), f.view_as(f)
+
+    def gradient(self, g_onward: Tensor, g_seen: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def live(self, channels: int) -> tuple[slice, slice]:
+        """The channels of f that receive gradient from (onward, seen); readers of f may skip the others."""
+        return slice(0, channels), slice(0, channels)
+
+
+@dataclass(frozen=True)
+class Joint(Junction):
+    """All exits pull on every channel: the plain sum of their losses (DSN, Lee et al., AISTATS 2015; MSDNet)."""
+
+    def split(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        return f, f
+
+
+@dataclass(frozen=True)
+class Detached(Junction):
+    """The exits watch without touching: only the last exit trains the trunk, so nothing can conflict."""
+
+    def split(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        return f, f.detach()
+
+    def live(self, channels: int) -> tuple[slice, slice]:
+        return slice(0, channels), slice(0, 0)
+
+
+@dataclass(frozen=True)
+class Equilibrium(Junction):
+    """Gradient equilibrium: every weight sees a gradient of bounded scale, however many exits follow.
+
+    `following` is K - k + 1, this exit and all deeper ones; `at` fills it in (Li et al., ICCV 2019, section 3.3).
+    """
+
+    following: int = 2
+
+    def at(self, k: int, exits: int) -> Junction:
+        return Joint() if k == exits else Equilibrium(exits - k + 1)
+
+    def gradient(self, g_onward: Tensor, g_seen: Tensor) -> Tensor:
+        return g_onward * ((self.following - 1) / self.following) + g_seen * (1 / self.following)
+
+
+@dataclass(frozen=True)
+class Surgery(Junction):
+    """Deep Feature Surgery: partition f by beta, let each side reference the other's part.
+
+    beta           share of the channels that is f+, in [0, 1]; round(C * beta) channels
+    reference      True: both sides see all of f. False: partition only, the other part is zeros
+    exit_gradient  "own": exit k's gradient reaches f- alone (the paper's text; its VGG, ResNet and BERT code)
+                   "all": it reaches f+ as well (its MSDNet and ViT code)
+    scales         of a list of scales, partition the "last", coarsest one (as published) or "all"
+
+    Raises ValueError, naming the value, for anything else.
+    """
+
+    beta: float = 0.5
+    reference: bool = True
+    exit_gradient: str = "own"
+    scales: str = "last"
+
+    def __post_init__(self):
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta <= 1:
+            raise ValueError(f"beta={self.beta!r}: the shared part of the channels is a number from 0 to 1")
+        if self.exit_gradient not in ("own", "all"):
+            raise ValueError(f'exit_gradient={self.exit_gradient!r}: use "own" or "all"')
+        if self.scales not in ("last", "all"):
+            raise ValueError(f'scales={self.scales!r}: use "last" or "all"')
+
+    def __call__(self, feature: Tensor | list[Tensor]) -> tuple:
+        if isinstance(feature, Tensor) or self.scales == "all":
+            return super().__call__(feature)
+        onward, seen = self.split(feature[-1])  # the exits read the coarsest scale; the finer ones pass on uncut
+        return [*feature[:-1], onward], [*feature[:-1], seen]
+
+    def shared(self, channels: int) -> int:
+        return round(channels * self.beta)
+
+    def is_shared(self, t: Tensor) -> Tensor:
+        """True for the channels of t+, shaped to broadcast over t."""
+        dim = channel_dim(t)
+        channels = t.shape[dim]
+        mask = torch.arange(channels, device=t.device) < self.shared(channels)
+        return mask.view(-1, *[1] * (t.ndim - dim - 1))
+
+    def values(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        if self.reference:
+            return f.view_as(f), f.view_as(f)
+        shared, zero = self.is_shared(f), f.new_zeros(())
+        onward = torch.where(shared, f, zero)
+        return onward, f.view_as(f) if self.exit_gradient == "all" else torch.where(shared, zero, f)
+
+    def gradient(self, g_onward: Tensor, g_seen: Tensor) -> Tensor:
+        if self.exit_gradient == "all":
+            g_onward = g_onward + g_seen
+        return torch.where(self.is_shared(g_onward), g_onward, g_seen)
+
+    def live(self, channels: int) -> tuple[slice, slice]:
+        shared = self.shared(channels)
+        return slice(0, shared), slice(0 if self.exit_gradient == "all" else shared, channels)
+
+
+def channel_dim(t: Tensor) -> int:
+    """Channels come second, (B, C, ...), except in tokens (B, N, C), where they come last."""
+    return 2 if t.ndim == 3 else 1
+
+
+def junction_from(spec: Junction | dict | str) -> Junction:
+    """A junction from what a record or a command line says: "surgery" or {"name": "surgery", "beta": 0.25}."""
+    if isinstance(spec, Junction):
+        return spec
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name")
+    kinds = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery)}
+    if name not in kinds:
+        raise ValueError(f"junction {name!r}: use one of {', '.join(kinds)}")
+    return kinds[name](**options)
+
+
+def junction_to(junction: Junction) -> dict:
+    """The junction as plain values, for a record; `junction_from` reads it back."""
+    return {"name": type(junction).__name__.lower(), **asdict(junction)}

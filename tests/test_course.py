@@ -1,0 +1,194 @@
+"""The runner of the course, on small notebooks made here: good ones, failing ones, misspelt ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from dfs_edu import course, publish
+
+DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
+PLOT = 'import plotly.graph_objects as go\ngo.Figure(go.Scatter(x=[1, 2], y=[3, 4])).show("plotly_mimetype")'
+needs_chromium = pytest.mark.skipif(publish.chromium() is None, reason="no Chrome or Chromium installed")
+
+
+def notebook(path, *sources, parameters=DECLARED):
+    """Write a notebook with a parameters cell and code cells."""
+    cells = [new_markdown_cell("# Why?"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    cells += map(new_code_cell, sources)
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Four notebooks executed in one run: a good one between bad ones, one of them that never ends."""
+    folder = tmp_path_factory.mktemp("course with space")
+    report = "from dfs_edu.course import record\nrecord(f'{SCALE} on {DATASET}', seed=SEED, device=DEVICE, loss=float('nan'))"
+    notebooks = [
+        notebook(folder / "01_raises.ipynb", "x = 1", "# a comment\nx / 0", report),
+        notebook(folder / "02_good.ipynb", PLOT, report, "record('a second finding', seconds=[1, 2])"),
+        notebook(folder / "03_endless.ipynb", "import time; time.sleep(60)"),
+        notebook(folder / "04_dies.ipynb", "import os; os._exit(3)"),
+    ]
+    return course.run(notebooks, scale="smoke", seed=7, out=folder / "out", timeout=6)
+
+
+def test_parameters_arrive_and_results_come_back(results):
+    good = results[1]
+    assert good.error is None
+    assert good.findings == ["smoke on digits", "a second finding"]  # DATASET was left to the notebook
+    assert good.values == {"seed": 7, "device": "cpu", "loss": None, "seconds": [1, 2]}
+
+
+def test_a_failure_is_located_and_does_not_stop_the_others(results):
+    raises, _, endless, dies = results
+    assert raises.error == "the cell `# a comment`: ZeroDivisionError: division by zero"
+    assert raises.recorded == []
+    assert "time.sleep(60)" in endless.error
+    assert "Timeout" in endless.error
+    assert endless.minutes < 0.5
+    assert "os._exit(3)" in dies.error
+
+
+def test_table_names_findings_and_failures(results):
+    lines = course.table(results).splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("01_raises")
+    assert "FAILED in the cell `# a comment`: ZeroDivisionError" in lines[1]
+    assert lines[2].endswith("smoke on digits; a second finding")
+
+
+def test_page_is_interactive_and_asks_the_network_for_nothing(results):
+    page = results[1].executed.with_suffix(".html").read_text(encoding="utf-8")
+    assert "Plotly.newPlot(" in page
+    assert len(page) > 3_000_000  # plotly.js itself
+    own = page.replace(page[page.index("<script") : page.rindex("</script>")], "")
+    assert "http" not in [word.split(":")[0] for word in own.split('src="')[1:]]
+    assert "cdnjs" not in page.split("<body")[0]
+    assert results[0].executed.with_suffix(".html").exists()
+
+
+def test_nothing_of_the_injected_parameters_is_written_back(results):
+    before = nbformat.read(results[0].notebook, as_version=4)
+    tidy = publish._tidy(nbformat.read(results[0].executed, as_version=4))
+    assert [cell.source for cell in tidy.cells] == [cell.source for cell in before.cells]
+
+
+@needs_chromium
+def test_write_back_gives_committable_notebooks(tmp_path):
+    path = notebook(tmp_path / "01_figure.ipynb", PLOT, "1 + 1")
+    results = course.run([path], out=tmp_path / "out")
+    course.write_back(results)
+    first = path.read_bytes()
+    written = nbformat.read(path, as_version=4)
+    nbformat.validate(written)
+    assert [cell.id for cell in written.cells] == ["cell-01", "cell-02", "cell-03", "cell-04"]
+    assert [cell.execution_count for cell in written.cells[1:]] == [1, 2, 3]
+    assert written.cells[3].outputs[0].execution_count == 3
+    figure = written.cells[2].outputs[0].data
+    assert set(figure) == {publish.PLOTLY, "image/png"}
+    assert len(first) < 60_000
+    assert b"papermill" not in first
+    course.write_back(course.run([path], out=tmp_path / "out"))
+    assert path.read_bytes() == first, "a second execution changed the committed notebook"
+
+
+def test_normalise_is_idempotent_and_leaves_its_argument_alone():
+    widget = {publish.WIDGET: {"model_id": "ab"}, "text/plain": "HBox(children=(FloatProgress(value=0.0),))"}
+    fallback = {publish.WIDGET: {"model_id": "cd"}, "text/plain": "Explorer()", "text/html": "<svg/>"}
+    outputs = [
+        new_output("stream", name="stdout", text="one\n"),
+        new_output("stream", name="stderr", text="\r 10%|#   | 1/10 [00:00<00:09]\r100%|####| 10/10 [00:09<00:00]\n"),
+        new_output("stream", name="stdout", text="two\rthree\n"),
+        new_output("display_data", data=widget),
+        new_output("display_data", data=fallback),
+        new_output("execute_result", data={"text/plain": "<object at 0x7f12ab>"}, execution_count=9),
+    ]
+    cell = new_code_cell("f()", execution_count=9, outputs=outputs, metadata={"papermill": {"duration": 1.5}})
+    injected = new_code_cell("SEED = 3", metadata={"tags": ["injected-parameters"]})
+    messy = new_notebook(cells=[injected, cell], metadata={"widgets": {}, "papermill": {}})
+    before = json.dumps(messy)
+
+    once = publish.normalise(messy)
+    assert json.dumps(messy) == before
+    assert publish.normalise(once) == once
+    nbformat.validate(once)
+    assert set(once.metadata) == {"kernelspec", "language_info"}
+    (only,) = once.cells
+    assert (only.id, only.execution_count, only.metadata) == ("cell-01", 1, {})
+    stream, html, value = only.outputs
+    assert stream.text == "one\nthree\n"
+    assert html.data == {"text/plain": "Explorer()", "text/html": "<svg/>"}
+    assert value.data == {"text/plain": "<object at 0x0>"}
+    assert value.execution_count == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [(DECLARED.replace("SCALE", "SCAEL"), "SCAEL"), ('SCALE = "smoke"', "declares SCALE;"), ("pass", "nothing")],
+)
+def test_misspelt_parameters_are_refused_before_anything_runs(tmp_path, parameters, names):
+    bad = notebook(tmp_path / "02_bad.ipynb", "1", parameters=parameters)
+    good = notebook(tmp_path / "01_good.ipynb", "1")
+    with pytest.raises(ValueError, match=r"02_bad\.ipynb.*exactly SCALE, DATASET, SEED, DEVICE") as error:
+        course.run([good, bad], scale="smoke", out=tmp_path / "out")
+    assert names in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_missing_notebook_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.ipynb: no such notebook"):
+        course.run([tmp_path / "absent.ipynb"], out=tmp_path)
+
+
+def test_record_takes_arrays_and_tensors_and_refuses_what_json_cannot_hold():
+    values = {"a": torch.tensor([1.5, float("inf")]), "b": torch.tensor(2), "c": {1: (True, None)}}
+    assert course._plain(values) == {"a": [1.5, None], "b": 2, "c": {"1": [True, None]}}
+    with pytest.raises(TypeError, match="cannot record"):
+        course._plain(object())
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    course.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_main_reports_failure_in_its_status(tmp_path, capsys):
+    good, bad = notebook(tmp_path / "01_good.ipynb", "1"), notebook(tmp_path / "02_bad.ipynb", "1 / 0")
+    assert course.main(arguments(str(good), "--scale", "smoke", "--out", str(tmp_path / "out"))) == 0
+    assert course.main(arguments(str(good), str(bad), "--out", str(tmp_path / "out"))) == 1
+    assert "FAILED in the cell `1 / 0`: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_main_refuses_parameters_together_with_write_back(tmp_path):
+    with pytest.raises(ValueError, match="--write-back"):
+        course.main(arguments("--write-back", "--scale", "smoke"))
+
+
+def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
+    names = ["01_what.ipynb", "02_why.ipynb", "10_how.ipynb"]
+    for name in names:
+        notebook(tmp_path / name)
+    monkeypatch.setattr(course, "NOTEBOOKS", tmp_path)
+    assert [path.name for path in course.chosen([])] == names
+    assert [path.name for path in course.chosen(["10", "01"])] == ["10_how.ipynb", "01_what.ipynb"]
+    with pytest.raises(ValueError, match="'03': neither a file nor one of 01, 02, 10"):
+        course.chosen(["03"])
+
+
+def test_importing_the_runner_is_cheap():
+    """Every notebook imports it for `record`; papermill and nbconvert would cost a second each time."""
+    code = "import sys, dfs_edu.course; print([m for m in ('papermill', 'nbconvert', 'plotly') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = [name for name in ("papermill", "nbconvert") if name in done.stdout]
+    assert not heavy

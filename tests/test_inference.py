@@ -1,0 +1,388 @@
+"""Early exit against one-picture-at-a-time loops, hand-computed cases and torch's own counter."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dfs_edu import inference
+from dfs_edu.backbones import build
+from dfs_edu.inference import EarlyExit, Outputs
+
+MACS = [10.0, 30.0, 60.0]
+
+
+def random_outputs(split="validation", pictures=200, exits=4, classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randint(classes, shape, generator=generator)  # noqa: E731
+    confidence = torch.rand(exits, pictures, generator=generator)
+    return Outputs(confidence, draw(exits, pictures), draw(pictures), split)
+
+
+def hand_outputs(split="test"):
+    """Four pictures, three exits; every quantity below can be worked out on paper."""
+    return Outputs(
+        torch.tensor([[0.9, 0.6, 0.5, 0.2], [0.9, 0.8, 0.5, 0.4], [0.9, 0.9, 0.9, 0.9]]),
+        torch.tensor([[1, 0, 0, 0], [1, 2, 0, 0], [1, 2, 3, 4]]),
+        torch.tensor([1, 2, 3, 0]),
+        split,
+    )
+
+
+def loop_apply(outputs, thresholds, macs):
+    """The plain loop over pictures that `apply` replaces."""
+    exits, right, cost = [], 0, 0.0
+    K, N = outputs.confidence.shape
+    for n in range(N):
+        k = next(k for k in range(K) if k == K - 1 or outputs.confidence[k, n] >= thresholds[k])
+        exits.append(k)
+        right += int(outputs.prediction[k, n] == outputs.label[n])
+        cost += macs[k]
+    return exits, right / N, cost / N
+
+
+def loop_fit(outputs, counts):
+    """Which exit each picture takes when, exit by exit, the counts[k] most confident of those left leave."""
+    here = set(range(outputs.confidence.shape[1]))
+    exit = [len(counts) - 1] * len(here)
+    for k, count in enumerate(counts[:-1]):
+        for n in sorted(here, key=lambda n: -outputs.confidence[k, n].item())[:count]:
+            exit[n] = k
+            here.remove(n)
+    return exit
+
+
+# Points
+
+
+def test_hand_computed_point():
+    point = inference.apply(hand_outputs(), [0.6, 0.5, 0], MACS)
+    assert point.exit.tolist() == [0, 0, 1, 2]  # 0.6 reaches 0.6, 0.5 reaches 0.5
+    assert point.share.tolist() == [0.5, 0.25, 0.25]
+    assert point.exit_accuracy.tolist() == [0.5, 0.0, 0.0]
+    assert point.accuracy == 0.25
+    assert point.macs == (10 + 10 + 30 + 60) / 4
+
+
+def test_accuracy_is_not_a_number_where_nobody_leaves():
+    point = inference.apply(hand_outputs(), [0.0, 0.5, 0], MACS)
+    assert point.share.tolist() == [1, 0, 0]
+    assert point.exit_accuracy[0] == 0.5
+    assert point.exit_accuracy[1:].isnan().all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_apply_equals_the_loop(seed):
+    outputs = random_outputs(exits=4, seed=seed)
+    thresholds, macs = [0.9, 0.7, 0.4, 0.0], [1.0, 2.5, 4.0, 9.0]
+    point = inference.apply(outputs, thresholds, macs)
+    exits, accuracy, cost = loop_apply(outputs, thresholds, macs)
+    assert point.exit.tolist() == exits
+    assert point.accuracy == pytest.approx(accuracy, abs=1e-12)
+    assert point.macs == pytest.approx(cost, abs=1e-12)
+    assert (point.share @ point.exit_accuracy.nan_to_num()).item() == pytest.approx(accuracy)
+
+
+# Thresholds
+
+
+@pytest.mark.parametrize("share", [[0.25] * 4, [0.5, 0.3, 0.15, 0.05], [0, 0.5, 0, 0.5], [0, 0, 0, 1], [1, 0, 0, 0]])
+def test_fitted_thresholds_send_exactly_the_share(share):
+    outputs = random_outputs(pictures=200)
+    thresholds = inference.fit_thresholds(outputs, share)
+    point = inference.apply(outputs, thresholds, [1, 2, 3, 4])
+    assert point.share.tolist() == share
+    assert point.exit.tolist() == loop_fit(outputs, [round(200 * s) for s in share])
+    assert ((thresholds >= 0) & (thresholds <= 1)).all()
+    assert thresholds[-1] == 0
+
+
+def test_counts_that_do_not_divide_are_within_half_a_picture():
+    outputs = random_outputs(pictures=97)
+    share = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    reached = inference.apply(outputs, inference.fit_thresholds(outputs, share), [1, 2, 3, 4]).share
+    assert ((reached.cumsum(0) - share.cumsum(0)).abs() <= 0.5 / 97 + 1e-12).all()
+
+
+def test_equal_confidences_leave_together_and_the_next_exit_makes_up():
+    confidence = torch.tensor([[0.8, 0.8, 0.8, 0.1], [0.5, 0.5, 0.5, 0.7], [0.9] * 4])
+    outputs = Outputs(confidence, torch.zeros(3, 4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "validation")
+    point = inference.apply(outputs, inference.fit_thresholds(outputs, [0.25, 0.5, 0.25]), MACS)
+    assert point.exit.tolist() == [0, 0, 0, 2]
+
+
+def test_a_threshold_keeps_clear_of_both_neighbours():
+    confidence = torch.tensor([[0.9, 0.7, 0.3, 0.1], [0.5] * 4])
+    outputs = Outputs(confidence, torch.zeros(2, 4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "validation")
+    assert inference.fit_thresholds(outputs, [0.5, 0.5]).tolist() == pytest.approx([0.5, 0])
+    neighbours = torch.tensor([0.5, 0.5]).nextafter(torch.tensor([1.0, 0.0]))  # no float32 lies between these and 0.5
+    outputs = Outputs(
+        torch.stack([neighbours, neighbours]),
+        torch.zeros(2, 2, dtype=torch.int64),
+        torch.zeros(2, dtype=torch.int64),
+        "validation",
+    )
+    assert inference.apply(outputs, inference.fit_thresholds(outputs, [0.5, 0.5]), [1, 2]).exit.tolist() == [0, 1]
+
+
+def test_geometric_shares():
+    shares = inference.geometric_shares(torch.tensor([0.5, 1.0, 2.0]), 3)
+    expected = torch.tensor([[4, 2, 1], [7 / 3] * 3, [1, 2, 4]], dtype=torch.float64) / 7
+    torch.testing.assert_close(shares, expected)
+
+
+def test_budget_curve_measures_on_test_what_it_fitted_on_calibration():
+    calibration, test = random_outputs("validation"), random_outputs("test", pictures=150, seed=1)
+    macs = [1.0, 2.0, 4.0, 8.0]
+    curve = inference.budget_curve(calibration, test, macs, budgets=9)
+    assert curve.thresholds.shape == (9, 4)
+    for thresholds, cost, accuracy, q in zip(curve.thresholds, curve.macs, curve.accuracy, curve.q, strict=True):
+        point = inference.apply(test, thresholds, macs)
+        assert (point.macs, point.accuracy) == (cost, accuracy)
+        share = torch.tensor([1, q, q**2, q**3], dtype=torch.float64)
+        assert torch.equal(thresholds, inference.fit_thresholds(calibration, share / share.sum()))
+    aimed = torch.linspace(1, 8, 9, dtype=torch.float64)
+    spent = torch.tensor([inference.apply(calibration, t, macs).macs for t in curve.thresholds], dtype=torch.float64)
+    assert (spent - aimed).abs().max() < 0.05  # rounding to whole pictures of 200
+    assert curve.accuracy[0] == test.accuracy[0]
+    assert curve.accuracy[-1] == test.accuracy[-1]
+
+
+@pytest.mark.parametrize("budget", [1.0, 1.5, 3.0, 7.9, 8.0, 100.0])
+def test_thresholds_for_a_budget_spend_it_and_no_more(budget):
+    outputs, macs = random_outputs(pictures=500), [1.0, 2.0, 4.0, 8.0]
+    spent = inference.apply(outputs, inference.thresholds_for_budget(outputs, macs, budget), macs).macs
+    assert spent <= budget
+    assert spent >= min(budget, 8.0) - 0.05
+
+
+# Outputs
+
+
+@pytest.mark.parametrize("classes", [5, 1000])
+def test_outputs_survive_a_file(tmp_path, classes):
+    outputs = random_outputs(classes=classes)
+    outputs.confidence[0, :3] = torch.tensor([1.0, 1 - 2**-24, 1 - 2**-23])  # certain, and the next float32 below
+    outputs.save(tmp_path / "outputs.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["outputs.npz"]
+    again = Outputs.load(tmp_path / "outputs.npz")
+    assert again.split == "validation"
+    assert torch.equal(again.prediction, outputs.prediction)
+    assert torch.equal(again.label, outputs.label)
+    assert torch.equal(again.confidence[0, :3], outputs.confidence[0, :3])
+    assert (again.confidence - outputs.confidence).abs().max() < 2.5e-4
+    assert again.confidence.dtype == torch.float32
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "outputs.npz"
+    random_outputs().save(path)
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("numpy.savez_compressed", full)
+    with pytest.raises(OSError, match="No space"):
+        random_outputs(seed=1).save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["outputs.npz"]
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "outputs.npz"
+    with pytest.raises(FileNotFoundError):
+        Outputs.load(path)
+    random_outputs().save(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (b"", whole[:100], bytes(flipped), b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="does not hold outputs"):
+            Outputs.load(path)
+
+
+def test_collect_agrees_with_the_logits_and_leaves_the_network_as_found():
+    torch.manual_seed(0)
+    net = build("vgg7-2", classes=5).train()
+    net.stages[1].norm.eval()  # a frozen layer stays frozen
+    modes = [module.training for module in net.modules()]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    images, labels = torch.randn(7, 3, 32, 32), torch.arange(7) % 5
+    outputs = inference.collect(net, [(images[:4], labels[:4]), (images[4:], labels[4:])], split="validation")
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    with torch.no_grad():
+        for k, logits in enumerate(net.eval()(images)):
+            confidence, prediction = logits.softmax(1).max(1)
+            torch.testing.assert_close(outputs.confidence[k], confidence)
+            assert torch.equal(outputs.prediction[k], prediction)
+    assert torch.equal(outputs.label, labels)
+
+
+def test_collect_takes_the_split_from_the_batches():
+    class Batches(list):
+        class split:
+            name = "test"
+
+    net = build("vgg7-1", classes=2)
+    batches = Batches([(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))])
+    assert inference.collect(net, batches).split == "test"
+    with pytest.raises(ValueError, match="come from the test split"):
+        inference.collect(net, batches, split="validation")
+    with pytest.raises(ValueError, match="split=None"):
+        inference.collect(net, list(batches))
+    with pytest.raises(ValueError, match="no pictures"):
+        inference.collect(net, [], split="test")
+
+
+# Early exit
+
+
+def simulated(net, images, thresholds):
+    with torch.no_grad():
+        logits = net(images)
+    said = [torch.stack(x) for x in zip(*map(inference.decide, logits), strict=True)]
+    outputs = Outputs(*said, torch.zeros(len(images), dtype=torch.int64), "test")
+    exits = inference.apply(outputs, thresholds, range(1, len(logits) + 1)).exit
+    return outputs.prediction.gather(0, exits[None])[0], exits
+
+
+def float64_net(seed):
+    torch.manual_seed(seed)
+    net = build("vgg7-2", classes=5).double()
+    for _ in range(20):
+        net.train()(varied(64))  # BatchNorm takes the statistics of such pictures
+    return net.eval()
+
+
+def varied(pictures):
+    """Noise of random tint and contrast, so that confidences differ from picture to picture."""
+    noise, tint, contrast = (
+        torch.randn(pictures, 3, 32, 32),
+        torch.randn(pictures, 3, 1, 1),
+        torch.rand(pictures, 1, 1, 1),
+    )
+    return (3 * tint + 3 * contrast * noise).double()
+
+
+def spread_thresholds(net, images):
+    """Thresholds at a random quantile of each exit's confidences."""
+    confidence = [inference.decide(logits.detach())[0] for logits in net(images)]
+    return [*(c.quantile(q).item() for c, q in zip(confidence[:-1], 0.3 + 0.6 * torch.rand(5), strict=True)), 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pictures", [1, 33])
+def test_early_exit_equals_the_simulation(seed, pictures):
+    net = float64_net(seed)
+    images = varied(33)
+    thresholds = spread_thresholds(net, images)
+    images = images[:pictures]
+    labels, exits = EarlyExit(net, thresholds)(images)
+    expected_labels, expected_exits = simulated(net, images, thresholds)
+    assert torch.equal(labels, expected_labels)
+    assert torch.equal(exits, expected_exits)
+    assert pictures == 1 or len(exits.unique()) >= 3
+
+
+@pytest.mark.parametrize(("thresholds", "exit"), [([0] * 6, 0), ([1] * 5 + [0], 5), ([1, 1, 0, 1, 1, 0], 2)])
+def test_all_leave_together(thresholds, exit):
+    net = float64_net(0)
+    images = varied(9)
+    labels, exits = EarlyExit(net, thresholds)(images)
+    assert exits.tolist() == [exit] * 9
+    assert torch.equal(labels, net(images)[exit].argmax(1))
+
+
+def vgg7_macs(width, classes):
+    """Cumulative MACs of VGG7 by hand: 9 * C_in * C * H * W a convolution, C * classes a head."""
+    total, channels_in, macs = 0, 3, []
+    for channels, side in [(width, 32)] * 2 + [(2 * width, 16)] * 2 + [(4 * width, 8)] * 2:
+        total += 9 * channels_in * channels * side * side + channels * classes
+        macs.append(total)
+        channels_in = channels
+    return macs
+
+
+@pytest.mark.parametrize("thresholds", [[0] * 6, "spread", [1] * 5 + [0]])
+def test_pictures_that_left_cost_nothing_further(thresholds):
+    net = float64_net(1)
+    images = varied(40)
+    spread = thresholds == "spread"
+    thresholds = spread_thresholds(net, images) if spread else thresholds
+    with FlopCounterMode(display=False) as counter:
+        _, exits = EarlyExit(net, thresholds)(images)
+    assert len(exits.unique()) >= 4 or not spread
+    macs = vgg7_macs(2, 5)
+    assert counter.get_total_flops() == sum(2 * macs[k] for k in exits.tolist())
+
+
+def test_early_exit_leaves_the_network_as_found_and_its_answers_usable():
+    net = build("vgg7-1", classes=2).train()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    labels, _ = EarlyExit(net, [0.5] * 5 + [0])(torch.randn(3, 3, 32, 32))
+    labels += 1  # an ordinary tensor, not one of inference mode
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "says"),
+    [
+        ([0.5, 0], r"shape \(2,\) for 3 exits"),
+        ([0.5, 0.5, 0.5], "threshold 0.5 of exit 3: the last exit takes all"),
+        ([1.5, 0.5, 0], "threshold 1.5 of exit 1"),
+        ([0.5, -0.1, 0], "threshold -0.1 of exit 2"),
+        ([0.5, float("nan"), 0], "threshold nan of exit 2"),
+    ],
+)
+def test_wrong_thresholds(thresholds, says):
+    with pytest.raises(ValueError, match=says):
+        inference.apply(hand_outputs(), thresholds, MACS)
+    net = build("vgg7-1", classes=2)
+    net.heads = net.heads[:3]
+    with pytest.raises(ValueError, match=says):
+        EarlyExit(net, thresholds)
+
+
+@pytest.mark.parametrize("macs", [[1, 2], [1, 2, 2], [3, 2, 1], [0, 1, 2], [1, 2, float("nan")], [1, 2, float("inf")]])
+def test_wrong_macs(macs):
+    with pytest.raises(ValueError, match="macs"):
+        inference.apply(hand_outputs(), [0.5, 0.5, 0], macs)
+
+
+def test_the_test_split_never_fits_thresholds():
+    validation, test = hand_outputs("validation"), hand_outputs("test")
+    for calibration, tested in [(test, validation), (test, test), (validation, validation)]:
+        with pytest.raises(ValueError, match="thresholds must be fitted on validation"):
+            inference.budget_curve(calibration, tested, MACS)
+    with pytest.raises(ValueError, match="thresholds must be fitted on validation"):
+        inference.fit_thresholds(test, [0.5, 0.5, 0])
+    with pytest.raises(ValueError, match="thresholds must be fitted on validation"):
+        inference.thresholds_for_budget(test, MACS, 20)
+
+
+def test_other_wrong_values():
+    outputs = hand_outputs("validation")
+    for share in ([0.5, 0.5], [0.5, 0.6, 0.1], [1.5, -0.5, 0], [float("nan"), 0.5, 0.5]):
+        with pytest.raises(ValueError, match="share="):
+            inference.fit_thresholds(outputs, share)
+    for budget in (9.9, float("nan")):
+        with pytest.raises(ValueError, match="budget="):
+            inference.thresholds_for_budget(outputs, MACS, budget)
+    with pytest.raises(ValueError, match="exits"):
+        inference.budget_curve(random_outputs(exits=4), outputs.__class__(*vars(hand_outputs()).values()), [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="budgets=1"):
+        inference.budget_curve(outputs, hand_outputs("test"), MACS, budgets=1)
+    with pytest.raises(ValueError, match="NaN"):
+        Outputs(outputs.confidence * float("nan"), outputs.prediction, outputs.label, "test")
+    with pytest.raises(ValueError, match="0 pictures"):
+        Outputs(torch.empty(3, 0), torch.empty(3, 0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), "test")
+    with pytest.raises(ValueError, match="shapes"):
+        Outputs(outputs.confidence, outputs.prediction[:2], outputs.label, "test")
+    with pytest.raises(ValueError, match="one at least"):
+        EarlyExit(build("vgg7-1", classes=2), [0.5] * 5 + [0])(torch.empty(0, 3, 32, 32))

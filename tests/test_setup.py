@@ -1,0 +1,222 @@
+"""What sets the project up agrees with itself: pyproject.toml, environment.yml, Makefile, .ci/run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TARGETS = ("course", "lab", "test", "bench", "notebooks")
+CONDA_NAMES = {"torch": "pytorch"}
+
+project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+makefile = (ROOT / "Makefile").read_text()
+
+
+def minima(requirements) -> dict[str, str]:
+    """{name: minimum version} of requirements "name>=version"; any other form fails."""
+    parsed = {}
+    for requirement in requirements:
+        match = re.fullmatch(r"([a-z0-9-]+)>=([0-9.]+)", requirement)
+        assert match, f"{requirement!r}: this project asks for minimum versions only"
+        parsed[match[1]] = match[2]
+    return parsed
+
+
+def environment() -> tuple[dict[str, str], list[str]]:
+    """Minimum versions of environment.yml, and what it leaves to pip."""
+    packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (by_pip,) = [package["pip"] for package in packages if isinstance(package, dict)]
+    return minima(package for package in packages if isinstance(package, str) and package != "pip"), by_pip
+
+
+def test_environment_and_pyproject_ask_for_the_same_versions():
+    wanted = {CONDA_NAMES.get(name, name): version for name, version in minima(project["dependencies"]).items()}
+    wanted["python"] = project["requires-python"].removeprefix(">=")
+    packages, by_pip = environment()
+    assert packages == wanted
+    assert by_pip == ["-e ."]
+
+
+def test_the_comparison_sees_a_difference():
+    assert minima(["torch>=2.9"]) != minima(["torch>=2.10"])
+    with pytest.raises(AssertionError, match="minimum versions only"):
+        minima(["torch==2.9"])
+
+
+def test_the_installed_environment_meets_the_minima():
+    for name, minimum in minima(project["dependencies"] + project["optional-dependencies"]["dev"]).items():
+        installed = importlib.metadata.version(name)
+        assert version(installed) >= version(minimum), f"{name} {installed} is older than {minimum}"
+
+
+def version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0]))
+
+
+def test_version_is_one():
+    assert importlib.metadata.version("dfs-edu") == project["version"]
+
+
+def test_licence_is_the_whole_apache_licence():
+    text = (ROOT / "LICENSE").read_text()
+    assert project["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert all(f"\n   {section}. " in text for section in range(1, 10))
+
+
+def test_continuous_integration_knows_no_machine():
+    ci = ROOT / ".ci" / "run"
+    assert os.access(ci, os.X_OK)
+    assert subprocess.run(["bash", "-n", ci]).returncode == 0
+    text = ci.read_text()
+    assert "set -euo pipefail" in text
+    assert text.rstrip().endswith("make test")
+    assert not re.search(r'(?:^|[\s"=(])/(?!dev/null|usr/bin/env)', text.removeprefix("#!")), "an absolute path"
+
+
+def test_every_target_needs_the_environment_and_says_what_it_does():
+    for target in TARGETS:
+        assert f"\n{target}: $(STAMP)\n\t@echo " in makefile, target
+    assert not re.search(r"\.venv/bin/(?!python\b)", makefile), "scripts there have shebangs, which break in long paths"
+    assert "127.0.0.1" in makefile
+
+
+# The recipes themselves, run in a scratch checkout whose path has a space, with a Python that only notes its calls.
+
+FAKE = """#!/bin/sh
+echo "$*" >> "$LOG"
+case "$*" in
+  *"-m venv"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
+  *"-m pip install"*) [ ! -e fail ] || exit 1;;
+  *) [ ! -e old ] || exit 1;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    folder = tmp_path / "a path with space"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "notebooks" / "01_first.ipynb").touch()
+    (folder / "notebooks" / "02_second.ipynb").touch()
+    (folder / "Makefile").write_text(makefile)
+    (folder / "pyproject.toml").touch()
+    (folder / "python").write_text(FAKE)
+    (folder / "python").chmod(0o755)
+    return folder
+
+
+def make(folder: Path, *words: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """Run make in the folder; its outcome and the calls of Python."""
+    log = folder / "log"
+    log.unlink(missing_ok=True)
+    environment = {**os.environ, "LOG": str(log), "PYTHON": "./python", "MAKEFLAGS": ""}
+    done = subprocess.run(["make", *words], cwd=folder, env=environment, capture_output=True, text=True)
+    return done, log.read_text().splitlines() if log.exists() else []
+
+
+def installs(calls: list[str]) -> int:
+    return sum("-m pip install" in call for call in calls)
+
+
+def makes_venv(calls: list[str]) -> bool:
+    return any("-m venv --clear .venv" in call for call in calls)
+
+
+def test_help_is_the_default_and_names_every_target(checkout):
+    done, calls = make(checkout)
+    assert all(f"make {target} " in done.stdout for target in (*TARGETS, "clean"))
+    assert not calls
+
+
+def test_environment_is_made_once_and_again_when_pyproject_changes(checkout):
+    done, calls = make(checkout, "course")
+    assert done.returncode == 0, done.stderr
+    assert makes_venv(calls)
+    assert installs(calls) == 1
+    assert calls[-1] == "-m dfs_edu course --scale lesson --dataset digits --out build/course"
+    assert "Setting up" in done.stdout
+    _, calls = make(checkout, "course", "SCALE=smoke", "DATASET=cifar100")
+    assert calls == ["-m dfs_edu course --scale smoke --dataset cifar100 --out build/course"]
+    later = time.time() + 5
+    os.utime(checkout / "pyproject.toml", (later, later))
+    _, calls = make(checkout, "bench")
+    assert installs(calls) == 1
+    assert not makes_venv(calls)
+    assert calls[-1] == "-m benchmarks"
+
+
+def test_an_interrupted_set_up_is_made_anew(checkout):
+    (checkout / "fail").touch()
+    done, calls = make(checkout, "course")
+    assert done.returncode != 0
+    assert not any("dfs_edu" in call for call in calls)
+    (checkout / "fail").unlink()
+    done, calls = make(checkout, "course")
+    assert done.returncode == 0
+    assert makes_venv(calls)
+    assert installs(calls) == 1
+    _, calls = make(checkout, "course")
+    assert installs(calls) == 0
+
+
+def test_a_moved_checkout_is_installed_again(checkout):
+    make(checkout, "course")
+    moved = checkout.rename(checkout.parent / "elsewhere")
+    _, calls = make(moved, "course")
+    assert installs(calls) == 1
+    _, calls = make(moved, "course")
+    assert installs(calls) == 0
+
+
+def test_an_old_python_is_refused_clearly(checkout):
+    (checkout / "old").touch()
+    done, calls = make(checkout, "course")
+    assert done.returncode != 0
+    assert "needs Python 3.11 or later" in done.stderr
+    assert installs(calls) == 0
+    done, _ = make(checkout, "course", "PYTHON=./no-such-python")
+    assert "no-such-python is missing" in done.stderr
+
+
+def test_lab_opens_the_first_notebook_on_this_machine_only(checkout):
+    _, calls = make(checkout, "lab")
+    call = calls[-1]
+    assert call.startswith("-m jupyterlab --ServerApp.ip=127.0.0.1")
+    assert "--LabApp.default_url=/lab/tree/notebooks/01_first.ipynb" in call
+    assert ("--allow-root" in call) == (os.geteuid() == 0)
+    assert "token" not in call
+    assert "password" not in call
+
+
+def test_test_stops_at_the_first_failure(checkout):
+    _, calls = make(checkout, "test")
+    assert calls[-3:] == ["-m ruff check .", "-m ruff format --check .", "-m pytest"]
+    (checkout / "old").touch()  # from here on, every call fails
+    done, calls = make(checkout, "test")
+    assert done.returncode != 0
+    assert calls == ["-m ruff check ."]
+
+
+def test_clean_keeps_what_took_long(checkout):
+    make(checkout, "course")
+    for kept in ("runs", "data", "build", "dfs_edu/__pycache__", "tests", "benchmarks"):
+        (checkout / kept).mkdir(parents=True)
+    done, _ = make(checkout, "clean")
+    assert done.returncode == 0, done.stderr
+    assert not (checkout / "build").exists()
+    assert not (checkout / "dfs_edu" / "__pycache__").exists()
+    assert all((checkout / kept).exists() for kept in ("runs", "data", ".venv/.installed"))
