@@ -24,7 +24,7 @@ help:
 	@echo
 	@echo 'The first target sets up .venv from the package index: 3 to 15 minutes, 6 GB on Linux with the'
 	@echo 'CUDA build of PyTorch. PYTHON=python3.12 chooses another Python (3.11 or later). Without a GPU, 1 GB is'
-	@echo 'enough: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make course'
+	@echo 'enough: PIP_EXTRA_INDEX_URL=ADDRESS, the index of its CPU builds, make course'
 
 course: $(STAMP)
 	@echo "Executing the course at scale $(SCALE) on $(DATASET): about a minute at smoke, 20 at lesson, hours at full."

@@ -1,10 +1,10 @@
 """A course and a laboratory for multi-exit networks and the gradient conflict between their exits.
 
-    import dfs_edu as dfs
+import dfs_edu as dfs
 
-    net = dfs.build("vgg7-16", classes=10, junction=dfs.Surgery(beta=0.5))
-    run = dfs.train(dfs.recipes.get("digits/vgg7-16", junction=dfs.Surgery(beta=0.5)))
-    report = dfs.probes.conflict(net, images, labels)
+net = dfs.build("vgg7-16", classes=10, junction=dfs.Surgery(beta=0.5))
+run = dfs.train(dfs.recipes.get("digits/vgg7-16", junction=dfs.Surgery(beta=0.5)))
+report = dfs.probes.conflict(net, images, labels)
 """
 
 from dfs_edu import data, inference, probes, recipes

@@ -46,4 +46,5 @@ def load(path: str | os.PathLike) -> dict:
     except FileNotFoundError:
         raise
     except Exception as error:  # zip, pickle and torch each have their own
-        raise ValueError(f"{path}: not a whole checkpoint ({error})") from error
+        reason = str(error).partition("\n")[0]  # torch goes on with advice to read the file unchecked
+        raise ValueError(f"{path}: not a whole checkpoint ({reason})") from error

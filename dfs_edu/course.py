@@ -87,10 +87,11 @@ def run(
     notebooks = [Path(notebook).resolve() for notebook in notebooks]
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    given = dict(zip(PARAMETERS, (scale, dataset, seed, device), strict=True))
+    given = zip(PARAMETERS, (scale, dataset, seed, device), strict=True)
+    parameters = {name: value for name, value in given if value is not None}
     for notebook in notebooks:
         _check_parameters(notebook)
-    return [_execute(notebook, {k: v for k, v in given.items() if v is not None}, out, timeout) for notebook in notebooks]
+    return [_execute(notebook, parameters, out, timeout) for notebook in notebooks]
 
 
 def _check_parameters(notebook: Path) -> None:
@@ -224,10 +225,13 @@ def chosen(names: Sequence[str]) -> list[Path]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `dfs-edu course`."""
+    from dfs_edu.data import DATASETS
+    from dfs_edu.recipes import SCALES
+
     parser.add_argument("notebooks", nargs="*", help="numbers (01 04) or paths; default: the whole course")
-    parser.add_argument("--scale", choices=("smoke", "lesson", "full", "paper"), help="how much work; default: lesson")
-    parser.add_argument("--dataset", choices=("digits", "cifar100"), help="default: digits")
-    parser.add_argument("--seed", type=int, help="default: 0")
+    parser.add_argument("--scale", choices=SCALES, help="how much work; default: the notebook's own, lesson")
+    parser.add_argument("--dataset", choices=DATASETS, help="default: the notebook's own, digits")
+    parser.add_argument("--seed", type=int, help="default: the notebook's own, 0")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the notebook's own")
     parser.add_argument("--out", default="build/course", help="folder of what was executed (default: %(default)s)")
     parser.add_argument("--timeout", type=int, default=3600, help="seconds that a cell may take (default: %(default)s)")

@@ -54,7 +54,13 @@ class ThresholdExplorer(anywidget.AnyWidget):
     result = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, validation: Outputs, test: Outputs, macs: Sequence[float] | Tensor, images, classes: Sequence[str], **kwargs
+        self,
+        validation: Outputs,
+        test: Outputs,
+        macs: Sequence[float] | Tensor,
+        images,
+        classes: Sequence[str],
+        **kwargs,
     ):
         images = np.asarray(images)
         N = len(test.label)
@@ -104,7 +110,9 @@ class ThresholdExplorer(anywidget.AnyWidget):
     @traitlets.observe("budget")
     def _budget_changed(self, change):
         if not self._fitting:
-            self._update(inference.thresholds_for_budget(self._validation, self._macs, change["new"]), change["new"], True)
+            self._update(
+                inference.thresholds_for_budget(self._validation, self._macs, change["new"]), change["new"], True
+            )
 
     @traitlets.observe("thresholds")
     def _thresholds_changed(self, change):
@@ -114,7 +122,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
             self._update(change["new"], min(max(spent, low), high), False)
 
     def _update(self, thresholds, budget: float, fitted: bool) -> None:
-        """Thresholds, budget and result change together, in one message to the page."""
+        """What follows from a move changes together, in one message to the page."""
         self._fitting = True
         try:
             with self.hold_sync():
@@ -142,12 +150,12 @@ class ThresholdExplorer(anywidget.AnyWidget):
 
     def static_figure(self) -> go.Figure:
         """The present point on the budget curve, for readers without a running notebook."""
-        split, _ = self.setup["splits"][1]
+        point, split = self.point, self._test.split
         return figures.accuracy_cost(
             {f"fitted thresholds, {split}": self.curve},
             {split: (self._macs, self._test.accuracy)},
-            self.point,
-            title=f"Early exit: {100 * self.point.accuracy:.2f} % at {self.point.macs / 1e6:.4g} MMACs a picture ({split})",
+            point,
+            title=f"Early exit: {100 * point.accuracy:.2f} % at {point.macs / 1e6:.4g} MMACs a picture ({split})",
         )
 
     def _repr_mimebundle_(self, **kwargs):

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io
 from PIL import Image
-from scipy.special import stdtrit
+
+from dfs_edu.results import interval
 
 __all__ = [
     "accuracy_cost",
@@ -26,6 +28,8 @@ __all__ = [
     "pictures",
     "shares",
 ]
+
+plotly.io.renderers.default = "plotly_mimetype"  # the others put all of plotly.js into every notebook
 
 INK = "#7a7a7a"  # contrast of 4.3 on white and 4.4 on JupyterLab's dark ground
 GRID = "rgba(128,128,128,0.25)"
@@ -181,7 +185,9 @@ def gradient_work(costs: Mapping, title: str = "Work of a training step for one 
         )
         for i, (part, values) in enumerate(parts.items())
     ]
-    fig = figure(bars, title, "MFLOPs a picture", height=150 + 44 * len(names), barmode="stack", legend_traceorder="normal")
+    fig = figure(
+        bars, title, "MFLOPs a picture", height=150 + 44 * len(names), barmode="stack", legend_traceorder="normal"
+    )
     return fig.update_yaxes(autorange="reversed", showgrid=False)
 
 
@@ -199,14 +205,14 @@ def accuracy_per_exit(
     for i, (name, values) in enumerate(results.items()):
         values = np.atleast_2d(np.asarray(values, dtype=float))
         n, K = values.shape
-        half = stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(n) if n > 1 else None
+        mean, half = interval(values)
         said = f"mean and 95 % interval, n = {n}" if n > 1 else "n = 1"
         fig.add_scatter(
             x=list(range(1, K + 1)),
-            y=percent(values.mean(0)),
+            y=percent(mean),
             name=f"{name} ({said})",
             mode="lines+markers",
-            error_y=None if half is None else {"array": percent(half), "width": 6, "thickness": 1.5},
+            error_y={"array": percent(half), "width": 6, "thickness": 1.5} if n > 1 else None,
             **style(i),
         )
     for i, (name, values) in enumerate((published or {}).items(), start=len(results)):
@@ -278,8 +284,8 @@ def shares(point, title: str = "Where pictures leave") -> go.Figure:
     """inference.Point: the share of pictures that leaves at each exit, and how many of them are classified right."""
     K = len(point.share)
     right = [
-        f"{s:.1f} %" + ("" if np.isnan(a) else f"<br>{100 * a:.1f} % right")
-        for s, a in zip(percent(point.share), point.exit_accuracy, strict=True)
+        f"{s:.1f} %" + ("" if a is None else f"<br>{a:.1f} % right")
+        for s, a in zip(percent(point.share), percent(point.exit_accuracy), strict=True)
     ]
     bars = go.Bar(x=list(range(1, K + 1)), y=percent(point.share), text=right, textposition="outside", cliponaxis=False)
     fig = figure([bars], title, "exit", "share of pictures in %", height=320)

@@ -14,7 +14,6 @@ Budgeted batch classification with geometric shares: MSDNet, Huang et al., ICLR 
 from __future__ import annotations
 
 import math
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,8 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from dfs_edu.checkpoint import write_whole
 
 __all__ = [
     "Curve",
@@ -40,10 +41,7 @@ __all__ = [
     "thresholds_for_budget",
 ]
 
-Q_RANGE = (
-    1e-7,
-    1e7,
-)  # geometric shares so steep that of any validation split all leave at the first, or the last, exit
+Q_RANGE = (1e-7, 1e7)  # shares so steep that of any validation split all leave at the first, or the last, exit
 
 
 @dataclass(frozen=True)
@@ -93,21 +91,14 @@ class Outputs:
         What is kept of the confidence is 1 - confidence in float16: its small numbers are its finest, so pictures
         of which the network is nearly certain stay in order.
         """
-        path = Path(path)
         narrow = np.uint8 if max(self.prediction.max(), self.label.max()) < 256 else np.int16
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(scratch, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    doubt=(1 - self.confidence).numpy().astype(np.float16),
-                    prediction=self.prediction.numpy().astype(narrow),
-                    label=self.label.numpy().astype(narrow),
-                    split=np.array(self.split),
-                )
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        arrays = {
+            "doubt": (1 - self.confidence).numpy().astype(np.float16),
+            "prediction": self.prediction.numpy().astype(narrow),
+            "label": self.label.numpy().astype(narrow),
+            "split": np.array(self.split),
+        }
+        write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Outputs:
@@ -243,23 +234,23 @@ def _fit(outputs: Outputs, shares: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("outputs of the test split: thresholds must be fitted on validation")
     P, K = shares.shape
     N = outputs.confidence.shape[1]
-    gone_by = (shares.cumsum(1) * N).round().long()  # (P, K)
+    gone_by = (shares.cumsum(1) * N).round().int()  # (P, K), how many should have left by exit k
     here = torch.ones(P, N, dtype=torch.bool)
-    thresholds, reached = torch.zeros(P, K), torch.empty(P, K, dtype=torch.float64)
-    for k, confidence in enumerate(outputs.confidence[:-1]):
-        ranked, order = outputs.ranking[0][k], outputs.ranking[1][k]
-        before = here.sum(1, keepdim=True)
-        wanted = gone_by[:, k : k + 1] - (N - before)  # (P, 1), how many should leave here
-        last = torch.searchsorted(here.index_select(1, order).cumsum(1), wanted).clamp(max=N - 1)  # (P, 1), rank of the last of them
+    thresholds, arriving = torch.zeros(P, K), torch.full((P, K + 1), N)
+    for k, (confidence, ranked, order) in enumerate(zip(outputs.confidence[:-1], *outputs.ranking, strict=False)):
+        gone = gone_by[:, k : k + 1]
+        rank = here.index_select(1, order).cumsum(1, dtype=torch.int32)  # (P, N), among those still here
+        wanted = gone - (N - rank[:, -1:])  # (P, 1), how many should leave here
+        last = torch.searchsorted(rank, wanted).clamp(max=N - 1)  # (P, 1), the last of them
         leaving, staying = ranked[last], ranked[(last + 1).clamp(max=N - 1)]
         between = (leaving + staying) / 2
         between = torch.where(between > staying, between, leaving)  # equal or neighbouring numbers have no middle
         between = torch.where(wanted > 0, between, 1.0)
-        thresholds[:, k : k + 1] = torch.where(gone_by[:, k : k + 1] < N, between, 0.0)
+        thresholds[:, k : k + 1] = torch.where(gone < N, between, 0.0)
         here &= confidence < thresholds[:, k : k + 1]
-        reached[:, k] = before[:, 0] - here.sum(1)
-    reached[:, -1] = here.sum(1)
-    return thresholds, reached / N
+        arriving[:, k + 1] = here.count_nonzero(1)
+    arriving[:, K] = 0  # the last exit takes all
+    return thresholds, -arriving.diff().double() / N
 
 
 def budget_curve(

@@ -20,7 +20,9 @@ class MultiExit(nn.Module):
     The state_dict holds stages and heads only: weights move freely between networks that differ in their junctions.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], junctions: Junction | Sequence = Joint()):
+    def __init__(
+        self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], junctions: Junction | Sequence = Joint()
+    ):
         super().__init__()
         K = len(stages)
         junctions = [junctions] * K if isinstance(junctions, Junction) else list(junctions)

@@ -29,7 +29,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
     Times, papermill's and widgets' metadata and progress bars go; cell ids and execution counts follow the order;
     a widget keeps its static fallback alone; a plotly figure gets a small PNG for readers without JavaScript
-    (GitHub). Raises RuntimeError where a PNG is wanted and neither Chrome nor Chromium is installed.
+    (GitHub). Raises FileNotFoundError where a PNG is wanted and neither Chrome nor Chromium is installed.
     """
     notebook = _tidy(notebook)
     figures = [data for data in _bundles(notebook) if PLOTLY in data and "image/png" not in data]
@@ -149,7 +149,7 @@ def _bundles(notebook: NotebookNode) -> list[NotebookNode]:
 def _add_pictures(bundles: list[NotebookNode]) -> None:
     browser = chromium()
     if browser is None:
-        raise RuntimeError("no Chrome or Chromium found to draw the figures' PNGs: install chromium or set BROWSER_PATH")
+        raise FileNotFoundError("no Chrome or Chromium to draw the figures' PNGs: install chromium or set BROWSER_PATH")
     os.environ["BROWSER_PATH"] = browser
     import kaleido
 

@@ -83,26 +83,21 @@ class Recipe:
         return Recipe(**values)
 
 
+_PUBLISHED = {"epochs": 300, "schedule": "multistep", "milestones": (270, 280, 295)}
+
 # dataset -> scale -> what differs from Recipe's defaults
 _SETTINGS = {
     "digits": {
         "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
-        "lesson": {"epochs": 6},
+        "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
         "full": {"epochs": 30},
-        "paper": {"epochs": 300, "lr": 0.1, "weight_decay": 1e-4, "schedule": "multistep", "milestones": (270, 280, 295)},
+        "paper": {"lr": 0.1, "weight_decay": 1e-4, **_PUBLISHED},
     },
     "cifar100": {
         "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
         "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
         "full": {"epochs": 100},
-        "paper": {
-            "epochs": 300,
-            "batch_size": 500,
-            "lr": 0.1,
-            "weight_decay": 1e-4,
-            "schedule": "multistep",
-            "milestones": (270, 280, 295),
-        },
+        "paper": {"batch_size": 500, "lr": 0.1, "weight_decay": 1e-4, **_PUBLISHED},
     },
 }
 _BACKBONES = {"digits": "vgg7-16", "cifar100": "vgg7-64"}  # the sizes that the settings were made for

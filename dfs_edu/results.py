@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
+from safetensors.torch import load_file, save
+from scipy.special import stdtrit
 
 from dfs_edu.checkpoint import write_whole
+
+RECORDED = Path(__file__).parents[1] / "data" / "recorded"  # of a checkout: what is committed of long runs
+
+# Top-1 accuracies that others report, as fractions (Gong et al., ECCV 2024, tables for CIFAR-100). The recipes of the
+# rows differ, and the best epoch was chosen on the test split.
+PUBLISHED = {
+    "MSDNet, CIFAR-100": {
+        "MSDNet, joint": [0.6410, 0.6746, 0.7034, 0.7238, 0.7306, 0.7381, 0.7389],
+        "DFS": [0.7246, 0.7564, 0.7750, 0.7854, 0.7920, 0.7945, 0.7956],
+    },
+}
 
 
 def environment(device: torch.device, precision: str) -> dict:
@@ -21,8 +35,8 @@ def environment(device: torch.device, precision: str) -> dict:
         "threads": torch.get_num_threads(),
         "precision": precision,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torch": str(torch.__version__),  # a plain str: a checkpoint holds nothing else
+        "torchvision": str(torchvision.__version__),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -55,6 +69,32 @@ def read(path: str | os.PathLike) -> dict:
         raise ValueError(f"{path}: not a whole record ({error})") from error
 
 
+def recorded(names: str, folder: str | os.PathLike = RECORDED) -> dict[str, dict]:
+    """Name -> record of the finished runs below `folder` that match a pattern, such as "cifar100-vgg7-64-lesson-*"."""
+    records = {path.parent.name: read(path) for path in sorted(Path(folder).glob(f"{names}/record.json"))}
+    return {name: record for name, record in records.items() if "final" in record}
+
+
+def keep(run: str | os.PathLike, folder: str | os.PathLike = RECORDED, weights: bool = False) -> Path:
+    """Copy what is worth committing of a finished run below `folder`: record, exit outputs, and, if asked, its weights.
+
+    Weights are kept as float16, half the size. Raises ValueError for a run that has not finished.
+    """
+    run = Path(run)
+    record = read(run)
+    if "final" not in record:
+        raise ValueError(f"{run} has not finished: resume it first")
+    kept = Path(folder) / record["recipe"]["name"]
+    for name in ("validation.npz", "test.npz"):
+        write_whole(kept / name, lambda file, name=name: file.write((run / name).read_bytes()))
+    if weights:
+        tensors = load_file(run / "weights.safetensors")
+        half = save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()})
+        write_whole(kept / "weights.safetensors", lambda file: file.write(half))
+    write(kept / "record.json", record)
+    return kept
+
+
 def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[list[float]]]:
     """Final accuracy of finished runs, by junction: {"surgery own 0.5": n seeds x K exits, as fractions}, by seed."""
     table: dict[str, list[list[float]]] = {}
@@ -62,6 +102,15 @@ def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[l
         if "final" in record:
             table.setdefault(label(record["recipe"]["junction"]), []).append(record["final"][f"{split}_accuracy"])
     return table
+
+
+def interval(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (K,) of (n, K) values, n seeds, and half the width of its 95 % t-interval (K,), NaN for n = 1."""
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n == 1:
+        return values[0], np.full(values.shape[1], np.nan)
+    return values.mean(0), stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(n)
 
 
 def label(junction: dict) -> str:

@@ -14,22 +14,22 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 
 class _SplitConv2d(torch.autograd.Function):
-    """conv2d(x, weight) that sends gradient only to x[:, live]; the other channels receive exact zeros."""
+    """conv2d(x, weight, bias) that sends gradient only to x[:, live]; the other channels receive exact zeros."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, live: slice, geometry: dict) -> Tensor:
-        return nn.functional.conv2d(x, weight, **geometry)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, live: slice, geometry: dict) -> Tensor:
+        return nn.functional.conv2d(x, weight, bias, **geometry)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, ctx.live, ctx.geometry = inputs
+        x, weight, _, ctx.live, ctx.geometry = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx, g: Tensor):
         x, weight = ctx.saved_tensors
         live, channels = ctx.live, x.shape[1]
-        g_x = g_weight = None
+        g_x = g_weight = g_bias = None
         if ctx.needs_input_grad[0]:
             if live.start == live.stop:
                 g_x = torch.zeros_like(x)
@@ -39,14 +39,17 @@ class _SplitConv2d(torch.autograd.Function):
                 g_x = nn.functional.pad(g_live, (0, 0, 0, 0, live.start, channels - live.stop))
         if ctx.needs_input_grad[1]:
             g_weight = conv2d_weight(x, weight.shape, g, **ctx.geometry)
-        return g_x, g_weight, None, None
+        if ctx.needs_input_grad[2]:
+            g_bias = g.sum((0, 2, 3))
+        return g_x, g_weight, g_bias, None, None
 
 
 class Conv2d(nn.Conv2d):
     """nn.Conv2d, weights, names and values included; `live` says which input channels pass a gradient on.
 
     live = None (all, the plain convolution) or a slice with start and stop. A network sets it from its junctions.
-    Double backward is right: the backward pass is made of differentiable operations. No groups, zero padding only.
+    Double backward is right behind a junction, which stops what it sends to the other channels. No groups, zero
+    padding only.
     """
 
     def __init__(self, *args, **kwargs):
@@ -68,5 +71,4 @@ class Conv2d(nn.Conv2d):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-        y = _SplitConv2d.apply(x, weight, self.live, geometry)  # (B, C_out, H, W)
-        return y if bias is None else y + bias[:, None, None]
+        return _SplitConv2d.apply(x, weight, bias, self.live, geometry)  # (B, C_out, H, W)

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Detached", "Equilibrium", "Joint", "Junction", "Surgery", "junction_from"]
+__all__ = ["Detached", "Equilibrium", "Joint", "Junction", "Surgery", "junction_from", "junction_to"]
 
 
 class _Views(torch.autograd.Function):
@@ -124,7 +124,7 @@ class Surgery(Junction):
     beta           share of the channels that is f+, in [0, 1]; round(C * beta) channels
     reference      True: both sides see all of f. False: partition only, the other part is zeros
     exit_gradient  "own": exit k's gradient reaches f- alone (the paper's text; its VGG, ResNet and BERT code)
-                   "all": it reaches f+ as well (its MSDNet and ViT code)
+                   "all": it reaches f+ as well, which the exit then always sees (its MSDNet and ViT code)
     scales         of a list of scales, partition the "last", coarsest one (as published) or "all"
 
     Raises ValueError, naming the value, for anything else.
@@ -136,8 +136,10 @@ class Surgery(Junction):
     scales: str = "last"
 
     def __post_init__(self):
-        if not isinstance(self.beta, int | float) or not 0 <= self.beta <= 1:
+        if isinstance(self.beta, bool) or not isinstance(self.beta, int | float) or not 0 <= self.beta <= 1:
             raise ValueError(f"beta={self.beta!r}: the shared part of the channels is a number from 0 to 1")
+        if not isinstance(self.reference, bool):
+            raise ValueError(f"reference={self.reference!r}: use True or False")
         if self.exit_gradient not in ("own", "all"):
             raise ValueError(f'exit_gradient={self.exit_gradient!r}: use "own" or "all"')
         if self.scales not in ("last", "all"):
@@ -186,7 +188,7 @@ def junction_from(spec: Junction | dict | str) -> Junction:
     if isinstance(spec, Junction):
         return spec
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = options.pop("name")
+    name = options.pop("name", None)
     kinds = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery)}
     if name not in kinds:
         raise ValueError(f"junction {name!r}: use one of {', '.join(kinds)}")

@@ -138,8 +138,8 @@ class _Loop:
             exits = ", ".join(str(k) for k, loss in enumerate(self.losses.tolist(), 1) if not math.isfinite(loss))
             where = f"; the last good checkpoint is in {self.folder}" if self.folder else ""
             raise FloatingPointError(
-                f"the loss of exit {exits} is not finite in epoch {self.batches.epoch + 1}, batch {self.batches.batch}: "
-                f"try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
+                f"the loss of exit {exits} is not finite in epoch {self.batches.epoch + 1}, "
+                f"batch {self.batches.batch}: try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
             )
 
     def end_epoch(self) -> None:
@@ -274,7 +274,7 @@ def write_events(folder: Path, record: dict) -> None:
 
 @contextmanager
 def _stop_signals(active: bool):
-    """An event that Ctrl-C and SIGTERM set, so that the step under way ends and the run is saved; a second one kills."""
+    """An event that Ctrl-C and SIGTERM set: the step under way ends, the run is saved. A second signal kills."""
     stop = threading.Event()
     if not active or threading.current_thread() is not threading.main_thread():
         yield stop

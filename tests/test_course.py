@@ -32,7 +32,8 @@ def notebook(path, *sources, parameters=DECLARED):
 def results(tmp_path_factory):
     """Four notebooks executed in one run: a good one between bad ones, one of them that never ends."""
     folder = tmp_path_factory.mktemp("course with space")
-    report = "from dfs_edu.course import record\nrecord(f'{SCALE} on {DATASET}', seed=SEED, device=DEVICE, loss=float('nan'))"
+    report = "from dfs_edu.course import record\n"
+    report += "record(f'{SCALE} on {DATASET}', seed=SEED, device=DEVICE, loss=float('nan'))"
     notebooks = [
         notebook(folder / "01_raises.ipynb", "x = 1", "# a comment\nx / 0", report),
         notebook(folder / "02_good.ipynb", PLOT, report, "record('a second finding', seconds=[1, 2])"),

@@ -32,4 +32,4 @@ def build(name: str, classes: int, junction: Junction = Joint()) -> MultiExit:
             return MultiExit(*builder(classes, **sizes), junction)
     known = [published for _, published in BACKBONES.values()]
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.3) or known
-    raise ValueError(f"backbone {name!r} is not known; did you mean {' or '.join(near)}? (vgg7-16 is half of a width 32)")
+    raise ValueError(f"backbone {name!r} is not known; did you mean {' or '.join(near)}? (any width will do: vgg7-16)")

@@ -25,11 +25,12 @@ def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
 
 
 def places(root: str | os.PathLike | None = None) -> list[Path]:
-    """Where data sets are looked for: `root` alone if it is given, else $DFS_EDU_DATA, then data/."""
+    """Where data sets are looked for: `root` alone if given, else $DFS_EDU_DATA, data/ here, data/ of the checkout."""
     if root is not None:
         return [Path(root)]
     named = os.environ.get("DFS_EDU_DATA")
-    return [*([Path(named)] if named else []), Path("data")]
+    here, checkout = Path("data").absolute(), Path(__file__).parents[2] / "data"
+    return [*([Path(named)] if named else []), *dict.fromkeys([here, checkout])]
 
 
 def find(folder: str, root: str | os.PathLike | None = None) -> Path:

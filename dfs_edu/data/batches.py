@@ -21,7 +21,9 @@ class Batches:
                 `state_dict` holds it, and an iterator that loads it goes on as if it had never stopped
     """
 
-    def __init__(self, split: Split, dataset: Dataset, batch_size: int, train: bool = False, seed: int = 0, device="cpu"):
+    def __init__(
+        self, split: Split, dataset: Dataset, batch_size: int, train: bool = False, seed: int = 0, device="cpu"
+    ):
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
         self.split, self.train, self.seed = split, train, seed

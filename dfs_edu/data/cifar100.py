@@ -28,7 +28,7 @@ _ALLOWED = {
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in _ALLOWED:
-            raise DataError(f"the pickle names {module}.{name}; only arrays and plain values are read, so it was refused")
+            raise DataError(f"the pickle names {module}.{name}; only arrays and plain values are read: refused")
         return super().find_class(module, name)
 
 

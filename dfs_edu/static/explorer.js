@@ -7,7 +7,7 @@ const EACH = 6; // pictures at an exit
 const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
 
 const percent = (fraction, digits = 1) => (fraction == null ? "–" : (100 * fraction).toFixed(digits) + " %");
-const mmacs = (macs) => (macs / MMAC).toPrecision(4) + " MMACs";
+const mmacs = (macs) => (macs < 1000 * MMAC ? (macs / MMAC).toPrecision(4) : (macs / MMAC).toFixed(0)) + " MMACs";
 
 function element(tag, className, parent, text) {
   const node = document.createElement(tag);

@@ -1,0 +1,5 @@
+"""python -m benchmarks: all of them, one after the other."""
+
+from benchmarks import step
+
+step.main()

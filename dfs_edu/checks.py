@@ -1,0 +1,255 @@
+"""What exercises call: the learner's function against the library's answer, on random inputs, with a helpful word.
+
+A check never raises: it prints "not yet" for an exercise that nobody has tried, what is wrong with a wrong answer, and
+"right" for a right one. Where the answer is the result of a mistake that many make, it says which one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dfs_edu import inference
+from dfs_edu.multiexit import MultiExit
+from dfs_edu.surgery import Surgery
+
+Mistakes = Sequence[tuple[Callable, str]]  # (what many write, what to say about it)
+
+
+def exits(mine: Callable) -> None:
+    """mine(stages, heads, x) -> list of K logits: the loop of a multi-exit network."""
+
+    def right(stages, heads, x):
+        return MultiExit(stages, heads)(x)
+
+    def forgets_to_go_on(stages, heads, x):
+        return [head(stage(x)) for stage, head in zip(stages, heads, strict=True)]
+
+    def last_only(stages, heads, x):
+        for stage in stages:
+            x = stage(x)
+        return [heads[-1](x)]
+
+    def case(i: int) -> tuple:
+        K = 2 + i
+        return [nn.Linear(4, 4) for _ in range(K)], [nn.Linear(4, 3) for _ in range(K)], torch.randn(5, 4)
+
+    mistakes = [
+        (forgets_to_go_on, "every stage was given the picture: a stage reads what the stage before it made"),
+        (last_only, "only the last exit answered: each stage is followed by its own head"),
+    ]
+    _compare("the loop", mine, right, [case(i) for i in range(3)], mistakes)
+
+
+def cumulative_macs(mine: Callable) -> None:
+    """mine(stage_macs, head_macs) -> K costs of leaving at each exit: trunk and all heads up to there."""
+
+    def right(stages, heads):
+        return (stages + heads).cumsum(0)
+
+    mistakes = [
+        (lambda s, h: s.cumsum(0), "the heads cost something too"),
+        (lambda s, h: s.cumsum(0) + h, "a picture that comes to exit 3 has been through heads 1 and 2 as well"),
+        (lambda s, h: s + h, "to come to exit k, a picture goes through every stage before it"),
+    ]
+    cases = [(torch.randint(1, 99, (K,)), torch.randint(1, 9, (K,))) for K in (2, 5, 7)]
+    _compare("the cost of leaving", mine, right, cases, mistakes)
+
+
+def cosine(mine: Callable) -> None:
+    """mine(g, h) -> the cosine of the angle between two gradients (P,)."""
+
+    def right(g, h):
+        return torch.cosine_similarity(g, h, dim=0)
+
+    mistakes = [
+        (lambda g, h: g @ h, "that is the inner product: divide by both lengths"),
+        (lambda g, h: g @ h / ((g @ g) * (h @ h)), "a length is the square root of g @ g"),
+        (lambda g, h: (g @ h).abs() / (g.norm() * h.norm()), "keep the sign: it tells conflict from agreement"),
+        (lambda g, h: g @ h / g.norm(), "divide by the length of h as well"),
+    ]
+    cases = [(torch.randn(P), torch.randn(P)) for P in (2, 10, 1000)] + [(torch.ones(3), -torch.ones(3))]
+    _compare("the cosine", mine, right, cases, mistakes)
+
+
+def conflicting(mine: Callable) -> None:
+    """mine(gradients (K, P)) -> the fraction of pairs of different exits whose gradients point apart."""
+
+    def right(g):
+        first, second = torch.triu_indices(len(g), len(g), offset=1)
+        return ((g @ g.T)[first, second] < 0).double().mean()
+
+    mistakes = [
+        (lambda g: (g @ g.T < 0).double().mean(), "an exit does not conflict with itself: leave out the diagonal"),
+        (lambda g: (g @ g.T < 0).sum() / 2, "that is their number: divide by the number of pairs, K (K - 1) / 2"),
+        (lambda g: 1 - right(g), "those are the pairs that agree: conflict is a negative cosine"),
+    ]
+    _compare("the share of conflict", mine, right, [(torch.randn(K, 20),) for K in (2, 4, 7)], mistakes)
+
+
+def surgery(mine: Callable) -> None:
+    """mine(f (B, C, H, W), beta) -> (onward, seen): partitioned by beta, referenced, exit gradient own."""
+
+    def joint(f, beta):
+        return f, f
+
+    def zeros(f, beta):
+        shared = torch.arange(f.shape[1])[:, None, None] < round(f.shape[1] * beta)
+        return torch.where(shared, f, 0), torch.where(shared, 0, f)
+
+    def swapped(f, beta):
+        onward, seen = Surgery(beta)(f)
+        return seen, onward
+
+    def exit_everywhere(f, beta):
+        return Surgery(beta, exit_gradient="all")(f)
+
+    mistakes = [
+        (_traced(swapped), "the two are exchanged: f+ listens to what comes back from onward, f- to seen"),
+        (_traced(joint), "nothing is cut yet: detach f- in onward, and f+ in seen"),
+        (_traced(zeros), "that is partitioning alone: put the other part, detached, in the place of the zeros"),
+        (_traced(exit_everywhere), "the exit's gradient reaches f+ too: in seen, f+ is detached"),
+    ]
+    cases = [(torch.randn(2, C, 3, 3), beta) for C, beta in ((8, 0.5), (10, 0.3), (6, 0.0), (7, 1.0))]
+    _compare("surgery", _traced(mine), _traced(lambda f, beta: Surgery(beta)(f)), cases, mistakes)
+
+
+def step_cost(mine: Callable) -> None:
+    """mine(beta) -> the work of a training step behind a cut, where that of a joint step is 3."""
+    mistakes = [
+        (lambda beta: 3 * beta, "forward pass and weight gradient stay whole"),
+        (lambda beta: 1 + 2 * beta, "the weight gradient stays whole: it needs all channels of the input"),
+        (lambda beta: 3 - beta, "beta is the part that still passes a gradient on"),
+    ]
+    _compare("the cost of a step", mine, lambda beta: 2 + beta, [(b,) for b in (0.0, 0.25, 0.5, 1.0)], mistakes)
+
+
+def leave(mine: Callable) -> None:
+    """mine(confidence (K, N), thresholds (K,)) -> for each picture the index of the exit where it leaves."""
+
+    def outputs(confidence):
+        nobody = torch.zeros(confidence.shape, dtype=torch.int64)
+        return inference.Outputs(confidence, nobody, nobody[0], "validation")
+
+    def right(confidence, thresholds):
+        K = len(thresholds)
+        return inference.apply(outputs(confidence), thresholds, range(1, K + 1)).exit
+
+    def last_confident(confidence, thresholds):
+        return len(thresholds) - 1 - (confidence >= thresholds[:, None]).flip(0).byte().argmax(0)
+
+    mistakes = [
+        (last_confident, "that is the last exit that would do: a picture leaves at the first"),
+        (lambda c, t: c.argmax(0), "that is the surest exit: a picture leaves at the first that is sure enough"),
+        (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not sure enough"),
+        (lambda c, t: right(c, t) + 1, "exits are counted from 0 here"),
+    ]
+    cases = []
+    for K, N in ((2, 5), (4, 50), (6, 500)):
+        thresholds = torch.rand(K)
+        thresholds[-1] = 0  # the last exit takes all
+        cases.append((torch.rand(K, N), thresholds))
+    _compare("the decision to leave", mine, right, cases, mistakes)
+
+
+def average_macs(mine: Callable) -> None:
+    """mine(exit (N,), macs (K,)) -> average cost of a picture, given where each left."""
+    mistakes = [
+        (lambda exit, macs: macs[exit].sum(), "that is what all pictures cost together"),
+        (lambda exit, macs: macs.mean(), "not the same number of pictures leaves at each exit"),
+        (lambda exit, macs: macs.cumsum(0)[exit].mean(), "macs already counts everything up to the exit"),
+    ]
+    cases = []
+    for K in (2, 4, 6):
+        macs = torch.rand(K, dtype=torch.float64).cumsum(0) * 1e6
+        cases.append((torch.randint(K, (100,)), macs))
+    _compare("the average cost", mine, lambda exit, macs: macs[exit].mean(), cases, mistakes)
+
+
+def _traced(split: Callable) -> Callable:
+    """What a junction does, as values: its two views, and what f receives from each."""
+
+    def trace(f: Tensor, beta: float):
+        f = f.clone().requires_grad_()
+        views = split(f, beta)
+        if _untried(views):
+            return None
+        if not isinstance(views, tuple | list) or len(views) != 2 or not all(isinstance(v, Tensor) for v in views):
+            raise TypeError("return two tensors, onward and seen")
+        gradients = []
+        for view in views:
+            if view.shape != f.shape:
+                raise ValueError(f"a view of shape {tuple(view.shape)} of a feature of shape {tuple(f.shape)}")
+            g = (
+                torch.autograd.grad(view.sum(), f, retain_graph=True, allow_unused=True)[0]
+                if view.requires_grad
+                else None
+            )
+            gradients.append(torch.zeros_like(f) if g is None else g)
+        return [view.detach() for view in views] + gradients
+
+    return trace
+
+
+def _compare(exercise: str, mine: Callable, right: Callable, cases: Sequence[tuple], mistakes: Mistakes) -> None:
+    """Print what there is to say about `mine`."""
+    for case in cases:
+        try:
+            answer = mine(*map(_copy, case))
+        except NotImplementedError:
+            answer = None
+        except Exception as error:  # whatever a learner's code may raise
+            print(f"✗ {exercise}: your function raised {type(error).__name__}: {error}")
+            return
+        if _untried(answer):
+            print(f"… {exercise}: not yet. Write the function, then run this cell again.")
+            return
+        expected = right(*map(_copy, case))
+        if not _same(answer, expected):
+            fitting = [why for wrong, why in mistakes if _same(answer, wrong(*map(_copy, case)))]
+            print(f"✗ {exercise}: {fitting[0] if fitting else _difference(answer, expected)}")
+            return
+    print(f"✓ {exercise}: right, on {len(cases)} random inputs.")
+
+
+def _copy(value):
+    """A learner may write into what is given."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _untried(answer) -> bool:
+    return answer is None or answer is Ellipsis
+
+
+def _same(answer, expected) -> bool:
+    if isinstance(expected, list):
+        if not isinstance(answer, list | tuple) or len(answer) != len(expected):
+            return False
+        return all(_same(a, e) for a, e in zip(answer, expected, strict=True))
+    try:
+        answer, expected = torch.as_tensor(answer).double(), torch.as_tensor(expected).double()
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return answer.shape == expected.shape and torch.allclose(answer, expected, rtol=1e-4, atol=1e-6)
+
+
+def _difference(answer, expected) -> str:
+    """In words, what was given and what it should be."""
+    if isinstance(expected, list):
+        if not isinstance(answer, list | tuple) or len(answer) != len(expected):
+            given = f"{len(answer)} values" if isinstance(answer, list | tuple) else f"a {type(answer).__name__}"
+            return f"{given} where a list of {len(expected)} is expected"
+        place, a, e = next((i, a, e) for i, (a, e) in enumerate(zip(answer, expected, strict=True)) if not _same(a, e))
+        return f"value {place + 1} of the list: {_difference(a, e)}"
+    try:
+        answer = torch.as_tensor(answer)
+    except (TypeError, ValueError, RuntimeError):
+        return f"a {type(answer).__name__} where a number or tensor is expected"
+    expected = torch.as_tensor(expected)
+    if answer.shape != expected.shape:
+        return f"shape {tuple(answer.shape)} where {tuple(expected.shape)} is expected"
+    wrong = (~torch.isclose(answer.double(), expected.double(), rtol=1e-4, atol=1e-6)).nonzero()[0].tolist()
+    where = f" at {wrong}" if wrong else ""
+    return f"{answer[tuple(wrong)].item():.6g}{where} where {expected[tuple(wrong)].item():.6g} is expected"

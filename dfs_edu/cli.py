@@ -1,0 +1,208 @@
+"""The command dfs-edu: thin, each command calls what the notebooks call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 if it did its work, 1 if it could not and said why, 130 if it was stopped."""
+    from dfs_edu import course, doctor
+
+    parser = argparse.ArgumentParser(prog="dfs-edu", description="Multi-exit networks and their gradient conflict.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    table = {
+        "train": (_train_arguments, train, "train a network on digits or CIFAR-100 and keep its record"),
+        "evaluate": (_evaluate_arguments, evaluate, "accuracy of a trained network at each exit and under budgets"),
+        "probe": (_probe_arguments, probe, "measure where the exits of a trained network disagree"),
+        "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
+        "course": (course.add_arguments, course.main, "execute the notebooks and say what each found"),
+        "doctor": (doctor.add_arguments, doctor.main, "say what this machine has, and what to do about the rest"),
+        "download": (_download_arguments, download, "fetch CIFAR-100 from its home; needs a network"),
+    }
+    for name, (add_arguments, command, what) in table.items():
+        sub = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        add_arguments(sub)
+        sub.set_defaults(command=command)
+    args = parser.parse_args(argv)
+    try:
+        return args.command(args) or 0
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"dfs-edu: {error}", file=sys.stderr)
+        return 1
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="where data sets lie (default: $DFS_EDU_DATA, then data/)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU where there is one")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    from dfs_edu.recipes import SCALES
+
+    add = parser.add_argument
+    add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/vgg7-64, or another width of vgg7")
+    add(
+        "--scale",
+        choices=SCALES,
+        default="lesson",
+        help="how much work: seconds, minutes, hours of a GPU, as published",
+    )
+    add("--junction", choices=("joint", "detached", "equilibrium", "surgery"), default="joint", help="at every exit")
+    add("--beta", type=float, help="surgery: share of the channels that the deeper exits may move (default 0.5)")
+    add("--exit-gradient", choices=("own", "all"), help="surgery: where an exit's gradient goes (default own)")
+    add("--no-reference", action="store_true", help="surgery: partition only, each side blind to the other's part")
+    add("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
+    for name, kind in (
+        ("epochs", int),
+        ("batch-size", int),
+        ("lr", float),
+        ("weight-decay", float),
+        ("train-images", int),
+    ):
+        add(f"--{name}", type=kind, help="instead of the recipe's")
+    add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the machine gains")
+    add("--compile", action="store_true", help="torch.compile: a slow start, then faster steps")
+    add("--out", default="runs", metavar="DIR", help="the run gets a folder of its own in it (default runs)")
+    add("--resume", action="store_true", help="go on where a stopped or killed run was")
+    _data_arguments(parser)
+
+
+def train(args: argparse.Namespace) -> None:
+    from dfs_edu import recipes
+    from dfs_edu.train import train
+
+    changes = {"precision": args.precision, "compile": args.compile}
+    for field in ("epochs", "batch_size", "lr", "weight_decay", "train_images"):
+        if getattr(args, field) is not None:
+            changes[field] = getattr(args, field)
+    recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
+    run = train(recipe, args.out, resume=args.resume, root=args.data, device=args.device)
+    final = run.record["final"]
+    print(f"{recipe.name}: {final['seconds']:.0f} s on {run.record['environment']['device']}")
+    print(_rows(["exit", "validation %", "test %"], _numbered(final["validation_accuracy"], final["test_accuracy"])))
+    print(f"kept in {run.folder}")
+
+
+def _junction(args: argparse.Namespace):
+    from dfs_edu.surgery import junction_from
+
+    options = {
+        "beta": args.beta,
+        "exit_gradient": args.exit_gradient,
+        "reference": False if args.no_reference else None,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    if options and args.junction != "surgery":
+        raise ValueError(f"--junction {args.junction} has no {', '.join(options)}: that belongs to --junction surgery")
+    return junction_from({"name": args.junction, **options})
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help=RUN)
+    _data_arguments(parser)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Accuracy and cost of each exit, and what early exit makes of them at three budgets."""
+    from dfs_edu import inference, probes
+
+    network, dataset, batches = _trained(args)
+    validation, test = (inference.collect(network, batches(split)) for split in (dataset.validation, dataset.test))
+    macs = probes.cost(network).macs
+    columns = ["exit", "MMACs", "validation %", "test %"]
+    exits = zip(macs / 1e6, validation.accuracy * 100, test.accuracy * 100, strict=True)
+    print(_rows(columns, [[f"{k}", *(f"{float(v):.2f}" for v in row)] for k, row in enumerate(exits, 1)]))
+    print("\nearly exit, thresholds fitted on the validation split:")
+    rows = []
+    for fraction in (0.25, 0.5, 0.75, 1.0):
+        budget = macs[0] + fraction * (macs[-1] - macs[0])
+        point = inference.apply(test, inference.thresholds_for_budget(validation, macs, float(budget)), macs)
+        share = " ".join(f"{100 * s:.0f}" for s in point.share.tolist())
+        rows.append([f"{budget / 1e6:.2f}", f"{point.macs / 1e6:.2f}", f"{100 * point.accuracy:.2f}", share])
+    print(_rows(["budget MMACs", "spent", "test %", "share leaving, %"], rows))
+
+
+def _probe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help=RUN)
+    parser.add_argument("--images", type=int, default=512, help="training pictures to probe with (default 512)")
+    _data_arguments(parser)
+
+
+def probe(args: argparse.Namespace) -> None:
+    """Cosines of the exits' gradients on training pictures, layer by layer."""
+    import numpy as np
+
+    from dfs_edu import probes
+
+    network, dataset, batches = _trained(args)
+    batch = batches(dataset.train[: args.images], args.images)
+    report = probes.conflict(network, *next(iter(batch)))
+    rows = []
+    for layer, pairs, share in zip(report.layers, report.pairs(), report.conflicting(), strict=True):
+        pairs = pairs[~np.isnan(pairs)]
+        if len(pairs):
+            rows.append([layer, f"{pairs.mean():+.3f}", f"{pairs.min():+.3f}", f"{100 * share:.0f}"])
+    print(f"cosine between the gradients of two exits, {len(batch.split)} training pictures:")
+    print(_rows(["layer", "mean", "lowest", "conflicting %"], rows))
+
+
+def _trained(args: argparse.Namespace):
+    """The run's network on its device, its data set, and a maker of batches for it."""
+    from dfs_edu import data
+    from dfs_edu.train import load_network, pick_device
+
+    network, record = load_network(args.run)
+    device = pick_device(args.device)
+    recipe = record["recipe"]
+    dataset = data.load(recipe["dataset"], args.data).first(recipe["train_images"], recipe["held_out_images"])
+
+    def batches(split: data.Split, size: int = 500) -> data.Batches:
+        return data.Batches(split, dataset, size, device=device)
+
+    return network.to(device), dataset, batches
+
+
+def _keep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, nargs="+", help=RUN)
+    parser.add_argument("--weights", action="store_true", help="the weights too, as float16")
+
+
+def keep(args: argparse.Namespace) -> None:
+    from dfs_edu import results
+
+    for run in args.run:
+        print(results.keep(run, weights=args.weights))
+
+
+def _download_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", choices=("cifar100",))
+    parser.add_argument("--data", default="data", metavar="DIR", help="where to (default data/)")
+
+
+def download(args: argparse.Namespace) -> None:
+    from dfs_edu.data import cifar100
+
+    cifar100.download(Path(args.data))
+
+
+def _numbered(*columns: list[float]) -> list[list[str]]:
+    """Rows "1", "12.34", ... from fractions an exit."""
+    return [[str(k), *(f"{100 * v:.2f}" for v in row)] for k, row in enumerate(zip(*columns, strict=True), 1)]
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> str:
+    """A table in plain text."""
+    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in [head, *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""The threshold explorer in JupyterLab, in a real browser: sliders move by keyboard and mouse, the page follows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_notebook
+
+from dfs_edu.publish import chromium
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium() is None, reason="no Chrome or Chromium: install chromium or set BROWSER_PATH"),
+]
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+TOKEN = "of-this-test"
+PATIENCE = 240  # seconds for JupyterLab to start, the notebook to run, a number to change: a busy machine is slow
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab."""
+
+    folder: Path  # where its notebooks lie
+    address: str
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[Lab]:
+    """JupyterLab with its home, settings and notebooks in a temporary folder; it ends with the module's tests."""
+    home = tmp_path_factory.mktemp("lab")
+    notebooks, settings, runtime = home / "notebooks", home / "settings", home / "runtime"
+    notebooks.mkdir()
+    notifications = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    notifications.parent.mkdir(parents=True)
+    notifications.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    places = {
+        "HOME": home,
+        "JUPYTER_CONFIG_DIR": home / "config",
+        "JUPYTER_DATA_DIR": home / "data",
+        "JUPYTER_RUNTIME_DIR": runtime,
+        "IPYTHONDIR": home / "ipython",
+        "JUPYTERLAB_SETTINGS_DIR": settings,
+        "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
+    }
+    environment = {**os.environ, **{name: str(path) for name, path in places.items()}, "JUPYTER_PREFER_ENV_PATH": "1"}
+    options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--expose-app-in-browser"]
+    options += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={notebooks}"]
+    if os.name == "posix" and os.geteuid() == 0:
+        options.append("--allow-root")
+    log = home / "log"
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield Lab(notebooks, address(server, runtime, log))
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
+    """The address that the server has written down once it listens."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        for file in runtime.glob("jpserver-*.json"):
+            try:
+                return json.loads(file.read_text())["url"]
+            except json.JSONDecodeError:  # being written
+                pass
+        time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start in {PATIENCE} s: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+    quiet += ["disable-component-update", "disable-sync", "no-sandbox"]  # as root there is no sandbox
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=[f"--{option}" for option in quiet])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def run_all(lab, browser):
+    """A function that opens a notebook in JupyterLab, runs all its cells and returns the page."""
+    pages = []
+
+    def run(notebook, name: str):
+        nbformat.write(notebook, lab.folder / name)
+        page = browser.new_page(viewport={"width": 1400, "height": 6000})  # JupyterLab renders what is in view
+        pages.append(page)
+        page.set_default_timeout(1000 * PATIENCE)
+        page.goto(f"{lab.address}lab/tree/{name}?token={TOKEN}&reset")
+        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
+        page.evaluate(
+            """async () => {
+                const panel = jupyterapp.shell.currentWidget;
+                await panel.context.ready;
+                await panel.sessionContext.ready;
+                await panel.sessionContext.session.kernel.info;
+            }"""
+        )
+        page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.locator(".dfs-explorer .dfs-accuracy").wait_for()
+        return page
+
+    yield run
+    for page in pages:
+        page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
+        page.close()
+
+
+def shown(page, name: str) -> float:
+    """The number that the element of class dfs-NAME shows."""
+    return float(re.search(r"[-+]?[0-9.]+(?:e[-+]?\d+)?", page.locator(f".dfs-{name}").inner_text())[0])
+
+
+def wait_until(page, name: str, number: float) -> None:
+    """Until the element shows the number, to the digits on the page."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if abs(shown(page, name) - number) <= 5e-3 * max(1.0, 0.2 * number):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{name} is {shown(page, name)}, not {number}")
+
+
+def place(page) -> tuple[float, float]:
+    """Where the point is drawn."""
+    point = page.locator(".dfs-point")
+    return float(point.get_attribute("cx")), float(point.get_attribute("cy"))
+
+
+def moved(page, since: tuple[float, float]) -> tuple[float, float]:
+    """Where the point is once it has left where it was."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if place(page) != since:
+            return place(page)
+        page.wait_for_timeout(50)
+    raise AssertionError(f"the point stays at {since}")
+
+
+def first_slider(page):
+    return page.get_by_role("slider", name="threshold of exit 1")
+
+
+SCRATCH = """
+import torch
+from dfs_edu.explore import ThresholdExplorer
+from dfs_edu.inference import Outputs
+from test_browser import MACS, random_outputs
+torch.manual_seed(0)
+validation, test = (Outputs(*random_outputs(seed), split=split) for seed, split in ((1, "validation"), (2, "test")))
+pictures = torch.randint(256, (120, 3, 32, 32)).to(torch.uint8)
+ThresholdExplorer(validation, test, MACS, pictures, [f"class {i}" for i in range(10)])
+"""
+MACS = [1e6, 3e6, 8e6]
+
+
+def random_outputs(seed: int):
+    """confidence (K, N), prediction (K, N), label (N,) of three exits, the deeper the better."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(10, (1000,), generator=generator)
+    right = torch.rand(3, 1000, generator=generator) < torch.tensor([0.5, 0.7, 0.9])[:, None]
+    return torch.rand(3, 1000, generator=generator), torch.where(right, label, (label + 1) % 10), label
+
+
+def simulated(thresholds) -> tuple[float, float]:
+    """Accuracy in % and average MMACs of the scratch notebook's test outputs, picture by picture."""
+    confidence, prediction, label = random_outputs(2)
+    right = spent = 0
+    for n in range(len(label)):
+        k = next(k for k in range(3) if confidence[k, n] >= thresholds[k])
+        right += int(prediction[k, n] == label[n])
+        spent += MACS[k] / 1e6
+    return 100 * right / len(label), spent / len(label)
+
+
+def test_sliders_by_keyboard_and_mouse(run_all):
+    tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}  # without it, JupyterLab asks
+    scratch = new_notebook(cells=[new_code_cell(tests + SCRATCH)], metadata={"kernelspec": kernel})
+    page = run_all(scratch, "scratch.ipynb")
+    slider, second = first_slider(page), page.get_by_role("slider", name="threshold of exit 2")
+
+    second.press("Home")  # all that reach exit 2 leave there
+    slider.press("Home")  # all leave at exit 1
+    accuracy, cost = simulated([0, 0, 0])
+    assert cost == 1
+    wait_until(page, "accuracy", accuracy)
+    wait_until(page, "macs", cost)
+    before = place(page)
+
+    for _ in range(30):  # in command mode, JupyterLab would take these for itself
+        slider.press("ArrowRight")
+    assert float(slider.input_value()) == pytest.approx(0.3)
+    accuracy, cost = simulated([0.3, 0, 0])
+    wait_until(page, "accuracy", accuracy)
+    wait_until(page, "macs", cost)
+    assert place(page)[0] > before[0]  # dearer: to the right
+    assert place(page)[1] < before[1]  # and better: up
+    before = place(page)
+
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    threshold = float(slider.input_value())
+    assert threshold == pytest.approx(0.8, abs=0.05)
+    accuracy, cost = simulated([threshold, 0, 0])
+    wait_until(page, "accuracy", accuracy)
+    wait_until(page, "macs", cost)
+    assert place(page)[0] > before[0]
+
+    page.get_by_role("slider", name="budget").press("Home")  # the smallest budget sets the thresholds: all leave first
+    wait_until(page, "macs", 1)
+    wait_until(page, "accuracy", simulated([0, 0, 0])[0])
+
+
+@pytest.mark.notebook
+def test_course_notebook_answers_to_its_slider(run_all):
+    (path,) = NOTEBOOKS.glob("04_*.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source = 'SCALE = "smoke"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+
+    page = run_all(notebook, path.name)
+    slider = first_slider(page)
+    start = place(page)
+    slider.press("End")  # only full confidence leaves at exit 1
+    dear, cost = moved(page, since=start), shown(page, "macs")
+    slider.press("Home")  # all leave at exit 1
+    cheap = moved(page, since=dear)
+    assert cheap[0] < dear[0]
+    assert shown(page, "macs") < cost
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 0.99 * box["width"], box["y"] + box["height"] / 2)
+    assert moved(page, since=cheap)[0] > cheap[0]

@@ -1,0 +1,72 @@
+"""Files are written whole or not at all."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+from dfs_edu import checkpoint
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    state = {"a": torch.arange(5), "b": [1.5, None, "x"], "c": {"d": True}}
+    checkpoint.save(tmp_path / "new" / "folder" / "c.pt", state)
+    back = checkpoint.load(tmp_path / "new" / "folder" / "c.pt")
+    assert torch.equal(back.pop("a"), state.pop("a"))
+    assert back == state
+
+
+def full_disk(file):
+    file.write(b"half of")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("failure", [full_disk, lambda file: (_ for _ in ()).throw(KeyboardInterrupt)])
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, failure):
+    path = tmp_path / "file"
+    checkpoint.write_whole(path, lambda file: file.write(b"old"))
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        checkpoint.write_whole(path, failure)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_old_file_stands_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+    checkpoint.write_whole(path, lambda file: file.write(b"old"))
+    plain = os.fsync
+
+    def watched(descriptor):
+        seen.append(path.read_bytes())
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    checkpoint.write_whole(path, lambda file: file.write(b"new"))
+    assert seen[0] == b"old"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"c\.pt: not a whole checkpoint"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+class Harmful:
+    def __reduce__(self):
+        return (os.mkdir, ("harm",))
+
+
+def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"x": Harmful()}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        checkpoint.load(tmp_path / "c.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_missing_checkpoint_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none.pt")

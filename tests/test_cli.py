@@ -1,0 +1,113 @@
+"""The command: its words, its exit status, and that each command does what the library does."""
+
+import re
+
+import pytest
+
+from dfs_edu import cli, results
+
+COMMANDS = ("train", "evaluate", "probe", "keep", "course", "doctor", "download")
+
+
+def call(*words) -> int:
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    words = "train digits/vgg7-4 --scale smoke --train-images 128 --junction surgery --beta 0.25 --exit-gradient all"
+    assert call(*words.split(), "--seed", 5, "--device", "cpu", "--out", out) == 0
+    (folder,) = out.iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_there_and_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(*command.split(), "--help")
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS) if not command else len(said) > 100
+    assert "SUPPRESS" not in said
+
+
+def test_train_passes_on_what_it_was_told(finished):
+    recipe = results.read(finished)["recipe"]
+    assert finished.name == "digits-vgg7-4-smoke-surgery-all-0.25-seed5"
+    assert recipe["junction"] == {
+        "name": "surgery",
+        "beta": 0.25,
+        "reference": True,
+        "exit_gradient": "all",
+        "scales": "last",
+    }
+    assert (recipe["train_images"], recipe["seed"], recipe["compile"]) == (128, 5, False)
+
+
+def test_evaluate_shows_exits_and_budgets(finished, capsys):
+    assert call("evaluate", finished, "--device", "cpu") == 0
+    exits, budgets = capsys.readouterr().out.split("\nearly exit")
+    rows = [line.split() for line in exits.splitlines()[1:]]
+    assert [row[0] for row in rows] == list("123456")
+    costs = [float(row[1]) for row in rows]
+    assert costs == sorted(costs)
+    recorded = results.read(finished)["final"]["test_accuracy"]
+    assert [float(row[3]) for row in rows] == pytest.approx([100 * a for a in recorded], abs=1.0)  # bf16 against fp32
+    spent = [float(line.split()[1]) for line in budgets.splitlines()[2:]]
+    assert len(spent) == 4
+    assert spent[-1] == pytest.approx(costs[-1], abs=0.01)
+
+
+def test_probe_shows_a_row_a_layer(finished, capsys):
+    assert call("probe", finished, "--images", 64, "--device", "cpu") == 0
+    said = capsys.readouterr().out
+    assert "64 training pictures" in said
+    rows = re.findall(r"stages\.(\d)\.conv +([+-]\d\.\d+) +([+-]\d\.\d+) +(\d+)", said)
+    assert [row[0] for row in rows][:2] == ["0", "1"]
+    assert all(-1 <= float(lowest) <= float(mean) <= 1 for _, mean, lowest, _ in rows)
+
+
+def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results.keep, "__defaults__", (tmp_path, False))
+    assert call("keep", finished) == 0
+    kept = tmp_path / finished.name
+    assert sorted(path.name for path in kept.iterdir()) == ["record.json", "test.npz", "validation.npz"]
+    assert call("keep", finished, "--weights") == 0
+    assert (kept / "weights.safetensors").stat().st_size < 0.7 * (finished / "weights.safetensors").stat().st_size
+    assert results.read(kept) == results.read(finished)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train digits/vgg8", "did you mean digits/vgg7-16"),
+        ("train digits/vgg7-4 --beta 0.5", "--junction joint has no beta"),
+        ("train digits/vgg7-4 --junction surgery --beta 1.5", "beta=1.5"),
+        ("train digits/vgg7-4 --epochs 0", "epochs=0"),
+        ("train cifar100/vgg7-64 --data nowhere", "looked for"),
+        ("evaluate nowhere", "nowhere"),
+        ("probe nowhere", "nowhere"),
+        ("keep nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_1(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*words.split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("dfs-edu: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_run_that_is_there_is_kept(finished, capsys):
+    words = "train digits/vgg7-4 --scale smoke --train-images 128 --junction surgery --beta 0.25 --exit-gradient all"
+    assert call(*words.split(), "--seed", 5, "--out", finished.parent) == 1
+    assert "resume it" in capsys.readouterr().err
+
+
+def test_a_wrong_word_is_refused_with_status_2():
+    for words in ("train digits/vgg7-16 --scale tiny", "train digits/vgg7-16 --junction dfs", "fly"):
+        with pytest.raises(SystemExit) as stopped:
+            call(*words.split())
+        assert stopped.value.code == 2

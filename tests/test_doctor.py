@@ -1,0 +1,119 @@
+"""The doctor's report: every check answers, faults are found, and only what is essential changes the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import sys
+
+import pytest
+
+from dfs_edu import data, doctor
+from dfs_edu.doctor import ADVICE, MISSING, OK, Check
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """The slow measurement of bf16, replaced."""
+    monkeypatch.setattr(doctor, "_matmul_seconds", lambda device, dtype: 1.0 if "float32" in str(dtype) else 0.5)
+
+
+def by_name(checks) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def without(monkeypatch, missing: str) -> None:
+    """Make `import missing` fail as if it were not installed."""
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.split(".")[0] == missing:
+            raise ModuleNotFoundError(f"No module named {missing!r}")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, missing, raising=False)
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+def test_a_working_machine_is_reported_as_one(fast, capsys):
+    assert doctor.main(argparse.Namespace()) == 0
+    shown = capsys.readouterr().out
+    names = "python torch torchvision gpu bf16 cores memory disk digits cifar100 jupyter kernel chromium"
+    assert all(f" {name} " in shown for name in names.split())
+    assert "0.50 of its fp32 time" in shown
+
+
+def test_every_problem_says_what_to_do(fast):
+    for check in doctor.report():
+        assert check.found
+        assert bool(check.todo) == (check.state != OK), check
+
+
+def test_a_missing_torchvision_is_essential_and_does_not_end_the_report(fast, monkeypatch, capsys):
+    without(monkeypatch, "torchvision")
+    assert doctor.main(argparse.Namespace()) == 1
+    shown = capsys.readouterr().out
+    assert "missing  torchvision  ModuleNotFoundError" in shown
+    assert "chromium" in shown
+
+
+def test_torchvision_of_another_torch_is_found(monkeypatch):
+    import torchvision
+
+    monkeypatch.setattr(torchvision, "__version__", "0.20.1")
+    check = doctor._torchvision()
+    assert check.state == MISSING
+    assert "pip install" in check.todo
+
+
+@pytest.mark.parametrize(("torch", "torchvision"), [("2.14.1+cu130", "0.29"), ("2.9.1", "0.24"), ("2.9.0+cpu", "0.24")])
+def test_matching_versions(torch, torchvision):
+    assert doctor.matching_torchvision(torch) == torchvision
+
+
+def test_an_unknown_torch_is_named():
+    with pytest.raises(ValueError, match=r"torch 3\.0\.0"):
+        doctor.matching_torchvision("3.0.0")
+
+
+def test_slow_bf16_is_advice(monkeypatch):
+    monkeypatch.setattr(doctor, "_matmul_seconds", lambda device, dtype: 2.0 if "bfloat16" in str(dtype) else 1.0)
+    assert doctor._bf16().state == ADVICE
+
+
+def test_cifar100_says_where_it_looked_or_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFS_EDU_DATA", str(tmp_path / "mine"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "places", lambda root=None: [tmp_path / "mine"])
+    check = doctor._cifar100()
+    assert check.state == ADVICE
+    assert str(tmp_path / "mine") in check.todo
+    assert "dfs-edu download cifar100" in check.todo
+    (tmp_path / "mine" / data.cifar100.FOLDER).mkdir(parents=True)
+    check = doctor._cifar100()
+    assert check.state == OK
+    assert str(tmp_path / "mine") in check.found
+
+
+def test_a_missing_browser_is_advice(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("BROWSER_PATH", raising=False)
+    assert doctor._browser().state == ADVICE
+    assert doctor._guarded(doctor._browser).state == ADVICE
+
+
+def test_a_stale_kernel_is_found(monkeypatch):
+    from jupyter_client import kernelspec
+
+    stale = kernelspec.KernelSpec(argv=["/usr/lib/another/python", "-m", "ipykernel_launcher"])
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda self, name: stale)
+    check = doctor._kernel()
+    assert check.state == MISSING
+    assert "/usr/lib/another/python" in check.found
+
+
+def test_little_memory_and_disk_are_advice(monkeypatch):
+    monkeypatch.setattr(doctor.os, "sysconf", lambda name: 1000 if "PAGES" in name else 4096)
+    assert doctor._memory().state == ADVICE
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: argparse.Namespace(free=2**20))
+    assert doctor._disk().state == ADVICE

@@ -1,0 +1,167 @@
+"""The threshold explorer from Python, without a page; the browser's side is in test_browser.py."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from PIL import Image
+
+from dfs_edu import inference
+from dfs_edu.explore import EACH, GALLERY, STATIC, ThresholdExplorer
+from dfs_edu.inference import Outputs
+
+MACS = [1e6, 3e6, 8e6]
+CLASSES = ["ant", "bee", "cat", "dog"]
+
+
+def outputs(split, pictures=400, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(4, (pictures,), generator=generator)
+    right = torch.rand(3, pictures, generator=generator) < torch.tensor([[0.5], [0.7], [0.9]])
+    return Outputs(
+        torch.rand(3, pictures, generator=generator), torch.where(right, label, (label + 1) % 4), label, split
+    )
+
+
+def images(pictures=200):
+    return np.random.default_rng(0).integers(0, 256, (pictures, 3, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture
+def explorer():
+    return ThresholdExplorer(outputs("validation"), outputs("test", seed=1), MACS, images(), CLASSES)
+
+
+def spent_on_validation(explorer):
+    return inference.apply(outputs("validation"), explorer.thresholds, MACS).macs
+
+
+def assert_shows(explorer, thresholds):
+    """The result is that of `thresholds` on the test split."""
+    point = inference.apply(outputs("test", seed=1), thresholds, MACS)
+    assert explorer.thresholds == pytest.approx(list(map(float, thresholds)), abs=1e-7)
+    assert explorer.result["accuracy"] == explorer.point.accuracy == point.accuracy
+    assert explorer.result["macs"] == explorer.point.macs == point.macs
+    assert explorer.result["share"] == point.share.tolist()
+
+
+def test_it_starts_at_the_budget_in_the_middle(explorer):
+    assert explorer.budget == 4.5e6
+    assert_shows(explorer, inference.thresholds_for_budget(outputs("validation"), MACS, 4.5e6))
+    assert explorer.result["fitted"]
+
+
+@pytest.mark.parametrize("budget", [1e6, 2.2e6, 8e6])
+def test_the_budget_sets_the_thresholds(explorer, budget):
+    explorer.budget = budget
+    assert_shows(explorer, inference.thresholds_for_budget(outputs("validation"), MACS, budget))
+    assert explorer.budget == budget
+    assert spent_on_validation(explorer) <= budget
+    assert explorer.result["fitted"]
+
+
+@pytest.mark.parametrize("thresholds", [[0.9, 0.4, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+def test_thresholds_by_hand_and_what_they_cost(explorer, thresholds):
+    explorer.thresholds = thresholds
+    assert_shows(explorer, thresholds)
+    assert explorer.budget == pytest.approx(spent_on_validation(explorer))
+    assert not explorer.result["fitted"]
+
+
+def test_accuracy_where_nobody_leaves_is_none(explorer):
+    explorer.thresholds = [0.0, 0.5, 0.0]
+    assert explorer.result["exit_accuracy"][1:] == [None, None]
+    json.dumps(explorer.result, allow_nan=False)
+
+
+def test_the_gallery_shows_who_leaves_where(explorer):
+    explorer.thresholds = [0.8, 0.5, 0.0]
+    test = outputs("test", seed=1)
+    for k, leavers in enumerate(explorer.result["gallery"]):
+        expected = [n for n in range(GALLERY) if explorer.point.exit[n] == k][:EACH]
+        assert leavers == [[n, int(test.prediction[k, n])] for n in expected]
+    explorer.thresholds = [0.0, 0.0, 0.0]
+    assert [len(leavers) for leavers in explorer.result["gallery"]] == [EACH, 0, 0]
+
+
+def test_the_page_gets_the_pictures_in_their_order(explorer):
+    smooth = np.repeat(np.arange(0, 200, dtype=np.uint8), 3 * 32 * 32).reshape(200, 3, 32, 32)  # JPEG keeps these
+    explorer = ThresholdExplorer(outputs("validation"), outputs("test"), MACS, torch.from_numpy(smooth), CLASSES)
+    data = base64.b64decode(explorer.setup["sprite"].removeprefix("data:image/jpeg;base64,"))
+    sheet = np.asarray(Image.open(io.BytesIO(data))).reshape(GALLERY, 32, 32, 3)
+    assert np.abs(sheet.astype(int) - np.arange(GALLERY)[:, None, None, None]).max() <= 1
+    assert explorer.setup["labels"] == outputs("test").label[:GALLERY].tolist()
+    assert explorer.setup["splits"] == [["validation", 400], ["test", 400]]
+
+
+def test_a_move_sends_little(explorer, monkeypatch):
+    sent = []
+    monkeypatch.setattr(explorer, "send_state", lambda key=None: sent.append(explorer.get_state(key)))
+    explorer.comm = type(
+        "Comm", (), {"kernel": True, "comm_id": "1", "on_msg": lambda *_: None, "close": lambda self: None}
+    )()
+    explorer.budget = 2e6
+    assert [set(state) for state in sent] == [{"budget"}, {"thresholds", "result"}]  # what moved, what follows
+    assert len(json.dumps(sent)) < 1500
+    state = {key: value for key, value in explorer.get_state().items() if key not in ("_esm", "_css")}
+    state["setup"] = {**state["setup"], "sprite": ""}
+    assert len(json.dumps(state, default=str)) < 6000  # besides pictures and program
+
+
+@pytest.mark.parametrize(
+    ("trait", "value", "says"),
+    [
+        ("thresholds", [0.5, 0.0], "2"),
+        ("thresholds", [0.5, 0.5, 0.5], "last exit takes all"),
+        ("thresholds", [1.5, 0.5, 0.0], "1.5"),
+        ("thresholds", [float("nan"), 0.5, 0.0], "nan"),
+        ("budget", 0.9e6, "900000"),
+        ("budget", 8.1e6, "8100000"),
+        ("budget", float("nan"), "nan"),
+    ],
+)
+def test_wrong_values_change_nothing(explorer, trait, value, says):
+    before = explorer.get_state()
+    with pytest.raises(traitlets.TraitError, match=says):
+        setattr(explorer, trait, value)
+    assert explorer.get_state() == before
+
+
+def test_wrong_arguments():
+    validation, test = outputs("validation"), outputs("test")
+    with pytest.raises(ValueError, match="fitted on validation"):
+        ThresholdExplorer(test, validation, MACS, images(), CLASSES)
+    with pytest.raises(ValueError, match="macs"):
+        ThresholdExplorer(validation, test, MACS[:2], images(), CLASSES)
+    with pytest.raises(ValueError, match=r"first M of the 400"):
+        ThresholdExplorer(validation, test, MACS, images(401), CLASSES)
+    with pytest.raises(ValueError, match=r"float64"):
+        ThresholdExplorer(validation, test, MACS, images() / 255, CLASSES)
+    with pytest.raises(ValueError, match="3 names of classes: the outputs need 4"):
+        ThresholdExplorer(validation, test, MACS, images(), CLASSES[:3])
+
+
+def test_readers_without_widgets_get_a_figure(explorer):
+    data, _ = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    explorer.thresholds = [0.9, 0.4, 0.0]
+    now = explorer.static_figure().data[-1]
+    assert (now.x[0], now.y[0]) == pytest.approx((explorer.point.macs / 1e6, 100 * explorer.point.accuracy), abs=0.01)
+
+
+def test_a_notebook_gets_the_figure_beside_the_widget(explorer, monkeypatch):
+    monkeypatch.setattr("plotly.io.renderers.default", "plotly_mimetype")
+    data, _ = explorer._repr_mimebundle_()
+    assert set(data) >= {"application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"}
+
+
+def test_the_page_asks_nobody_and_names_its_sliders():
+    program = (STATIC / "explorer.js").read_text()
+    for outside in ("import ", "fetch(", "http://", "https://"):
+        assert outside not in program.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    assert "threshold of exit ${k + 1}" in program
+    assert "lmSuppressShortcuts" in program

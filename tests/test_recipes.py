@@ -1,0 +1,71 @@
+"""Recipes are values: complete, checked early, and the same after a trip through a record."""
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+import dfs_edu as dfs
+from dfs_edu.recipes import SCALES, Recipe, get, names
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["digits/vgg7-16", "cifar100/vgg7-64", "cifar100/vgg7-5"])
+@pytest.mark.parametrize(
+    "junction", [dfs.Joint(), dfs.Detached(), dfs.Equilibrium(), dfs.Surgery(0.25, exit_gradient="all")]
+)
+def test_a_recipe_comes_back_from_its_record(name, scale, junction):
+    recipe = get(name, junction=junction, scale=scale, seed=3)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_what_is_compared_is_in_the_name():
+    junctions = [
+        dfs.Joint(),
+        dfs.Detached(),
+        dfs.Equilibrium(),
+        dfs.Surgery(),
+        dfs.Surgery(0.25),
+        dfs.Surgery(reference=False),
+        dfs.Surgery(exit_gradient="all"),
+        dfs.Surgery(scales="all"),
+    ]
+    found = {
+        get(n, junction=j, scale=s, seed=i).name for n in names() for j in junctions for s in SCALES for i in (0, 1)
+    }
+    assert len(found) == 2 * 8 * 4 * 2
+    assert get("digits/vgg7-16").name == "digits-vgg7-16-lesson-joint-seed0"
+
+
+def test_the_published_schedule_of_vgg7():
+    recipe = get("cifar100/vgg7-64", scale="paper")
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (300, 500, 0.1, 0.9)
+    assert (recipe.weight_decay, recipe.schedule, recipe.milestones) == (1e-4, "multistep", (270, 280, 295))
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        get("digits/vgg7-16").lr = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("digits/vgg7", {}, "did you mean digits/vgg7-16"),
+        ("cifar/vgg7-64", {}, "did you mean cifar100/vgg7-64"),
+        ("digits/vgg7-0", {}, "is not known"),
+        ("digits/vgg7-16", {"scale": "tiny"}, "scale='tiny': use one of smoke, lesson, full, paper"),
+        ("digits/vgg7-16", {"epoch": 3}, "a recipe has no epoch"),
+        ("digits/vgg7-16", {"epochs": 0}, "epochs=0: a whole number above zero"),
+        ("digits/vgg7-16", {"batch_size": 2.5}, "batch_size=2.5"),
+        ("digits/vgg7-16", {"train_images": True}, "train_images=True"),
+        ("digits/vgg7-16", {"seed": -1}, "seed=-1: a whole number from 0"),
+        ("digits/vgg7-16", {"lr": 0}, "lr=0: a learning rate above zero"),
+        ("digits/vgg7-16", {"lr": float("nan")}, "lr=nan"),
+        ("digits/vgg7-16", {"precision": "fp16"}, "precision='fp16': use one of auto, bf16, fp32"),
+        ("digits/vgg7-16", {"schedule": "cosine"}, "schedule='cosine'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        get(name, **changes)

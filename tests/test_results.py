@@ -1,0 +1,70 @@
+"""Records and what is computed from them."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from dfs_edu import results
+
+
+def record(name="joint", seed=0, accuracy=(0.1, 0.2), final=True):
+    recipe = {"name": f"d-b-s-{name}-seed{seed}", "seed": seed, "junction": {"name": name}}
+    if name == "surgery":
+        recipe["junction"] |= {"beta": 0.5, "reference": True, "exit_gradient": "own"}
+    finished = {"final": {"test_accuracy": list(accuracy), "validation_accuracy": [0.5, 0.5]}}
+    return {"recipe": recipe} | (finished if final else {})
+
+
+def test_accuracies_by_junction_in_the_order_of_seeds():
+    records = [record(seed=1, accuracy=(0.3, 0.4)), record(), record("surgery"), record(seed=2, final=False)]
+    assert results.accuracies(records) == {"joint": [[0.1, 0.2], [0.3, 0.4]], "surgery own 0.5": [[0.1, 0.2]]}
+    assert results.accuracies(records, "validation")["joint"] == [[0.5, 0.5]] * 2
+
+
+def test_the_interval_is_scipys():
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    mean, half = results.interval(values)
+    low, high = stats.t.interval(0.95, 4, loc=values.mean(0), scale=stats.sem(values))
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+
+
+def test_one_seed_has_no_interval():
+    mean, half = results.interval([[1.0, 2.0]])
+    assert mean.tolist() == [1, 2]
+    assert np.isnan(half).all()
+
+
+def test_records_are_found_by_name_once_they_are_finished(tmp_path):
+    for seed, final in ((0, True), (1, True), (2, False)):
+        one = record(seed=seed, final=final)
+        results.write(tmp_path / one["recipe"]["name"] / "record.json", one)
+    found = results.recorded("d-b-s-*", tmp_path)
+    assert list(found) == ["d-b-s-joint-seed0", "d-b-s-joint-seed1"]
+    assert results.read(tmp_path / "d-b-s-joint-seed2") == record(seed=2, final=False)
+    assert not results.recorded("other-*", tmp_path)
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / "record.json").write_text('{"recipe": ')
+    with pytest.raises(ValueError, match=r"record\.json: not a whole record"):
+        results.read(tmp_path)
+
+
+def test_the_environment_names_machine_and_versions():
+    found = results.environment(torch.device("cpu"), "fp32")
+    assert found["torch"] == torch.__version__
+    assert found["device"]
+    assert found["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("junction", "words"),
+    [
+        ({"name": "joint"}, "joint"),
+        ({"name": "surgery", "beta": 0.25, "reference": True, "exit_gradient": "all"}, "surgery all 0.25"),
+        ({"name": "surgery", "beta": 0.5, "reference": False, "exit_gradient": "own"}, "surgery own 0.5, no reference"),
+    ],
+)
+def test_junctions_in_words(junction, words):
+    assert results.label(junction) == words

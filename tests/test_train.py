@@ -1,0 +1,281 @@
+"""Training: what a run leaves, that it learns, and that a stopped or killed run ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dfs_edu as dfs
+from dfs_edu import checkpoint, inference, results
+from dfs_edu.losses import exit_losses
+from dfs_edu.recipes import Recipe, get
+
+train_module = sys.modules["dfs_edu.train"]  # dfs_edu.train itself is the function
+SMALL = {"scale": "smoke", "train_images": 192, "held_out_images": 64, "epochs": 2}  # 2 epochs of 3 steps
+
+
+def small(**changes) -> Recipe:
+    return get("digits/vgg7-4", **(SMALL | changes))
+
+
+def run(recipe, out, **kwargs):
+    return dfs.train(recipe, out, device="cpu", progress=False, **kwargs)
+
+
+def weights(folder) -> bytes:
+    return (folder / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return run(small(junction=dfs.Surgery(0.5)), tmp_path_factory.mktemp("whole"))
+
+
+# What a run is
+
+
+def test_a_run_leaves_record_weights_outputs_and_events(uninterrupted):
+    folder = uninterrupted.folder
+    assert folder.name == "digits-vgg7-4-smoke-surgery-own-0.5-seed0"
+    record = results.read(folder)
+    assert record == json.loads(json.dumps(uninterrupted.record))
+    assert Recipe.from_dict(record["recipe"]) == small(junction=dfs.Surgery(0.5))
+    assert [row["epoch"] for row in record["epochs"]] == [1, 2]
+    assert {"device", "threads", "precision", "torch", "python"} <= record["environment"].keys()
+    assert record["data"]["checksum"]
+    assert set(load_file(folder / "weights.safetensors")) == set(uninterrupted.network.state_dict())
+    assert list((folder / "events").iterdir())
+    test = inference.Outputs.load(folder / "test.npz")
+    assert test.split == "test"
+    assert test.accuracy.tolist() == record["final"]["test_accuracy"]
+    assert not [file for file in folder.iterdir() if file.name.startswith(".")]
+
+
+def test_the_kept_network_gives_the_kept_accuracy(uninterrupted):
+    network, record = train_module.load_network(uninterrupted.folder)
+    dataset = dfs.data.load("digits").first(192, 64)
+    outputs = inference.collect(network, dfs.data.Batches(dataset.test, dataset, 64))
+    assert abs(outputs.accuracy - torch.tensor(record["final"]["test_accuracy"])).max() <= 1 / 64  # bf16 against fp32
+
+
+def test_a_run_without_a_folder_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finished = run(small(epochs=1), None)
+    assert finished.folder is None
+    assert len(finished.record["epochs"]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_loop_does_what_sgd_by_hand_does():
+    """Two steps in float32 written out with torch alone give the same weights."""
+    recipe = small(epochs=1, train_images=128, precision="fp32", weight_decay=1e-3)
+    trained = run(recipe, None)
+
+    torch.manual_seed(recipe.seed)
+    dataset = dfs.data.load("digits").first(128, 64)
+    net = dfs.build("vgg7-4", 10).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, 0.9, nesterov=True, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, 2, pct_start=0.25, cycle_momentum=False)
+    for images, labels in dfs.data.Batches(dataset.train, dataset, 64, train=True, seed=recipe.seed):
+        sum(torch.nn.functional.cross_entropy(logits, labels) for logits in net(images)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(trained.network.state_dict()[name], tensor)
+
+
+def test_training_learns():
+    before = small(epochs=1, train_images=64)
+    after = get("digits/vgg7-8", scale="smoke", train_images=2048, held_out_images=500, epochs=3, lr=0.1)
+    accuracy = [run(recipe, None).record["final"]["validation_accuracy"][-1] for recipe in (before, after)]
+    assert accuracy[1] > accuracy[0] + 0.2
+    assert accuracy[1] > 0.4  # chance is 0.1
+
+
+def test_multistep_divides_the_rate_at_its_milestones():
+    recipe = get("cifar100/vgg7-64", scale="paper")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.lr)
+    schedule = train_module.make_schedule(optimizer, recipe, steps_per_epoch=2)
+    rates = []
+    for _step in range(2 * recipe.epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [0.1] * 540 + [0.01] * 20 + [0.001] * 30 + [0.0001] * 10
+    assert rates == pytest.approx(expected)
+
+
+def test_losses_of_all_exits_reach_the_record(uninterrupted):
+    K = len(uninterrupted.network.heads)
+    row = uninterrupted.record["epochs"][0]
+    assert len(row["loss"]) == len(row["train_accuracy"]) == len(row["validation_accuracy"]) == K
+    assert all(1 < loss < 4 for loss in row["loss"])  # ln 10 = 2.3
+
+
+# Stopped and resumed, in this process
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6])
+def test_wherever_it_dies_the_resumed_run_ends_bit_for_bit_alike(step, tmp_path, monkeypatch, uninterrupted):
+    """A checkpoint after every step; death in the middle of a step, of either epoch."""
+    recipe = small(junction=dfs.Surgery(0.5))
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1)
+    plain, steps = train_module._Loop.step, []
+
+    def deadly(loop, *batch):
+        steps.append(None)
+        if len(steps) == step:
+            raise Killed
+        plain(loop, *batch)
+
+    monkeypatch.setattr(train_module._Loop, "step", deadly)
+    with pytest.raises(Killed):
+        run(recipe, tmp_path)
+    torch.manual_seed(99)  # another process has other random numbers
+    resumed = run(recipe, tmp_path, resume=True)
+    assert weights(resumed.folder) == weights(uninterrupted.folder)
+    for key in ("loss", "train_accuracy", "validation_accuracy"):
+        assert [row[key] for row in resumed.record["epochs"]] == [row[key] for row in uninterrupted.record["epochs"]]
+    assert resumed.record["final"]["test_accuracy"] == uninterrupted.record["final"]["test_accuracy"]
+    assert len(steps) == 6 + 1  # what was done is not done again
+
+
+def test_resuming_a_finished_run_reads_it_back(uninterrupted):
+    before = weights(uninterrupted.folder)
+    again = run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent, resume=True)
+    assert weights(uninterrupted.folder) == before
+    assert again.record["epochs"] == uninterrupted.record["epochs"]
+
+
+def test_a_run_that_is_there_is_not_overwritten(uninterrupted):
+    with pytest.raises(FileExistsError, match="is there already: resume it"):
+        run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent)
+
+
+def test_another_recipe_does_not_resume_it(uninterrupted):
+    with pytest.raises(ValueError, match=r"begun with another recipe: lr 0.2, now 0.05"):
+        run(small(junction=dfs.Surgery(0.5), lr=0.05), uninterrupted.folder.parent, resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, uninterrupted):
+    folder = tmp_path / uninterrupted.folder.name
+    folder.mkdir()
+    content = (uninterrupted.folder / "checkpoint.pt").read_bytes()
+    (folder / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: not a whole checkpoint"):
+        run(small(junction=dfs.Surgery(0.5)), tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    calls = []
+
+    def poisoned(logits, labels):
+        calls.append(None)
+        losses = exit_losses(logits, labels)
+        return losses * torch.tensor([1.0, float("nan"), 1, 1, 1, 1]) if len(calls) == 5 else losses
+
+    monkeypatch.setattr(train_module, "exit_losses", poisoned)
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1)
+    with pytest.raises(FloatingPointError, match=r"loss of exit 2 is not finite in epoch 2, batch 2: .* below 0.2"):
+        run(small(), tmp_path)
+    state = checkpoint.load(tmp_path / small().name / "checkpoint.pt")
+    assert state["batches"] == {"seed": 0, "epoch": 1, "batch": 1}
+    assert all(t.isfinite().all() for t in state["network"].values())
+
+
+def test_a_missing_gpu_is_said():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="device='cuda': torch finds no GPU"):
+        dfs.train(small(), None, device="cuda")
+
+
+# Stopped and killed for real
+
+
+def start(out, *more):
+    command = [
+        sys.executable,
+        "-m",
+        "dfs_edu",
+        "train",
+        "digits/vgg7-4",
+        "--scale",
+        "smoke",
+        "--epochs",
+        "6",
+        "--device",
+    ]
+    return subprocess.Popen(
+        [*command, "cpu", "--out", str(out), *more],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(path, process, seconds=120):
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    assert path.exists()
+
+
+@pytest.mark.kill
+def test_kill_9_at_any_moment_and_resume_is_bit_for_bit_alike(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    name = "digits-vgg7-4-smoke-joint-seed0"
+    process = start(whole)
+    assert process.wait(300) == 0, process.stderr.read()
+
+    rng = random.Random(0)
+    begun, kills = killed / name / "checkpoint.pt", 0
+    for attempt in range(3):
+        process = start(killed, "--resume")
+        wait_for(begun, process)
+        stamp = begun.stat().st_mtime_ns
+        while attempt and process.poll() is None and begun.stat().st_mtime_ns == stamp:
+            time.sleep(0.005)  # later kills come after this process has saved something itself
+        time.sleep(0.3 * rng.random())
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 1
+    process = start(killed, "--resume")
+    assert process.wait(300) == 0, process.stderr.read()
+    assert weights(killed / name) == weights(whole / name)
+    records = [results.read(folder / name) for folder in (killed, whole)]
+    for row, expected in zip(*(record["epochs"] for record in records), strict=True):
+        assert row | {"seconds": 0} == expected | {"seconds": 0}
+    assert records[0]["final"]["test_accuracy"] == records[1]["final"]["test_accuracy"]
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_leave_a_run_that_resumes(number, tmp_path):
+    process = start(tmp_path)
+    wait_for(tmp_path / "digits-vgg7-4-smoke-joint-seed0" / "checkpoint.pt", process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run had finished before the signal came")
+    assert process.returncode == 130
+    assert "`--resume` goes on from" in said
+    assert "Traceback" not in said
+    process = start(tmp_path, "--resume")
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "kept in" in out
