@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dfs_edu import checkpoint, data, inference, results
@@ -199,9 +198,12 @@ class _Loop:
         self.record = state["record"]
 
     def finish(self) -> Run:
-        """Look at the test split, once, and write what is kept."""
-        validation, test = self.evaluate(self.dataset.validation), self.evaluate(self.dataset.test)
+        """Look at the test split, once, and write what is kept; a run that did so before is read back."""
         self.network.eval()
+        if "final" in self.record:
+            outputs = [inference.Outputs.load(self.folder / f"{split}.npz") for split in ("validation", "test")]
+            return Run(self.network, self.record, *outputs, self.folder)
+        validation, test = self.evaluate(self.dataset.validation), self.evaluate(self.dataset.test)
         self.record["final"] = {
             "validation_accuracy": validation.accuracy.tolist(),
             "test_accuracy": test.accuracy.tolist(),
@@ -213,7 +215,7 @@ class _Loop:
             validation.save(self.folder / "validation.npz")
             test.save(self.folder / "test.npz")
             write_events(self.folder, self.record)
-            results.write(self.folder / "record.json", self.record)
+            self.save()  # last: only now is the run finished
         return Run(self.network, self.record, validation, test, self.folder)
 
     def _bar(self) -> tqdm:
@@ -265,6 +267,8 @@ def load_network(folder) -> tuple[nn.Module, dict]:
 
 def write_events(folder: Path, record: dict) -> None:
     """The record's curves for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
+
     with SummaryWriter(folder / "events") as writer:
         for row in record["epochs"]:
             for kind in ("loss", "train_accuracy", "validation_accuracy"):

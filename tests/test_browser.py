@@ -244,13 +244,16 @@ def test_course_notebook_answers_to_its_slider(run_all):
 
     page = run_all(notebook, path.name)
     slider = first_slider(page)
-    start = place(page)
-    slider.press("End")  # only full confidence leaves at exit 1
-    dear, cost = moved(page, since=start), shown(page, "macs")
+    start, cost = place(page), shown(page, "macs")
     slider.press("Home")  # all leave at exit 1
-    cheap = moved(page, since=dear)
-    assert cheap[0] < dear[0]
+    cheap = moved(page, since=start)
+    assert cheap[0] < start[0]
     assert shown(page, "macs") < cost
+    slider.press("End")  # only full confidence leaves at exit 1
+    dear = moved(page, since=cheap)
+    assert dear[0] > cheap[0]
     box = slider.bounding_box()
-    page.mouse.click(box["x"] + 0.99 * box["width"], box["y"] + box["height"] / 2)
-    assert moved(page, since=cheap)[0] > cheap[0]
+    page.mouse.click(box["x"] + 0.01 * box["width"], box["y"] + box["height"] / 2)
+    assert moved(page, since=dear)[0] < dear[0]
+    cells = page.evaluate("jupyterapp.shell.currentWidget.model.toJSON().cells")
+    assert [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import nbformat
@@ -12,8 +13,55 @@ from dfs_edu import course
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
+K = 6  # exits of the course's vgg7
+
+
+def fractions(values, count: int = K) -> None:
+    assert len(values) == count
+    assert all(0 <= value <= 1 for value in values)
+
+
+def why_several_exits(found: dict) -> None:
+    fractions(found["accuracy"])
+    # by hand: 3x3 convolutions of 3, 16, 16, 32, 32, 64 channels at 32, 32, 16, 16, 8, 8 pixels, and linear heads
+    convolutions = [3 * 16 * 32**2, 16 * 16 * 32**2, 16 * 32 * 16**2, 32 * 32 * 16**2, 32 * 64 * 8**2, 64 * 64 * 8**2]
+    heads = [10 * width for width in (16, 16, 32, 32, 64, 64)]
+    assert found["macs"] == list(accumulate(9 * c + h for c, h in zip(convolutions, heads, strict=True)))
+    assert len(found["difficulty"]) == K
+
+
+def do_exits_disagree(found: dict) -> None:
+    fractions(found["conflicting"].values(), 2)
+    assert found["by_hand"] == pytest.approx(found["by_probe"], abs=1e-3)
+    assert -1 <= found["first_and_last"] <= 1
+
+
+def what_does_surgery_change(found: dict) -> None:
+    assert set(found["accuracy"]) == {"joint", "partition", "surgery own", "surgery all"}
+    for accuracy in found["accuracy"].values():
+        fractions(accuracy)
+    assert 0.1 < found["saved"] < 1 / 6  # half an input gradient of three thirds, less what cannot be saved
+    assert any(abs(cosine) > 1e-3 for cosine in found["at_the_cut"]["joint"])
+    assert found["at_the_cut"]["surgery own"] == [0] * (K - 1)  # exit 1 owns other channels than the deeper exits
+    assert set(found["cifar100"]) == {"surgery own 0.5", "surgery all 0.5"}
+
+
+def when_to_stop(found: dict) -> None:
+    fractions(found["share"])
+    assert sum(found["share"]) == pytest.approx(1)
+    assert found["same_exit_as_simulated"] > 0.995  # a smaller batch may round a confidence across its threshold
+    assert found["macs"] == pytest.approx(found["budget"], rel=0.2)  # fitted on validation, measured on test
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
-EXPECT: dict[str, Callable[[dict], None]] = {}
+EXPECT: dict[str, Callable[[dict], None]] = {
+    "01": why_several_exits,
+    "02": do_exits_disagree,
+    "03": what_does_surgery_change,
+    "04": when_to_stop,
+}
+# What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
+SAME_AS_COMMITTED = {"01": ["macs"], "02": ["by_hand", "by_probe"], "03": ["saved", "cifar100"], "04": ["budget"]}
 
 
 def number(notebook: Path) -> str:
@@ -50,6 +98,9 @@ def test_notebook(path, tmp_path, caplog, capfd):
     assert result.findings, "nothing recorded: end with course.record(...)"
     assert result.executed.with_suffix(".html").stat().st_size > 10_000
     EXPECT[number(path)](result.values)
+    committed = course.Result(path, path, 0, course.recorded(nbformat.read(path, as_version=4))).values
+    for name in SAME_AS_COMMITTED[number(path)]:
+        assert result.values[name] == pytest.approx(committed[name], abs=1e-4), f"run `make notebooks`: {name}"
 
 
 @pytest.mark.parametrize(

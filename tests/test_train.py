@@ -156,7 +156,15 @@ def test_resuming_a_finished_run_reads_it_back(uninterrupted):
     before = weights(uninterrupted.folder)
     again = run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent, resume=True)
     assert weights(uninterrupted.folder) == before
-    assert again.record["epochs"] == uninterrupted.record["epochs"]
+    assert again.record == uninterrupted.record
+    assert torch.equal(again.test.prediction, uninterrupted.test.prediction)
+    for name, tensor in again.network.state_dict().items():
+        assert torch.equal(tensor, uninterrupted.network.state_dict()[name])
+
+
+def test_a_finished_run_does_not_look_at_the_test_split_again(uninterrupted, monkeypatch):
+    monkeypatch.setattr(inference, "collect", lambda *_: pytest.fail("looked again"))
+    run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent, resume=True)
 
 
 def test_a_run_that_is_there_is_not_overwritten(uninterrupted):
