@@ -165,6 +165,8 @@ def _add_pictures(bundles: list[NotebookNode]) -> None:
 def _small_png(png: bytes) -> str:
     from PIL import Image
 
+    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)  # figures have a transparent ground
     small = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
+    image.convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()

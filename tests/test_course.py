@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from dfs_edu import course, publish
 
@@ -193,3 +196,10 @@ def test_importing_the_runner_is_cheap():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = [name for name in ("papermill", "nbconvert") if name in done.stdout]
     assert not heavy
+
+
+def test_the_png_of_a_transparent_figure_is_white():
+    clear = io.BytesIO()
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(clear, "PNG")
+    small = Image.open(io.BytesIO(base64.b64decode(publish._small_png(clear.getvalue()))))
+    assert small.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
