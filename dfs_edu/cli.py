@@ -111,7 +111,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Accuracy and cost of each exit, and what early exit makes of them at three budgets."""
+    """Accuracy and cost of each exit, and what early exit makes of them at four budgets."""
     from dfs_edu import inference, probes
 
     network, dataset, batches = _trained(args)
@@ -202,7 +202,3 @@ def _rows(head: list[str], rows: list[list[str]]) -> str:
     """A table in plain text."""
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in [head, *rows])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
