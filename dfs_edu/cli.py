@@ -48,7 +48,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     from dfs_edu.recipes import SCALES
 
     add = parser.add_argument
-    add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/vgg7-64, or another width of vgg7")
+    add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/msdnet-cifar, cifar100/resnet18-width32 ...")
     add(
         "--scale",
         choices=SCALES,
@@ -58,6 +58,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--junction", choices=("joint", "detached", "equilibrium", "surgery"), default="joint", help="at every exit")
     add("--beta", type=float, help="surgery: share of the channels that the deeper exits may move (default 0.5)")
     add("--exit-gradient", choices=("own", "all"), help="surgery: where an exit's gradient goes (default own)")
+    add("--scales", choices=("last", "all"), help="surgery of MSDNet: cut its coarsest scale, or all (default last)")
     add("--no-reference", action="store_true", help="surgery: partition only, each side blind to the other's part")
     add("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
     for name, kind in (
@@ -97,6 +98,7 @@ def _junction(args: argparse.Namespace):
     options = {
         "beta": args.beta,
         "exit_gradient": args.exit_gradient,
+        "scales": args.scales,
         "reference": False if args.no_reference else None,
     }
     options = {name: value for name, value in options.items() if value is not None}

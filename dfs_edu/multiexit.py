@@ -4,47 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+import numpy as np
 from torch import Tensor, nn
 
 from dfs_edu.surgery import Joint, Junction
+
+State = Tensor | list[Tensor]  # what a stage hands on; MSDNet's is a list of scales, fine to coarse
+
+
+class Head(nn.Module):
+    """What turns the feature of an exit into logits: an embedding (B, D), then the linear classifier `fc`."""
+
+    fc: nn.Module
+
+    def embed(self, seen: State) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, seen: State) -> Tensor:
+        return self.fc(self.embed(seen))  # (B, classes)
 
 
 class MultiExit(nn.Module):
     """K stages, K heads and the junctions between them.
 
-    stages      modules; stage k turns the state of the trunk into the feature of exit k. A stage may name, as
-                `readers`, the `splitgrad.Conv2d`s that read its input and nothing else does
+    stages      modules; stage k turns the state of the trunk into the feature of exit k
     heads       modules; head k turns what exit k sees into logits (B, classes)
     junctions   one Junction for all exits, or a list of K
+    smallest    the least height and width of a picture that every stage and head can read, in pixels
+
+    A stage or head that can skip gradients nobody uses has a method `listen(heard)`. `heard` is a bool array (C,) for
+    the channels of its input, or a list of them where the state is a list, or None where nothing is known; a stage
+    answers with the same for its output.
 
     The state_dict holds stages and heads only: weights move freely between networks that differ in their junctions.
+    Raises TypeError or ValueError, naming the value, for junctions that are none, or not one for each exit.
     """
 
     def __init__(
-        self, stages: Sequence[nn.Module], heads: Sequence[nn.Module], junctions: Junction | Sequence = Joint()
+        self,
+        stages: Sequence[nn.Module],
+        heads: Sequence[nn.Module],
+        junctions: Junction | Sequence = Joint(),
+        smallest: int = 1,
     ):
         super().__init__()
         K = len(stages)
-        junctions = [junctions] * K if isinstance(junctions, Junction) else list(junctions)
+        junctions = [junctions] * K if isinstance(junctions, Junction) else junctions
+        if not isinstance(junctions, list | tuple) or not all(isinstance(j, Junction) for j in junctions):
+            raise TypeError(f"junction={junctions!r}: give a junction such as Surgery(beta=0.5), or a list of them")
         if not K or not K == len(heads) == len(junctions):
             raise ValueError(f"{K} stages, {len(heads)} heads, {len(junctions)} junctions: one of each for every exit")
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
         self.junctions = [junction.at(k, K) for k, junction in enumerate(junctions, start=1)]
+        self.smallest = smallest
         self._skip_unheard_gradients()
 
     def _skip_unheard_gradients(self) -> None:
-        """Tell the convolutions behind each junction which of the channels that they read pass a gradient on."""
-        for junction, stage, head in zip(self.junctions, [*self.stages[1:], None], self.heads, strict=True):
-            for side, module in enumerate((stage, head)):
-                for reader in getattr(module, "readers", ()):
-                    reader.live = junction.live(reader.in_channels)[side]
+        """Follow the cuts along the trunk, and tell each module which channels of its input pass a gradient on."""
+        heard = None
+        for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
+            heard = stage.listen(heard) if hasattr(stage, "listen") else None
+            heard, seen = _behind(junction, heard)
+            if hasattr(head, "listen"):
+                head.listen(seen)
 
     def exits(self, x: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """Logits (B, classes) of each exit, shallow to deep, computed only when asked for.
 
         Early exit sends back, as indices into the batch, the pictures that go on; the others cost nothing further.
+        Raises ValueError for pictures that are too small.
         """
+        self._check_size(x)
         for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
             onward, seen = junction(stage(x))
             going_on = yield head(seen)
@@ -53,7 +84,35 @@ class MultiExit(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         return list(self.exits(x))
 
+    def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(embedding (B, D_k), logits (B, classes)) of each exit, for losses that look at features; heads are `Head`s."""
+        self._check_size(x)
+        found = []
+        for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
+            x, seen = junction(stage(x))
+            embedding = head.embed(seen)
+            found.append((embedding, head.fc(embedding)))
+        return found
 
-def select(state: Tensor | list[Tensor], index: Tensor) -> Tensor | list[Tensor]:
+    def _check_size(self, x: Tensor) -> None:
+        H, W = x.shape[-2:]
+        if min(H, W) < self.smallest:
+            raise ValueError(f"pictures of {H}x{W} pixels: this network needs {self.smallest}x{self.smallest} at least")
+
+
+def _behind(junction: Junction, heard) -> tuple:
+    """Which channels of (onward, seen) pass a gradient on to something that hears it."""
+    if heard is None:
+        return None, None
+    if isinstance(heard, list):
+        scales = [_behind(junction.on_scale(i, len(heard)), h) for i, h in enumerate(heard)]
+        return tuple(map(list, zip(*scales, strict=True)))
+    sides = np.zeros((2, len(heard)), bool)
+    for side, live in zip(sides, junction.live(len(heard)), strict=True):
+        side[live] = heard[live]
+    return tuple(sides)
+
+
+def select(state: State, index: Tensor) -> State:
     """The chosen pictures of a batch; the state of the trunk is a tensor or a list of them."""
     return state[index] if isinstance(state, Tensor) else [s[index] for s in state]

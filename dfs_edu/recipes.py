@@ -1,15 +1,15 @@
 """What to train, how, and at which scale: frozen values, the same for every method that is compared.
 
 Scales: smoke (seconds, for tests), lesson (minutes on two CPU cores), full (a GPU; a modern schedule) and paper (the
-published schedule: Gong et al., ECCV 2024, VGG7-64; its AutoAugment and Cutout are not in this recipe).
+published schedule: Gong et al., ECCV 2024; the AutoAugment and Cutout of its VGG and ResNet are not in this recipe).
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import asdict, dataclass, fields, replace
 
+from dfs_edu.backbones import parse
 from dfs_edu.data import DATASETS
 from dfs_edu.surgery import Joint, Junction, junction_from, junction_to
 
@@ -83,44 +83,52 @@ class Recipe:
         return Recipe(**values)
 
 
-_PUBLISHED = {"epochs": 300, "schedule": "multistep", "milestones": (270, 280, 295)}
-
-# dataset -> scale -> what differs from Recipe's defaults
+# dataset -> scale -> what differs from Recipe's defaults, whatever the backbone
 _SETTINGS = {
     "digits": {
         "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
         "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
         "full": {"epochs": 30},
-        "paper": {"lr": 0.1, "weight_decay": 1e-4, **_PUBLISHED},
     },
     "cifar100": {
         "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
         "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
         "full": {"epochs": 100},
-        "paper": {"batch_size": 500, "lr": 0.1, "weight_decay": 1e-4, **_PUBLISHED},
     },
 }
-_BACKBONES = {"digits": "vgg7-16", "cifar100": "vgg7-64"}  # the sizes that the settings were made for
+
+# family of backbones -> its published recipe on CIFAR-100; the paper's digits are trained likewise
+_STEPS = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep"}
+_PUBLISHED = {
+    "vgg7": {**_STEPS, "weight_decay": 1e-4, "milestones": (270, 280, 295)},
+    "resnet18": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
+    "msdnet-cifar": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
+}
+_EXAMPLES = ("digits/vgg7-16", "cifar100/vgg7-64", "cifar100/resnet18", "cifar100/msdnet-cifar")
 
 
 def names() -> list[str]:
-    """The recipes with settings of their own; any vgg width fits in the place of theirs."""
-    return [f"{dataset}/{backbone}" for dataset, backbone in _BACKBONES.items()]
+    """Recipes to begin with; every other size of these backbones has one too."""
+    return list(_EXAMPLES)
 
 
 def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed: int = 0, **changes) -> Recipe:
     """The recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale; `changes` replace single fields.
 
-    Raises ValueError for an unknown name (with the nearest known ones), scale or field, or a value out of range.
+    Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
+    scale "paper" of a backbone whose published recipe is for other pictures.
     """
     dataset, _, backbone = name.partition("/")
-    if dataset not in _SETTINGS or not re.fullmatch(r"vgg7-[1-9]\d*", backbone):
+    if dataset not in _SETTINGS or not backbone:
         near = difflib.get_close_matches(name, names(), n=2, cutoff=0.3) or names()
         raise ValueError(f"recipe {name!r} is not known; did you mean {' or '.join(near)}?")
+    family, _ = parse(backbone)
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
     unknown = set(changes) - {field.name for field in fields(Recipe)}
     if unknown:
         raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
-    recipe = Recipe(dataset, backbone, scale, junction, seed, **_SETTINGS[dataset][scale])
-    return replace(recipe, **changes)
+    if scale == "paper" and family not in _PUBLISHED:
+        raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
+    settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale]
+    return replace(Recipe(dataset, backbone, scale, junction, seed, **settings), **changes)

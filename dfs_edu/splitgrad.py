@@ -8,17 +8,19 @@ and then throws a part away.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 
 class _SplitConv2d(torch.autograd.Function):
-    """conv2d(x, weight, bias) that sends gradient only to x[:, live]; the other channels receive exact zeros."""
+    """conv2d(x, weight, bias) that sends gradient only to the live channels of x; the others receive exact zeros."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, live: slice, geometry: dict) -> Tensor:
-        return nn.functional.conv2d(x, weight, bias, **geometry)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, live: tuple[slice, ...], geometry: dict) -> Tensor:
+        return F.conv2d(x, weight, bias, **geometry)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -28,15 +30,9 @@ class _SplitConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g: Tensor):
         x, weight = ctx.saved_tensors
-        live, channels = ctx.live, x.shape[1]
         g_x = g_weight = g_bias = None
         if ctx.needs_input_grad[0]:
-            if live.start == live.stop:
-                g_x = torch.zeros_like(x)
-            else:
-                size = (x.shape[0], live.stop - live.start, *x.shape[2:])
-                g_live = conv2d_input(size, weight[:, live], g, **ctx.geometry)
-                g_x = nn.functional.pad(g_live, (0, 0, 0, 0, live.start, channels - live.stop))
+            g_x = _input_gradient(x, weight, g, ctx.live, ctx.geometry) if ctx.live else torch.zeros_like(x)
         if ctx.needs_input_grad[1]:
             g_weight = conv2d_weight(x, weight.shape, g, **ctx.geometry)
         if ctx.needs_input_grad[2]:
@@ -44,25 +40,56 @@ class _SplitConv2d(torch.autograd.Function):
         return g_x, g_weight, g_bias, None, None
 
 
-class Conv2d(nn.Conv2d):
-    """nn.Conv2d, weights, names and values included; `live` says which input channels pass a gradient on.
+def _input_gradient(x: Tensor, weight: Tensor, g: Tensor, live: tuple[slice, ...], geometry: dict) -> Tensor:
+    """The live channels' input gradient, one convolution for all of them, with zeros in the gaps."""
+    counts = [run.stop - run.start for run in live]
+    size = (x.shape[0], sum(counts), *x.shape[2:])
+    if geometry["groups"] == 1:
+        weight = _take(weight, live, 1)
+    else:  # depthwise: each channel has a filter, and a gradient, of its own
+        weight, g = _take(weight, live, 0), _take(g, live, 1)
+        geometry = geometry | {"groups": sum(counts)}
+    pieces = conv2d_input(size, weight, g, **geometry).split(counts, 1)
+    before = [live[0].start] + [0] * (len(live) - 1)
+    after = [until - run.stop for run, until in zip(live, [*(r.start for r in live[1:]), x.shape[1]], strict=True)]
+    padded = [F.pad(p, (0, 0, 0, 0, b, a)) for p, b, a in zip(pieces, before, after, strict=True)]
+    return padded[0] if len(padded) == 1 else torch.cat(padded, 1)  # (B, C_in, H, W)
 
-    live = None (all, the plain convolution) or a slice with start and stop. A network sets it from its junctions.
-    Double backward is right behind a junction, which stops what it sends to the other channels. No groups, zero
-    padding only.
+
+def _take(t: Tensor, live: tuple[slice, ...], dim: int) -> Tensor:
+    parts = [t.narrow(dim, run.start, run.stop - run.start) for run in live]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d, weights, names and values included, that can be told which input channels pass a gradient on.
+
+    live = None (all: the plain convolution), or slices that do not touch, in order; a network sets it by `listen`.
+    One group or depthwise (a filter a channel); zero padding in numbers. Double backward is right behind a junction,
+    which stops what it sends to the other channels. Raises ValueError for what it cannot do.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.groups != 1 or self.padding_mode != "zeros" or isinstance(self.padding, str):
+        depthwise = self.groups == self.in_channels == self.out_channels
+        if not (self.groups == 1 or depthwise) or self.padding_mode != "zeros" or isinstance(self.padding, str):
             raise ValueError(
-                f"groups={self.groups}, padding_mode={self.padding_mode!r}, padding={self.padding!r}: "
-                "a split convolution has one group and zero padding given in numbers"
+                f"groups={self.groups}, padding_mode={self.padding_mode!r}, padding={self.padding!r}: a split "
+                "convolution has one group, or one for each channel, and zero padding given in numbers"
             )
-        self.live: slice | None = None
+        self.live: tuple[slice, ...] | None = None
+
+    def listen(self, heard: np.ndarray | None) -> np.ndarray:
+        """Skip what is not heard: bool (C_in,), False where nobody uses the gradient of an input channel.
+
+        heard = None says that everybody listens. Returns which of its own channels do, (C_out,): all of them, for
+        their gradients reach the weights.
+        """
+        self.live = None if heard is None or heard.all() else runs(heard)
+        return np.ones(self.out_channels, bool)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.live is None or self.live == slice(0, self.in_channels) or not torch.is_grad_enabled():
+        if self.live is None or not torch.is_grad_enabled():
             return super().forward(x)
         weight, bias = self.weight, self.bias
         device = x.device.type
@@ -70,5 +97,11 @@ class Conv2d(nn.Conv2d):
             dtype = torch.get_autocast_dtype(device)  # a Function's saved tensors are not cast for it: cast first
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
         return _SplitConv2d.apply(x, weight, bias, self.live, geometry)  # (B, C_out, H, W)
+
+
+def runs(heard: np.ndarray) -> tuple[slice, ...]:
+    """Where a mask is True, as slices: [False, True, True, False, True] -> (1:3, 4:5)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], heard, [False]]).astype(np.int8)))
+    return tuple(slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))

@@ -62,11 +62,16 @@ class Junction:
     def __call__(self, feature: Tensor | list[Tensor]) -> tuple:
         if isinstance(feature, Tensor):
             return self.split(feature)
-        return tuple(map(list, zip(*(self.split(f) for f in feature), strict=True)))
+        scales = [self.on_scale(i, len(feature)).split(f) for i, f in enumerate(feature)]
+        return tuple(map(list, zip(*scales, strict=True)))
 
     def at(self, k: int, exits: int) -> Junction:
         """The junction as it stands at exit k of `exits`; nothing is split at the last."""
         return Joint() if k == exits else self
+
+    def on_scale(self, i: int, scales: int) -> Junction:
+        """The junction as it stands on scale i, from 0, of a list of so many."""
+        return self
 
     def split(self, f: Tensor) -> tuple[Tensor, Tensor]:
         return _Views.apply(f, self)
@@ -145,11 +150,9 @@ class Surgery(Junction):
         if self.scales not in ("last", "all"):
             raise ValueError(f'scales={self.scales!r}: use "last" or "all"')
 
-    def __call__(self, feature: Tensor | list[Tensor]) -> tuple:
-        if isinstance(feature, Tensor) or self.scales == "all":
-            return super().__call__(feature)
-        onward, seen = self.split(feature[-1])  # the exits read the coarsest scale; the finer ones pass on uncut
-        return [*feature[:-1], onward], [*feature[:-1], seen]
+    def on_scale(self, i: int, scales: int) -> Junction:
+        """The exits read the coarsest scale, the last; as published, the finer ones pass on uncut."""
+        return self if self.scales == "all" or i == scales - 1 else Joint()
 
     def shared(self, channels: int) -> int:
         return round(channels * self.beta)

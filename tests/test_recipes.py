@@ -51,9 +51,9 @@ def test_a_recipe_is_frozen():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("digits/vgg7", {}, "did you mean digits/vgg7-16"),
+        ("digits/vgg7", {}, "did you mean vgg7-64"),
         ("cifar/vgg7-64", {}, "did you mean cifar100/vgg7-64"),
-        ("digits/vgg7-0", {}, "is not known"),
+        ("digits/vgg7-0", {}, "width=0 is not a whole number above zero"),
         ("digits/vgg7-16", {"scale": "tiny"}, "scale='tiny': use one of smoke, lesson, full, paper"),
         ("digits/vgg7-16", {"epoch": 3}, "a recipe has no epoch"),
         ("digits/vgg7-16", {"epochs": 0}, "epochs=0: a whole number above zero"),

@@ -3,33 +3,84 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from torch import nn
+
+from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet
 from dfs_edu.backbones.vgg import vgg7, vgg16
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.surgery import Joint, Junction
 
-# Name -> (builder, published size). "{width}" stands for any whole number above zero.
+
+@dataclass(frozen=True)
+class Backbone:
+    """A family: builder(classes, **sizes) -> stages, heads.
+
+    published   the name of the published network
+    pixels      height and width of its pictures; smallest: the least that it can read
+    """
+
+    builder: Callable[..., tuple[list[nn.Module], list[nn.Module]]]
+    published: str
+    pixels: int
+    smallest: int
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What can be chosen, and what is chosen if nothing is said."""
+        parameters = inspect.signature(self.builder).parameters.values()
+        return {p.name: p.default for p in parameters if p.name != "classes"}
+
+
 BACKBONES = {
-    "vgg7-{width}": (vgg7, "vgg7-64"),
-    "vgg16-{width}": (vgg16, "vgg16-64"),
+    "vgg7": Backbone(vgg7, "vgg7-64", pixels=32, smallest=8),
+    "vgg16": Backbone(vgg16, "vgg16-64", pixels=224, smallest=32),
+    "msdnet-cifar": Backbone(msdnet_cifar, "msdnet-cifar", pixels=32, smallest=17),
+    "msdnet-imagenet": Backbone(msdnet_imagenet, "msdnet-imagenet", pixels=224, smallest=193),
 }
 
 
-def build(name: str, classes: int, junction: Junction = Joint()) -> MultiExit:
-    """A multi-exit network by name: "vgg7-64", "vgg16-64", or any other width ("vgg7-16").
+def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
+    """A multi-exit network by name: "vgg7-64", "vgg16-64", "msdnet-cifar", "msdnet-imagenet".
 
     classes   number of classes, at least 2
     junction  one for all exits, or a list with one for each
+    sizes     of the network, where they differ from the published ones; they may stand in the name as well:
+              build("msdnet-cifar-blocks5-base2", 100) is build("msdnet-cifar", 100, blocks=5, base=2), and a bare
+              number is the width, "vgg7-16"
 
-    Raises ValueError for an unknown name (with the nearest known ones) or a wrong number of classes.
+    Raises ValueError for an unknown name (with the nearest known ones), an unknown size (with the family's own), a
+    size that is no number above zero, or a wrong number of classes.
     """
-    if not isinstance(classes, int) or classes < 2:
+    if type(classes) is not int or classes < 2:
         raise ValueError(f"classes={classes!r}: a classifier has at least 2 classes")
-    for pattern, (builder, _) in BACKBONES.items():
-        if match := re.fullmatch(pattern.replace("{width}", r"(?P<width>[1-9]\d*)"), name):
-            sizes = {size: int(number) for size, number in match.groupdict().items()}
-            return MultiExit(*builder(classes, **sizes), junction)
-    known = [published for _, published in BACKBONES.values()]
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.3) or known
-    raise ValueError(f"backbone {name!r} is not known; did you mean {' or '.join(near)}? (any width will do: vgg7-16)")
+    family, sizes = parse(name, **sizes)
+    backbone = BACKBONES[family]
+    return MultiExit(*backbone.builder(classes, **sizes), junction, smallest=backbone.smallest)
+
+
+def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
+    """The family that a name speaks of, and the sizes that it and `sizes` ask for."""
+    family = max((f for f in BACKBONES if name == f or name.startswith(f"{f}-")), key=len, default=None)
+    said = name.removeprefix(family or "").removeprefix("-")
+    parts = [re.fullmatch(r"([a-z]*)(0|[1-9]\d*)", part) for part in said.split("-")] if said else []
+    bare = family is not None and not said and family != BACKBONES[family].published  # vgg7: one name a network
+    if family is None or bare or not all(parts):
+        known = [backbone.published for backbone in BACKBONES.values()]
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.3) or known
+        raise ValueError(
+            f"backbone {name!r} is not known; did you mean {' or '.join(near)}? "
+            "(any size will do: vgg7-16, msdnet-cifar-blocks5-growth8)"
+        )
+    known = BACKBONES[family].sizes
+    sizes = {part[1] or "width": int(part[2]) for part in parts} | sizes
+    for size, value in sizes.items():
+        if size not in known:
+            raise ValueError(f"{name}: {family} has no size {size!r}; it has {', '.join(known)}")
+        if type(value) is not int or value < (size != "dropout"):
+            raise ValueError(f"{name}: {size}={value!r} is not a whole number above zero")
+    return family, sizes

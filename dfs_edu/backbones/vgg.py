@@ -6,8 +6,10 @@ pooling and a linear classifier. As published, the convolutions after the first 
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
+from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
 
@@ -19,21 +21,20 @@ class Stage(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
 
-    @property
-    def readers(self) -> tuple[Conv2d, ...]:
-        return (self.conv,)
+    def listen(self, heard: np.ndarray | None) -> np.ndarray:
+        return self.conv.listen(heard)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C, H, W) or (B, C, H/2, W/2)
         return self.pool(self.norm(self.relu(self.conv(x))))
 
 
-class Head(nn.Module):
+class Head(BaseHead):
     def __init__(self, channels: int, classes: int):
         super().__init__()
         self.fc = nn.Linear(channels, classes, bias=False)
 
-    def forward(self, f: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
-        return self.fc(f.mean((2, 3)))
+    def embed(self, f: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C)
+        return f.mean((2, 3))
 
 
 def vgg(groups: list[list[int]], classes: int) -> tuple[list[nn.Module], list[nn.Module]]:
