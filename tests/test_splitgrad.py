@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,11 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dfs_edu.backbones import build
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.splitgrad import Conv2d
+from dfs_edu.splitgrad import Conv2d, runs
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
 C = 6  # channels of the input
-LIVE = [slice(0, 2), slice(0, 5), slice(2, C), slice(2, 4), slice(0, 0), slice(C, C), slice(0, C), None]
+# What is heard of the input: f+, f-, a stretch between, several, nothing, everything, and nothing said
+LIVE = [np.array([int(c) for c in mask], bool) for mask in ("110000", "111110", "001111", "001100", "101101", "011010")]
+LIVE += [np.zeros(C, bool), np.ones(C, bool), None]
 GEOMETRIES = [
     {"kernel_size": 1},
     {"kernel_size": 1, "stride": 2},
@@ -45,7 +48,7 @@ def pair(live, dtype=torch.float64, **geometry):
     split = Conv2d(C, 4, **geometry).to(dtype)
     plain = nn.Conv2d(C, 4, **geometry).to(dtype)
     plain.load_state_dict(split.state_dict(), strict=True)
-    split.live = live
+    split.listen(live)
     return split, plain
 
 
@@ -56,9 +59,7 @@ def input_of(dtype=torch.float64, size=(9, 8), **kwargs):
 
 def heard(live):
     """True for the live channels, shaped to broadcast over the input."""
-    mask = torch.zeros(C, 1, 1, dtype=torch.bool)
-    mask[slice(0, C) if live is None else live] = True
-    return mask
+    return torch.ones(C, 1, 1, dtype=torch.bool) if live is None else torch.from_numpy(live)[:, None, None]
 
 
 @every_geometry
@@ -81,7 +82,7 @@ def test_values_and_gradients_are_those_of_nn_conv2d(live, geometry):
 
 
 @every_geometry
-@pytest.mark.parametrize("live", [live for live in LIVE if live != slice(0, 0) and live != slice(C, C)], ids=str)
+@pytest.mark.parametrize("live", [live for live in LIVE if live is None or live.any()], ids=str)
 def test_gradcheck_where_only_live_channels_vary(live, geometry):
     split, _ = pair(live, **geometry)
     channels = heard(live).flatten()
@@ -97,9 +98,8 @@ def test_gradcheck_where_only_live_channels_vary(live, geometry):
     assert gradgradcheck(y, arguments, fast_mode=True)
 
 
-@pytest.mark.parametrize("live", [slice(0, 0), slice(C, C)], ids=str)
-def test_gradcheck_of_the_weights_where_nothing_is_live(live):
-    split, _ = pair(live, kernel_size=3, padding=1)
+def test_gradcheck_of_the_weights_where_nothing_is_live():
+    split, _ = pair(np.zeros(C, bool), kernel_size=3, padding=1)
     still = input_of(size=(4, 3)).detach()
 
     def y(weight, bias):
@@ -166,7 +166,7 @@ def test_channels_last_goes_in_and_its_gradient_comes_out(live):
 )
 def test_what_it_cannot_do_is_refused(wrong):
     name, value = list(wrong.items())[-1]
-    with pytest.raises(ValueError, match=f"{name}={value!r}.*one group and zero padding given in numbers"):
+    with pytest.raises(ValueError, match=f"{name}={value!r}.*one group, .* zero padding given in numbers"):
         Conv2d(C, 4, 3, **wrong)
 
 
@@ -178,7 +178,7 @@ class Convolutions(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.forward, self.input_gradients, self.weight_gradients = 0, [], 0
+        self.forward, self.input_gradients, self.weight_gradients, self.filters = 0, [], 0, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.convolution.default:
@@ -187,6 +187,7 @@ class Convolutions(TorchDispatchMode):
             wants_input, wants_weight, _ = args[-1]
             if wants_input:
                 self.input_gradients.append(args[2].shape[1])  # channels of the weight that was used
+                self.filters.append(args[2].shape[0])
             self.weight_gradients += wants_weight
         return func(*args, **(kwargs or {}))
 
@@ -194,7 +195,7 @@ class Convolutions(TorchDispatchMode):
 @every_live
 def test_one_convolution_forward_and_only_what_is_live_backward(live):
     split, _ = pair(live, kernel_size=3, padding=1)
-    channels = len(range(C)[live or slice(0, C)])
+    channels = C if live is None else live.sum()
     with Convolutions() as counted:
         y = split(input_of())
         assert counted.forward == 1
@@ -220,7 +221,7 @@ def test_what_nobody_asks_for_is_not_computed(live):
 def test_flops_are_the_theory_s(geometry, live):
     """Forward one unit, weight gradient one, input gradient as much of one as channels are live."""
     split, _ = pair(live, **geometry)
-    x, channels = input_of(), len(range(C)[live or slice(0, C)])
+    x, channels = input_of(), C if live is None else live.sum()
     with FlopCounterMode(display=False) as forward:
         y = split(x)
     kernel = split.weight[0, 0].numel()
@@ -285,7 +286,7 @@ def test_a_network_can_be_copied():
     net = build("vgg7-4", 3, Surgery(0.5))
     twin = copy.deepcopy(net)
     assert [s.conv.live for s in twin.stages] == [s.conv.live for s in net.stages]
-    assert [s.conv.live for s in net.stages] == [None, slice(0, 2), slice(0, 2), slice(0, 4), slice(0, 4), slice(0, 8)]
+    assert [s.conv.live for s in net.stages] == [None, *[(slice(0, n),) for n in (2, 2, 4, 4, 8)]]
 
 
 # Whole networks in other ways of running
@@ -375,17 +376,84 @@ def test_a_compiled_network_skips_the_same_work():
     assert len([node for node in backward if node.args[-1][1]]) == 6
 
 
-def test_readers_are_told_by_their_network():
-    """A convolution outside of any network is plain; the same module in a network takes its junction's channels."""
-    conv = Conv2d(C, C, 1)
+def test_a_convolution_is_told_by_its_network():
+    """Outside of any network it is plain; the same module in a network takes its junction's channels."""
+
+    class Stage(nn.Sequential):
+        def listen(self, heard):
+            return self[0].listen(heard)
+
+    conv, first = Conv2d(C, C, 1), Conv2d(3, C, 1)
     assert conv.live is None
-    stage = nn.Sequential(conv)
-    stage.readers = (conv,)
-    heads = [nn.Flatten(), nn.Flatten()]
-    MultiExit([nn.Identity(), stage], heads, Surgery(0.5))
-    assert conv.live == slice(0, 3)
-    MultiExit([nn.Identity(), stage], heads, Joint())
+    MultiExit([Stage(first), Stage(conv)], [nn.Flatten(), nn.Flatten()], Surgery(0.5))
+    assert conv.live == (slice(0, 3),)
+    MultiExit([Stage(first), Stage(conv)], [nn.Flatten(), nn.Flatten()], Joint())
     x = input_of()
     g = torch.randn(2, C, 9, 8, dtype=x.dtype)
     (found,) = torch.autograd.grad(conv.double()(x), x, g)
     torch.testing.assert_close(found, torch.autograd.grad(F.conv2d(x, conv.weight, conv.bias), x, g)[0])
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ("", ()),
+        ("0000", ()),
+        ("1111", ((0, 4),)),
+        ("0110", ((1, 3),)),
+        ("1011", ((0, 1), (2, 4))),
+        ("0101", ((1, 2), (3, 4))),
+    ],
+)
+def test_runs(mask, expected):
+    assert runs(np.array([int(c) for c in mask], bool)) == tuple(slice(*run) for run in expected)
+
+
+# Depthwise: a filter a channel
+
+
+DEPTHWISE = [{"kernel_size": 3, "padding": 1}, {"kernel_size": 3, "stride": 2, "padding": 1, "bias": False}]
+
+
+def depthwise(live, geometry, dtype=torch.float64):
+    torch.manual_seed(0)
+    split, plain = (kind(C, C, groups=C, **geometry).to(dtype) for kind in (Conv2d, nn.Conv2d))
+    plain.load_state_dict(split.state_dict())
+    split.listen(live)
+    return split, plain
+
+
+@pytest.mark.parametrize("geometry", DEPTHWISE, ids=str)
+@every_live
+def test_depthwise_values_and_gradients_are_those_of_nn_conv2d(live, geometry):
+    split, plain = depthwise(live, geometry)
+    x = input_of()
+    y, y_plain = split(x), plain(x)
+    assert torch.equal(y, y_plain)
+    g = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
+    g_x, *found = torch.autograd.grad(y, [x, *split.parameters()], g)
+    g_x_plain, *expected = torch.autograd.grad(y_plain, [x, *plain.parameters()], g)
+    torch.testing.assert_close(g_x, g_x_plain * heard(live), rtol=1e-12, atol=1e-13)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+@every_live
+def test_depthwise_skips_what_is_not_live(live):
+    split, _ = depthwise(live, DEPTHWISE[0])
+    channels = C if live is None else live.sum()
+    with Convolutions() as counted:
+        split(input_of()).square().sum().backward()
+    assert counted.filters == ([channels] if channels else [])
+
+
+@pytest.mark.parametrize("live", [LIVE[0], LIVE[4]], ids=str)
+def test_depthwise_gradcheck(live):
+    split, _ = depthwise(live, {"kernel_size": 3, "padding": 1})
+    still = input_of(size=(4, 3)).detach()[:1]
+
+    def y(x_live, weight, bias):
+        x = still.index_copy(1, torch.from_numpy(live).nonzero().flatten(), x_live)
+        return torch.func.functional_call(split, {"weight": weight, "bias": bias}, (x,))
+
+    assert gradcheck(y, (still[:, live].clone().requires_grad_(), *split.parameters()), fast_mode=True)

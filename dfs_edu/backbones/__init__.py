@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet
+from dfs_edu.backbones.resnet import resnet18
 from dfs_edu.backbones.vgg import vgg7, vgg16
+from dfs_edu.backbones.vit import vit_tiny
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.surgery import Joint, Junction
 
@@ -39,13 +41,15 @@ class Backbone:
 BACKBONES = {
     "vgg7": Backbone(vgg7, "vgg7-64", pixels=32, smallest=8),
     "vgg16": Backbone(vgg16, "vgg16-64", pixels=224, smallest=32),
+    "resnet18": Backbone(resnet18, "resnet18", pixels=32, smallest=8),
     "msdnet-cifar": Backbone(msdnet_cifar, "msdnet-cifar", pixels=32, smallest=17),
-    "msdnet-imagenet": Backbone(msdnet_imagenet, "msdnet-imagenet", pixels=224, smallest=193),
+    "msdnet-imagenet": Backbone(msdnet_imagenet, "msdnet-imagenet", pixels=224, smallest=129),
+    "vit-tiny": Backbone(vit_tiny, "vit-tiny", pixels=224, smallest=1),  # it reads one size, and says so
 }
 
 
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
-    """A multi-exit network by name: "vgg7-64", "vgg16-64", "msdnet-cifar", "msdnet-imagenet".
+    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" ... (see BACKBONES).
 
     classes   number of classes, at least 2
     junction  one for all exits, or a list with one for each
