@@ -8,7 +8,7 @@ report = dfs.probes.conflict(net, images, labels)
 """
 
 from dfs_edu import data, inference, probes, recipes
-from dfs_edu.backbones import build
+from dfs_edu.backbones import attach, build
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 from dfs_edu.train import train
@@ -20,6 +20,7 @@ __all__ = [
     "Joint",
     "MultiExit",
     "Surgery",
+    "attach",
     "build",
     "data",
     "inference",

@@ -85,7 +85,7 @@ class MultiExit(nn.Module):
         return list(self.exits(x))
 
     def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(embedding (B, D_k), logits (B, classes)) of each exit, for losses that look at features; heads are `Head`s."""
+        """(embedding (B, D_k), logits (B, classes)) of each exit, for losses that look at features; needs `Head`s."""
         self._check_size(x)
         found = []
         for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):

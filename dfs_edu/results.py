@@ -118,4 +118,5 @@ def label(junction: dict) -> str:
     if junction["name"] != "surgery":
         return junction["name"]
     cut = "" if junction["reference"] else ", no reference"
+    cut += ", all scales" if junction.get("scales") == "all" else ""
     return f"surgery {junction['exit_gradient']} {junction['beta']:g}{cut}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dfs_edu.backbones.attach import attached
 from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet
 from dfs_edu.backbones.resnet import resnet18
 from dfs_edu.backbones.vgg import vgg7, vgg16
@@ -65,6 +66,23 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
     family, sizes = parse(name, **sizes)
     backbone = BACKBONES[family]
     return MultiExit(*backbone.builder(classes, **sizes), junction, smallest=backbone.smallest)
+
+
+def attach(
+    model: nn.Module,
+    at: int | list[str | nn.Module],
+    classes: int | None = None,
+    junction: Junction | list[Junction] = Joint(),
+    head: Callable[[int, int], nn.Module] | None = None,
+    input_shape: tuple[int, int, int] = (3, 224, 224),
+) -> MultiExit:
+    """Any classifier that torch.fx can trace, torchvision's, timm's or your own, with exits along its depth.
+
+    The model is copied, its weights and its answers are kept; its own classifier is the last exit. `at` names nodes or
+    modules behind which exits leave, shallow to deep, or says how many, evenly in MACs. All arguments and errors:
+    `backbones.attach.attached`.
+    """
+    return MultiExit(*attached(model, at, classes, head, input_shape), junction)
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:

@@ -11,6 +11,7 @@ with one n for all scales that grows by `growth` a layer.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor, cat, nn
@@ -113,7 +114,7 @@ class Stem(nn.Module):
 
     def __init__(self, n: int, factors: list[int], first: nn.Module):
         super().__init__()
-        coarser = [Conv(n * a, n * b, 3, stride=2) for a, b in zip(factors[:-1], factors[1:], strict=True)]
+        coarser = [Conv(n * a, n * b, 3, stride=2) for a, b in pairwise(factors)]
         self.scales = nn.ModuleList([first, *coarser])
         self.channels = [n * factor for factor in factors]
 

@@ -7,6 +7,8 @@ channels of the last one, so that features can be compared when the last exit te
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,7 +93,7 @@ class Head(BaseHead):
     def __init__(self, channels: list[int], classes: int):
         """channels: of this exit's feature and of all deeper ones'."""
         super().__init__()
-        pairs = zip(channels[:-1], channels[1:], strict=True)
+        pairs = pairwise(channels)
         self.bring_down = nn.Sequential(*(Separable(a, b) for a, b in pairs))
         self.attention = Attention(channels[0]) if len(channels) > 1 else nn.Identity()
         self.fc = nn.Linear(channels[-1], classes)
