@@ -168,6 +168,38 @@ def average_macs(mine: Callable) -> None:
     _compare("the average cost", mine, lambda exit, macs: macs[exit].mean(), cases, mistakes)
 
 
+def evenly(mine: Callable) -> None:
+    """mine(macs (P,), exits) -> which places, from 0, lie nearest to k/(exits + 1) of macs[-1], for k = 1 ... exits."""
+
+    def nearest(macs, fractions):
+        return (macs - macs[-1] * fractions[:, None]).abs().argmin(1)
+
+    def fractions(exits, by):
+        return torch.arange(1, exits + 1, dtype=torch.float64) / by
+
+    def right(macs, exits):
+        return nearest(macs, fractions(exits, exits + 1))
+
+    def by_place(macs, exits):
+        return (fractions(exits, exits + 1) * len(macs)).round().long().clamp(max=len(macs) - 1)
+
+    def not_before(macs, exits):
+        return torch.searchsorted(macs, macs[-1] * fractions(exits, exits + 1))
+
+    mistakes = [
+        (
+            lambda m, n: nearest(m, fractions(n, n)),
+            "the last exit is at the network's end already: divide by exits + 1",
+        ),
+        (not_before, "that is the first place behind each fraction: the one before it may be nearer"),
+        (lambda m, n: not_before(m, n) - 1, "that is the last place before each fraction: the next may be nearer"),
+        (by_place, "that counts places: one place may cost far more than another"),
+        (lambda m, n: m[right(m, n)], "return which places, not what they cost"),
+    ]
+    cases = [((10 * torch.rand(P, dtype=torch.float64) ** 3 + 0.1).cumsum(0), n) for P, n in ((8, 2), (20, 3), (40, 5))]
+    _compare("evenly placed exits", mine, right, cases, mistakes)
+
+
 def _traced(split: Callable) -> Callable:
     """What a junction does, as values: its two views, and what f receives from each."""
 

@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
         "train": (_train_arguments, train, "train a network on digits or CIFAR-100 and keep its record"),
         "evaluate": (_evaluate_arguments, evaluate, "accuracy of a trained network at each exit and under budgets"),
         "probe": (_probe_arguments, probe, "measure where the exits of a trained network disagree"),
+        "costs": (_costs_arguments, costs, "parameters and MACs of every exit, the published ones beside them"),
         "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
         "course": (course.add_arguments, course.main, "execute the notebooks and say what each found"),
         "doctor": (doctor.add_arguments, doctor.main, "say what this machine has, and what to do about the rest"),
@@ -69,6 +70,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         ("train-images", int),
     ):
         add(f"--{name}", type=kind, help="instead of the recipe's")
+    add("--loss", choices=("cross-entropy", "distillation"), help="distillation: the last exit teaches the others")
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the machine gains")
     add("--compile", action="store_true", help="torch.compile: a slow start, then faster steps")
     add("--out", default="runs", metavar="DIR", help="the run gets a folder of its own in it (default runs)")
@@ -81,7 +83,7 @@ def train(args: argparse.Namespace) -> None:
     from dfs_edu.train import train
 
     changes = {"precision": args.precision, "compile": args.compile}
-    for field in ("epochs", "batch_size", "lr", "weight_decay", "train_images"):
+    for field in ("epochs", "batch_size", "lr", "weight_decay", "train_images", "loss"):
         if getattr(args, field) is not None:
             changes[field] = getattr(args, field)
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
@@ -170,6 +172,45 @@ def _trained(args: argparse.Namespace):
         return data.Batches(split, dataset, size, device=device)
 
     return network.to(device), dataset, batches
+
+
+def _costs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("backbone", nargs="*", help="vgg7-64, msdnet-cifar-blocks5 ... (default: all published ones)")
+    parser.add_argument("--classes", type=int, help="(default 100; 1000 for pictures of 224 pixels)")
+
+
+def costs(args: argparse.Namespace) -> None:
+    """One table a network. What is counted and what is not: probes/cost.py."""
+    import numpy as np
+    import torch
+
+    from dfs_edu import probes
+    from dfs_edu.backbones import BACKBONES, build, parse
+    from dfs_edu.results import PUBLISHED_COSTS
+
+    for name in args.backbone or [backbone.published for backbone in BACKBONES.values()]:
+        family, sizes = parse(name)
+        pixels = sizes.get("pixels", BACKBONES[family].pixels)
+        classes = args.classes or (100 if pixels == 32 else 1000)
+        with torch.device("meta"):
+            cost = probes.cost(build(name, classes), (3, pixels, pixels))
+        columns = {"params": cost.params, "MMACs": cost.macs / 1e6}
+        columns |= {"params, path": cost.path_params, "MMACs, path": cost.path_macs / 1e6}
+        for what, scale in (("params", 1), ("macs", 1e6)):
+            if name in PUBLISHED_COSTS:
+                columns[f"published {what.replace('macs', 'MMACs')}"] = np.array(PUBLISHED_COSTS[name][what]) / scale
+        print(f"\n{name}, {classes} classes, pictures of {pixels}x{pixels}")
+        rows = [[str(k), *row] for k, row in enumerate(zip(*map(_cells, columns.items()), strict=True), 1)]
+        print(_rows(["exit", *columns], rows))
+    print(
+        "\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit; path: with its"
+    )
+    print("own head alone. What published counters add, and which of the two they mean: notebook 5.")
+
+
+def _cells(column: tuple) -> list[str]:
+    name, values = column
+    return [f"{value:,.0f}" if "params" in name else f"{value:,.3f}" for value in values]
 
 
 def _keep_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -15,6 +15,58 @@ def exit_losses(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     Computed in float32 where autocast left the logits in bfloat16; float64 stays float64.
     """
     return torch.stack([F.cross_entropy(at_least_float32(logits_k), labels) for logits_k in logits])
+
+
+class Distillation(nn.Module):
+    """The last exit teaches the others ("Be Your Own Teacher", Zhang et al., ICCV 2019), whatever the backbone.
+
+    An exit before the last has as its loss (1 - soft) times the cross-entropy with the labels, plus soft times the
+    cross-entropy with what the last exit says, both at a temperature, plus `feature` times the L2 distance, over the
+    whole batch, between its embedding, brought to the last one's size by a linear layer of its own, and the last one's.
+    The teacher's side is detached. The last exit has its cross-entropy alone. As in the authors' code, the soft part
+    is not multiplied by the square of the temperature, and the distance is a norm, not a mean.
+
+    embeddings  D_1 ... D_K, the numbers of values that the heads hand to their classifiers: `Distillation.of(net)`
+                reads them from a network
+    The linear layers are trained with the network, and thrown away afterwards.
+    """
+
+    def __init__(self, embeddings: Sequence[int], soft: float = 0.3, feature: float = 0.03, temperature: float = 3.0):
+        super().__init__()
+        if not 0 <= soft <= 1 or not feature >= 0 or not temperature > 0:
+            raise ValueError(
+                f"soft={soft!r}, feature={feature!r}, temperature={temperature!r}: a fraction, a weight from 0 and a "
+                "temperature above 0"
+            )
+        self.soft, self.feature, self.temperature = soft, feature, temperature
+        self.adapt = nn.ModuleList(nn.Linear(D, embeddings[-1]) for D in embeddings[:-1])
+
+    @classmethod
+    def of(cls, net: nn.Module, **options) -> Distillation:
+        """For a network whose heads end in a linear classifier `fc`; the layers lie on its device."""
+        classifiers = [head.fc for head in net.heads]
+        weight = classifiers[-1].weight
+        return cls([fc.in_features for fc in classifiers], **options).to(weight.device, weight.dtype)
+
+    def forward(self, exits: Sequence[tuple[Tensor, Tensor]], labels: Tensor) -> Tensor:
+        """K x (embedding (B, D_k), logits (B, classes)), as `MultiExit.embed` gives them, and labels (B,) -> (K,)."""
+        embeddings, logits = zip(*exits, strict=True)
+        losses = exit_losses(logits, labels)  # (K,)
+        teacher, guide = at_least_float32(logits[-1]).detach(), at_least_float32(embeddings[-1]).detach()
+        taught = [self._from_teacher(logits_k, teacher) for logits_k in logits[:-1]]
+        apart = [
+            torch.dist(adapt(at_least_float32(embedding)), guide)
+            for adapt, embedding in zip(self.adapt, embeddings[:-1], strict=True)
+        ]
+        if not taught:
+            return losses
+        early = (1 - self.soft) * losses[:-1] + self.soft * torch.stack(taught) + self.feature * torch.stack(apart)
+        return torch.cat([early, losses[-1:]])
+
+    def _from_teacher(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        """Cross-entropy with the teacher's probabilities, both softened: (B, classes) twice -> ()."""
+        soft = (teacher / self.temperature).softmax(1)
+        return F.cross_entropy(at_least_float32(logits) / self.temperature, soft)
 
 
 def at_least_float32(t: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Recipe:
     schedule      "onecycle": up for a quarter of the steps, down to nearly zero (Smith and Topin, 2018);
                   "multistep": times 0.1 at each epoch of `milestones`
     train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
+    loss          "cross-entropy" at each exit, or "distillation": the last exit teaches the others (losses.py)
     precision     "auto": bf16 where the machine is faster with it, else fp32; or "bf16", "fp32"
     compile       torch.compile the network: slower to start, faster a step; needs a C++ compiler on a CPU
     """
@@ -42,12 +43,13 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     train_images: int | None = None
     held_out_images: int | None = None
+    loss: str = "cross-entropy"
     precision: str = "auto"
     compile: bool = False
 
     def __post_init__(self):
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
-        accept["precision"] = ("auto", "bf16", "fp32")
+        accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
@@ -69,6 +71,7 @@ class Recipe:
             parts += [options["exit_gradient"], f"{options['beta']:g}"]
             parts += [] if options["reference"] else ["partition"]
             parts += [] if options["scales"] == "last" else ["scales"]
+        parts += [] if self.loss == "cross-entropy" else [self.loss]
         return "-".join([self.dataset, self.backbone, self.scale, *parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict:
@@ -101,7 +104,7 @@ _SETTINGS = {
 _STEPS = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep"}
 _PUBLISHED = {
     "vgg7": {**_STEPS, "weight_decay": 1e-4, "milestones": (270, 280, 295)},
-    "resnet18": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
+    "resnet18": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295), "loss": "distillation"},
     "msdnet-cifar": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
 }
 _EXAMPLES = ("digits/vgg7-16", "cifar100/vgg7-64", "cifar100/resnet18", "cifar100/msdnet-cifar")

@@ -28,6 +28,25 @@ PUBLISHED = {
 }
 
 
+# What others report for the networks that `build` knows: parameters and MACs of leaving at each of the K exits.
+# ResNet18's are of the path to the exit alone, its parameters without the linear classifier; the others' include all
+# earlier heads.
+PUBLISHED_COSTS = {
+    "msdnet-cifar": {
+        "params": [0.90e6, 1.84e6, 2.80e6, 3.76e6, 4.92e6, 6.10e6, 7.36e6],
+        "macs": [56.43e6, 101.00e6, 155.31e6, 198.10e6, 249.53e6, 298.05e6, 340.64e6],
+    },
+    "msdnet-imagenet": {
+        "params": [4.24e6, 8.77e6, 13.07e6, 16.75e6, 23.96e6],
+        "macs": [0.34e9, 0.69e9, 1.01e9, 1.25e9, 1.36e9],
+    },
+    "resnet18": {
+        "params": [0.43e6, 0.96e6, 3.11e6, 11.17e6],
+        "macs": [169.62e6, 300.22e6, 431.05e6, 559.75e6],
+    },
+}
+
+
 def environment(device: torch.device, precision: str) -> dict:
     """Machine and versions, so that a number can be read for what it is."""
     return {

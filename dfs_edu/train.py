@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dfs_edu import checkpoint, data, inference, results
 from dfs_edu.backbones import build
-from dfs_edu.losses import exit_losses
+from dfs_edu.losses import Distillation, exit_losses
 from dfs_edu.recipes import Recipe
 
 CHECKPOINT_SECONDS = 60  # what a killed run loses at the most, besides what every epoch's end saves
@@ -71,10 +71,13 @@ class _Loop:
         self.dataset = data.load(recipe.dataset, root).first(recipe.train_images, recipe.held_out_images)
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
         self.network.to(self.device, memory_format=torch.channels_last)
-        self.forward = torch.compile(self.network) if recipe.compile else self.network
+        self.distillation = Distillation.of(self.network) if recipe.loss == "distillation" else None
+        forward = self.network.embed if self.distillation else self.network
+        self.forward = torch.compile(forward) if recipe.compile else forward
         self.batches = self._batches(self.dataset.train, train=True)
+        trained = [*self.network.parameters(), *(self.distillation.parameters() if self.distillation else ())]
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+            trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
         )
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
         self.record = {
@@ -120,8 +123,9 @@ class _Loop:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         with self.autocast():
-            logits = self.forward(images)  # K x (B, classes)
-        losses = exit_losses(logits, labels)  # (K,)
+            said = self.forward(images)  # K x (B, classes), or with the embeddings that distillation looks at
+        losses = (self.distillation or exit_losses)(said, labels)  # (K,)
+        logits = [logits_k for _, logits_k in said] if self.distillation else said
         losses.sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -167,6 +171,7 @@ class _Loop:
         self.check_finite()
         state = {
             "network": self.network.state_dict(),
+            "distillation": self.distillation and self.distillation.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "batches": self.batches.state_dict(),
@@ -184,10 +189,14 @@ class _Loop:
         state = checkpoint.load(self.folder / "checkpoint.pt")
         for part in ("recipe", "data"):
             was, now = state["record"][part], self.record[part]
+            if part == "recipe":
+                was = Recipe.from_dict(was).to_dict()  # what came into recipes since has its default
             changed = [f"{key} {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
             if changed:
                 raise ValueError(f"{self.folder} was begun with another {part}: {'; '.join(changed)}")
         self.network.load_state_dict(state["network"])
+        if self.distillation:
+            self.distillation.load_state_dict(state["distillation"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.batches.load_state_dict(state["batches"])

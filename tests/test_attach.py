@@ -246,6 +246,38 @@ def test_a_stage_has_only_what_its_exit_needs():
     assert not [key for key in net.stages[0].state_dict() if key.startswith("layer2.0.conv1")]
 
 
+class Branching(nn.Module):
+    """torch.fx cannot follow it: it decides by the size of the picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(8, 8, 3, padding=1), nn.Parameter(torch.ones(8, 1, 1))
+
+    def forward(self, x):
+        x = self.conv(x) * self.scale
+        return x.neg() if x.shape[-1] > 4 else x
+
+
+def test_a_block_that_cannot_be_traced_stays_whole():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Branching(), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1))
+    model.extend([nn.Flatten(), nn.Linear(8, 3)])
+    model, x = model.eval(), pictures(8)
+    assert attach(model, 1, size=8).stages[0].meta["end"] == "2"
+    for at in (["0"], ["1", "3"]):
+        net = attach(model, at, size=8)
+        assert torch.equal(net(x)[-1], model(x))
+    with pytest.raises(ValueError, match=r"no node '1.conv'; did you mean"):
+        attach(model, ["1.conv"], size=8)
+
+
+def test_a_classifier_with_a_forward_of_its_own():
+    """timm casts the weights in its nn.Linear."""
+    model = timm.create_model("mobilenetv3_small_050", num_classes=4).eval()
+    assert type(model.classifier) is not nn.Linear
+    net, x = attach(model, ["blocks.2"]), pictures(64)
+    assert torch.equal(net(x)[-1], model(x))
+
+
 @pytest.mark.parametrize("exits", [1, 2, 5, 8])
 def test_any_number_of_exits(exits):
     net = attach(on_meta("resnet18"), at=exits)

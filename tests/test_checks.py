@@ -36,6 +36,11 @@ def leave(confidence, thresholds):
     return exit
 
 
+def evenly(macs, exits):
+    wanted = [macs[-1] * k / (exits + 1) for k in range(1, exits + 1)]
+    return [min(range(len(macs)), key=lambda p: abs(macs[p] - w)) for w in wanted]
+
+
 RIGHT = {
     "exits": exits,
     "cumulative_macs": lambda s, h: torch.cumsum(s, 0) + torch.cumsum(h, 0),
@@ -45,6 +50,7 @@ RIGHT = {
     "step_cost": lambda beta: 1 + 1 + beta,
     "leave": leave,
     "average_macs": lambda exit, macs: sum(macs[e] for e in exit) / len(exit),
+    "evenly": evenly,
 }
 
 WRONG = [  # check, a mistake, a word of what must be said
@@ -68,6 +74,13 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("leave", lambda c, t: leave(c, t) + 1, "from 0"),
     ("average_macs", lambda exit, macs: macs.mean(), "not the same number"),
     ("average_macs", lambda exit, macs: macs[exit].mean() * 2, "is expected"),
+    (
+        "evenly",
+        lambda macs, exits: (macs - macs[-1] * torch.arange(1, exits + 1)[:, None] / exits).abs().argmin(1),
+        "end",
+    ),
+    ("evenly", lambda macs, exits: macs[evenly(macs, exits)], "not what they cost"),
+    ("evenly", lambda macs, exits: evenly(macs, exits)[:1], "shape"),
 ]
 
 

@@ -81,7 +81,7 @@ def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train digits/vgg8", "did you mean digits/vgg7-16"),
+        ("train digits/vgg8", "did you mean vgg7-64"),
         ("train digits/vgg7-4 --beta 0.5", "--junction joint has no beta"),
         ("train digits/vgg7-4 --junction surgery --beta 1.5", "beta=1.5"),
         ("train digits/vgg7-4 --epochs 0", "epochs=0"),

@@ -33,7 +33,7 @@ def test_what_is_compared_is_in_the_name():
     found = {
         get(n, junction=j, scale=s, seed=i).name for n in names() for j in junctions for s in SCALES for i in (0, 1)
     }
-    assert len(found) == 2 * 8 * 4 * 2
+    assert len(found) == len(names()) * 8 * 4 * 2
     assert get("digits/vgg7-16").name == "digits-vgg7-16-lesson-joint-seed0"
 
 
@@ -41,6 +41,28 @@ def test_the_published_schedule_of_vgg7():
     recipe = get("cifar100/vgg7-64", scale="paper")
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (300, 500, 0.1, 0.9)
     assert (recipe.weight_decay, recipe.schedule, recipe.milestones) == (1e-4, "multistep", (270, 280, 295))
+
+
+def test_the_published_recipe_of_resnet18_is_complete():
+    recipe = get("cifar100/resnet18", scale="paper")
+    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.milestones) == (
+        300,
+        500,
+        5e-4,
+        (250, 280, 295),
+    )
+    assert recipe.loss == "distillation"
+
+
+def test_the_published_schedule_of_msdnet():
+    recipe = get("cifar100/msdnet-cifar-dropout50", scale="paper")
+    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.milestones) == (
+        300,
+        500,
+        5e-4,
+        (250, 280, 295),
+    )
+    assert recipe.loss == "cross-entropy"
 
 
 def test_a_recipe_is_frozen():
@@ -64,6 +86,10 @@ def test_a_recipe_is_frozen():
         ("digits/vgg7-16", {"lr": float("nan")}, "lr=nan"),
         ("digits/vgg7-16", {"precision": "fp16"}, "precision='fp16': use one of auto, bf16, fp32"),
         ("digits/vgg7-16", {"schedule": "cosine"}, "schedule='cosine'"),
+        ("digits/vgg7-16", {"loss": "hinge"}, "loss='hinge': use one of cross-entropy, distillation"),
+        ("cifar100/vit-tiny", {"scale": "paper"}, "vit-tiny was not published on such pictures"),
+        ("cifar100/vgg7-64-depth3", {}, "vgg7 has no size 'depth'; it has width"),
+        ("cifar100/", {}, "is not known"),
     ],
 )
 def test_a_wrong_recipe_is_refused(name, changes, message):

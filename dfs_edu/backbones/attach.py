@@ -183,10 +183,12 @@ class _Trace(NodePathTracer):
         self.named = {name: node for node, name in self.node_to_qualname.items() if node.op != "placeholder"}
 
     def is_leaf_module(self, m: nn.Module, path: str) -> bool:
-        """BatchNorm and StochasticDepth change buffers or draw numbers: they stay whole, whoever wrote them."""
+        """Kept whole, whoever wrote them: what changes buffers or draws numbers, as BatchNorm and StochasticDepth do,
+        and nn.Linear, for the classifier is one."""
         from_ops = m.__module__.startswith("torchvision.ops") and not isinstance(m, nn.Sequential)
         closed = path in self.whole or (self.opened is not None and path not in self.opened)
-        return closed or from_ops or isinstance(m, nn.modules.batchnorm._NormBase) or super().is_leaf_module(m, path)
+        kept = isinstance(m, nn.modules.batchnorm._NormBase | nn.Linear)
+        return closed or from_ops or kept or super().is_leaf_module(m, path)
 
     def call_module(self, m: nn.Module, forward: Callable, args, kwargs):
         path, before = self.path_of_module(m), len(self.graph.nodes)
@@ -194,7 +196,7 @@ class _Trace(NodePathTracer):
             out = super().call_module(m, forward, args, kwargs)
         except Exception:  # it branches on numbers, or the like: forget the attempt, the module stays whole
             for node in list(self.graph.nodes)[: before - 1 : -1]:
-                del self.node_to_qualname[node]
+                self.node_to_qualname.pop(node, None)  # weights have no name
                 self.graph.erase_node(node)
             for known in (self.ends, self.calls):
                 for inner in [p for p in known if p.startswith(f"{path}.")]:
@@ -318,13 +320,15 @@ def _evenly(whole: _Trace, fc: fx.Node, exits: int, input_shape: tuple[int, int,
         if 0 < so_far < end and _ends_block(whole, node) and not _problem(trial, node, True):
             names = [path for path, last in whole.ends.items() if last is node and whole.calls[path] == 1]
             name = min([*names, whole.node_to_qualname[node]], key=lambda name: name.count("."))
-            if so_far not in places or name.count(".") <= places[so_far].count(
-                "."
-            ):  # of equals, whole blocks, the last
+            # Of places that cost the same: the one named by the largest block, and of those the last, after pooling.
+            if so_far not in places or name.count(".") <= places[so_far].count("."):
                 places[so_far] = name
     costs = sorted(places)
     if exits > len(costs):
-        raise ValueError(f"at={exits}: this network has {len(costs)} block ends where an exit may leave")
+        raise ValueError(
+            f"at={exits}: this network has {len(costs)} block ends where a feature (B, C, H, W), (B, N, C) or (B, C) "
+            "is all that goes on"
+        )
     chosen = []
     for k in range(1, exits + 1):
         free = costs[costs.index(chosen[-1]) + 1 if chosen else 0 : len(costs) - (exits - k)]

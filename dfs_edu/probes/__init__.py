@@ -2,5 +2,6 @@
 
 from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
+from dfs_edu.probes.memory import Memory, peak_memory
 
-__all__ = ["Conflict", "Cost", "conflict", "cost"]
+__all__ = ["Conflict", "Cost", "Memory", "conflict", "cost", "peak_memory"]
