@@ -12,12 +12,15 @@ import statistics
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 import dfs_edu as dfs
+from dfs_edu.backbones import BACKBONES, parse
 from dfs_edu.losses import exit_losses
-from dfs_edu.surgery import Junction
+from dfs_edu.results import device_name
+from dfs_edu.surgery import Junction, channel_dim
 from dfs_edu.train import bf16_pays, pick_device
 
 
@@ -27,10 +30,14 @@ class CatAndDetach(Junction):
 
     beta: float = 0.5
 
+    def on_scale(self, i, scales):
+        return self if i == scales - 1 else dfs.Joint()
+
     def split(self, f):
-        shared = round(f.shape[1] * self.beta)
-        a, b = f[:, :shared], f[:, shared:]
-        return torch.cat([a, b.detach()], 1), torch.cat([a.detach(), b], 1)
+        dim = channel_dim(f)
+        shared = round(f.shape[dim] * self.beta)
+        a, b = f.split([shared, f.shape[dim] - shared], dim)
+        return torch.cat([a, b.detach()], dim), torch.cat([a.detach(), b], dim)
 
 
 CONTESTANTS = {
@@ -38,25 +45,41 @@ CONTESTANTS = {
     "surgery, cat and detach": CatAndDetach(),
     "surgery, split gradients": dfs.Surgery(),
 }
+# The paper's networks, and pictures a step: few, so that all of them take minutes on two cores
+BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32, "vit-tiny": 8, "msdnet-imagenet": 4, "vgg16-64": 2}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="vgg7-64")
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
+    parser.add_argument("--batch", type=int, help="pictures a step (default: a few, by network)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = pick_device(args.device)
-    for bf16 in (False, True) if bf16_pays(device) else (False,):
-        seconds = measure(args.backbone, args.batch, args.rounds, device, bf16)
-        precision = "bf16" if bf16 else "fp32"
-        print(f"\n{args.backbone}, batch {args.batch}, {precision}, {device}, median of {args.rounds} rounds")
-        joint = statistics.median(seconds["joint"])
-        flops = {name: step_flops(args.backbone, junction) for name, junction in CONTESTANTS.items()}
-        for name, values in seconds.items():
-            median, ratio = statistics.median(values), flops[name] / flops["joint"]
-            print(f"{name:26} {1000 * median:8.1f} ms   time {median / joint:.3f}   operations {ratio:.3f} of joint")
+    for backbone in args.backbone:
+        flops = {name: step_flops(backbone, junction) for name, junction in CONTESTANTS.items()}
+        batch = args.batch or BATCHES.get(backbone, 32)
+        for bf16 in (False, True) if bf16_pays(device) else (False,):
+            seconds = measure(backbone, batch, args.rounds, device, bf16)
+            precision = "bf16" if bf16 else "fp32"
+            print(f"\n{backbone}, batch {batch}, {precision}, {device_name(device)}, median of {args.rounds} rounds")
+            report(seconds, flops)
+
+
+def report(seconds: dict[str, list[float]], flops: dict[str, np.ndarray]) -> None:
+    joint = statistics.median(seconds["joint"])
+    for name, values in seconds.items():
+        median, (step, backward) = statistics.median(values), flops[name] / flops["joint"]
+        print(
+            f"{name:26} {1000 * median:8.1f} ms   of joint: time {median / joint:.3f}, FLOPs of the step {step:.3f}, "
+            f"backward {backward:.3f}"
+        )
+
+
+def pixels_of(backbone: str) -> int:
+    family, sizes = parse(backbone)
+    return sizes.get("pixels", BACKBONES[family].pixels)
 
 
 def measure(backbone: str, batch: int, rounds: int, device: torch.device, bf16: bool) -> dict[str, list[float]]:
@@ -76,7 +99,9 @@ def make_step(backbone: str, batch: int, junction: Junction, device: torch.devic
     torch.manual_seed(0)
     net = dfs.build(backbone, 100, junction).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
-    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, *[pixels_of(backbone)] * 2, device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     labels = torch.randint(100, (batch,), device=device)
 
     def step() -> None:
@@ -93,6 +118,9 @@ def make_step(backbone: str, batch: int, junction: Junction, device: torch.devic
     return step
 
 
-def step_flops(backbone: str, junction: Junction) -> int:
-    cost = dfs.probes.cost(dfs.build(backbone, 100, junction))
-    return cost.forward_flops + cost.backward_flops
+def step_flops(backbone: str, junction: Junction) -> np.ndarray:
+    """FLOPs of one picture in a training step: of the whole step, and of its backward pass."""
+    with torch.device("meta"):
+        net = dfs.build(backbone, 100, junction)
+    cost = dfs.probes.cost(net, (3, *[pixels_of(backbone)] * 2))
+    return np.array([cost.forward_flops + cost.backward_flops, cost.backward_flops])

@@ -202,10 +202,9 @@ def costs(args: argparse.Namespace) -> None:
         print(f"\n{name}, {classes} classes, pictures of {pixels}x{pixels}")
         rows = [[str(k), *row] for k, row in enumerate(zip(*map(_cells, columns.items()), strict=True), 1)]
         print(_rows(["exit", *columns], rows))
-    print(
-        "\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit; path: with its"
-    )
-    print("own head alone. What published counters add, and which of the two they mean: notebook 5.")
+    print("\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit; path:")
+    print("with its own head alone. The published counts of msdnet-cifar add one operation for each number that a")
+    print("BatchNorm or a pooling puts out; resnet18's are of the path, its parameters without the classifier.")
 
 
 def _cells(column: tuple) -> list[str]:

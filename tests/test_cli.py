@@ -6,7 +6,7 @@ import pytest
 
 from dfs_edu import cli, results
 
-COMMANDS = ("train", "evaluate", "probe", "keep", "course", "doctor", "download")
+COMMANDS = ("train", "evaluate", "probe", "costs", "keep", "course", "doctor", "download")
 
 
 def call(*words) -> int:
@@ -111,3 +111,19 @@ def test_a_wrong_word_is_refused_with_status_2():
         with pytest.raises(SystemExit) as stopped:
             call(*words.split())
         assert stopped.value.code == 2
+
+
+def test_costs_are_exact_with_the_published_ones_beside_them(capsys):
+    assert call("costs", "resnet18", "vgg7-4") == 0
+    out = capsys.readouterr().out
+    assert "resnet18, 100 classes, pictures of 32x32" in out
+    row = next(line.split() for line in out.splitlines() if line.split()[:1] == ["4"])
+    assert row == ["4", "12,283,344", "582.115", "11,220,132", "555.469", "11,170,000", "559.750"]
+    assert "vgg7-4, 100 classes" in out
+
+
+def test_costs_of_pictures_of_another_size(capsys):
+    assert call("costs", "vit-tiny-pixels32-patch8-depth2-width24-heads2", "--classes", "7") == 0
+    assert "7 classes, pictures of 32x32" in capsys.readouterr().out
+    assert call("costs", "resnet19") == 1
+    assert "did you mean resnet18" in capsys.readouterr().err

@@ -59,15 +59,36 @@ def when_to_stop(found: dict) -> None:
     fractions([found["accuracy"], found["last_exit"], found["geometric"]], 3)
 
 
+def bring_your_own(found: dict) -> None:
+    assert set(found["accuracy"]) == {"heads alone", "joint", "surgery"}
+    for accuracy in found["accuracy"].values():
+        fractions(accuracy, 4)
+    assert found["apart"] < 1e-4
+    assert found["untouched"]
+    assert 0 < found["saved"] < 1 / 6
+    assert found["vit_saved"] == 0
+    assert found["chosen"] in found["accuracy"]
+    fractions(found["early_share"], 4)
+    assert sum(found["early_share"]) == pytest.approx(1)
+    assert found["early_flops"] == pytest.approx(found["expected_flops"], abs=0.01)
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
     "02": do_exits_disagree,
     "03": what_does_surgery_change,
     "04": when_to_stop,
+    "05": bring_your_own,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
-SAME_AS_COMMITTED = {"01": ["macs"], "02": ["by_hand", "by_probe"], "03": ["saved", "cifar100"], "04": ["whole"]}
+SAME_AS_COMMITTED = {
+    "01": ["macs"],
+    "02": ["by_hand", "by_probe"],
+    "03": ["saved", "cifar100"],
+    "04": ["whole"],
+    "05": ["macs", "saved", "vit_saved"],
+}
 
 
 def number(notebook: Path) -> str:

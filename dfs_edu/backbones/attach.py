@@ -321,7 +321,7 @@ def _evenly(whole: _Trace, fc: fx.Node, exits: int, input_shape: tuple[int, int,
             names = [path for path, last in whole.ends.items() if last is node and whole.calls[path] == 1]
             name = min([*names, whole.node_to_qualname[node]], key=lambda name: name.count("."))
             # Of places that cost the same: the one named by the largest block, and of those the last, after pooling.
-            if so_far not in places or name.count(".") <= places[so_far].count("."):
+            if name.count(".") <= places.get(so_far, name).count("."):  # of equals, whole blocks, the last
                 places[so_far] = name
     costs = sorted(places)
     if exits > len(costs):

@@ -86,14 +86,14 @@ def _step(net: MultiExit, images: Tensor, labels: Tensor, bf16: bool) -> Memory:
     trained = [p for p in net.parameters() if p.requires_grad]
     sgd = torch.optim.SGD(trained or [torch.zeros(0)], 0.1, momentum=0.9, nesterov=True)
     if trained:
-        _loss(net, images, labels, bf16).backward()
+        _forward(net, images, labels, bf16)[1].backward()
     sgd.step()  # the first step makes the momentum; all others are like the second, which is counted
     sgd.zero_grad()
     with _Live() as live:
         parameters = live.follow(list(net.parameters()), list(net.buffers()))
         optimizer = live.follow(list(sgd.state.values()))
         before = live.follow(images, labels) + parameters + optimizer
-        loss = _loss(net, images, labels, bf16)
+        _logits, loss = _forward(net, images, labels, bf16)  # both stay: training looks at what was right
         activations = live.bytes - before
         if trained:
             loss.backward()
@@ -102,10 +102,10 @@ def _step(net: MultiExit, images: Tensor, labels: Tensor, bf16: bool) -> Memory:
     return Memory(parameters, gradients, optimizer, activations, live.peak)
 
 
-def _loss(net: MultiExit, images: Tensor, labels: Tensor, bf16: bool) -> Tensor:
+def _forward(net: MultiExit, images: Tensor, labels: Tensor, bf16: bool) -> tuple[list[Tensor], Tensor]:
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         logits = net(images)
-    return exit_losses(logits, labels).sum()
+    return logits, exit_losses(logits, labels).sum()
 
 
 class _Live(TorchDispatchMode):
