@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 import dfs_edu as dfs
-from dfs_edu.backbones import BACKBONES, parse
+from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
 from dfs_edu.results import device_name
 from dfs_edu.surgery import Junction, channel_dim
@@ -75,11 +75,6 @@ def report(seconds: dict[str, list[float]], flops: dict[str, np.ndarray]) -> Non
             f"{name:26} {1000 * median:8.1f} ms   of joint: time {median / joint:.3f}, FLOPs of the step {step:.3f}, "
             f"backward {backward:.3f}"
         )
-
-
-def pixels_of(backbone: str) -> int:
-    family, sizes = parse(backbone)
-    return sizes.get("pixels", BACKBONES[family].pixels)
 
 
 def measure(backbone: str, batch: int, rounds: int, device: torch.device, bf16: bool) -> dict[str, list[float]]:

@@ -185,20 +185,18 @@ def costs(args: argparse.Namespace) -> None:
     import torch
 
     from dfs_edu import probes
-    from dfs_edu.backbones import BACKBONES, build, parse
+    from dfs_edu.backbones import BACKBONES, build, pixels_of
     from dfs_edu.results import PUBLISHED_COSTS
 
     for name in args.backbone or [backbone.published for backbone in BACKBONES.values()]:
-        family, sizes = parse(name)
-        pixels = sizes.get("pixels", BACKBONES[family].pixels)
+        pixels = pixels_of(name)
         classes = args.classes or (100 if pixels == 32 else 1000)
         with torch.device("meta"):
             cost = probes.cost(build(name, classes), (3, pixels, pixels))
         columns = {"params": cost.params, "MMACs": cost.macs / 1e6}
         columns |= {"params, path": cost.path_params, "MMACs, path": cost.path_macs / 1e6}
-        for what, scale in (("params", 1), ("macs", 1e6)):
-            if name in PUBLISHED_COSTS:
-                columns[f"published {what.replace('macs', 'MMACs')}"] = np.array(PUBLISHED_COSTS[name][what]) / scale
+        if published := PUBLISHED_COSTS.get(name):
+            columns |= {"published params": published["params"], "published MMACs": np.array(published["macs"]) / 1e6}
         print(f"\n{name}, {classes} classes, pictures of {pixels}x{pixels}")
         rows = [[str(k), *row] for k, row in enumerate(zip(*map(_cells, columns.items()), strict=True), 1)]
         print(_rows(["exit", *columns], rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,8 +20,12 @@ class Head(nn.Module):
     def embed(self, seen: State) -> Tensor:
         raise NotImplementedError
 
+    def both(self, seen: State) -> tuple[Tensor, Tensor]:
+        embedding = self.embed(seen)
+        return embedding, self.fc(embedding)  # (B, D), (B, classes)
+
     def forward(self, seen: State) -> Tensor:
-        return self.fc(self.embed(seen))  # (B, classes)
+        return self.both(seen)[1]
 
 
 class MultiExit(nn.Module):
@@ -75,29 +79,24 @@ class MultiExit(nn.Module):
         Early exit sends back, as indices into the batch, the pictures that go on; the others cost nothing further.
         Raises ValueError for pictures that are too small.
         """
-        self._check_size(x)
-        for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
-            onward, seen = junction(stage(x))
-            going_on = yield head(seen)
-            x = onward if going_on is None else select(onward, going_on)
+        return self._walk(x, lambda head, seen: head(seen))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return list(self.exits(x))
 
     def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(embedding (B, D_k), logits (B, classes)) of each exit, for losses that look at features; needs `Head`s."""
-        self._check_size(x)
-        found = []
-        for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
-            x, seen = junction(stage(x))
-            embedding = head.embed(seen)
-            found.append((embedding, head.fc(embedding)))
-        return found
+        return list(self._walk(x, lambda head, seen: head.both(seen)))
 
-    def _check_size(self, x: Tensor) -> None:
+    def _walk(self, x: Tensor, say: Callable) -> Generator:
+        """The loop of a multi-exit network; say(head, seen) is what an exit hands out."""
         H, W = x.shape[-2:]
         if min(H, W) < self.smallest:
             raise ValueError(f"pictures of {H}x{W} pixels: this network needs {self.smallest}x{self.smallest} at least")
+        for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
+            onward, seen = junction(stage(x))
+            going_on = yield say(head, seen)
+            x = onward if going_on is None else select(onward, going_on)
 
 
 def _behind(junction: Junction, heard) -> tuple:
@@ -111,6 +110,19 @@ def _behind(junction: Junction, heard) -> tuple:
     for side, live in zip(sides, junction.live(len(heard)), strict=True):
         side[live] = heard[live]
     return tuple(sides)
+
+
+def checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape (C, H, W) of a picture as a tuple; ValueError, naming the value, if it is none."""
+    shape = tuple(input_shape) if isinstance(input_shape, tuple | list) else ()
+    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"input_shape={input_shape!r}: give channels, height, width: whole numbers above zero")
+    return shape
+
+
+def check_classes(classes: int) -> None:
+    if type(classes) is not int or classes < 2:
+        raise ValueError(f"classes={classes!r}: a classifier has at least 2 classes")
 
 
 def select(state: State, index: Tensor) -> State:

@@ -187,10 +187,10 @@ class _Loop:
         if not (self.folder / "checkpoint.pt").exists():
             return
         state = checkpoint.load(self.folder / "checkpoint.pt")
-        for part in ("recipe", "data"):
-            was, now = state["record"][part], self.record[part]
-            if part == "recipe":
-                was = Recipe.from_dict(was).to_dict()  # what came into recipes since has its default
+        begun = state["record"]
+        recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # what came into recipes since has its default
+        for part, was in {"recipe": recipe, "data": begun["data"]}.items():
+            now = self.record[part]
             changed = [f"{key} {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
             if changed:
                 raise ValueError(f"{self.folder} was begun with another {part}: {'; '.join(changed)}")

@@ -37,32 +37,19 @@ def test_what_is_compared_is_in_the_name():
     assert get("digits/vgg7-16").name == "digits-vgg7-16-lesson-joint-seed0"
 
 
-def test_the_published_schedule_of_vgg7():
-    recipe = get("cifar100/vgg7-64", scale="paper")
+@pytest.mark.parametrize(
+    ("backbone", "weight_decay", "milestones", "loss"),
+    [
+        ("vgg7-64", 1e-4, (270, 280, 295), "cross-entropy"),
+        ("resnet18", 5e-4, (250, 280, 295), "distillation"),
+        ("msdnet-cifar-dropout50", 5e-4, (250, 280, 295), "cross-entropy"),
+    ],
+)
+def test_the_published_recipes(backbone, weight_decay, milestones, loss):
+    recipe = get(f"cifar100/{backbone}", scale="paper")
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (300, 500, 0.1, 0.9)
-    assert (recipe.weight_decay, recipe.schedule, recipe.milestones) == (1e-4, "multistep", (270, 280, 295))
-
-
-def test_the_published_recipe_of_resnet18_is_complete():
-    recipe = get("cifar100/resnet18", scale="paper")
-    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.milestones) == (
-        300,
-        500,
-        5e-4,
-        (250, 280, 295),
-    )
-    assert recipe.loss == "distillation"
-
-
-def test_the_published_schedule_of_msdnet():
-    recipe = get("cifar100/msdnet-cifar-dropout50", scale="paper")
-    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.milestones) == (
-        300,
-        500,
-        5e-4,
-        (250, 280, 295),
-    )
-    assert recipe.loss == "cross-entropy"
+    assert (recipe.weight_decay, recipe.schedule, recipe.milestones) == (weight_decay, "multistep", milestones)
+    assert recipe.loss == loss
 
 
 def test_a_recipe_is_frozen():

@@ -15,7 +15,7 @@ from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet
 from dfs_edu.backbones.resnet import resnet18
 from dfs_edu.backbones.vgg import vgg7, vgg16
 from dfs_edu.backbones.vit import vit_tiny
-from dfs_edu.multiexit import MultiExit
+from dfs_edu.multiexit import MultiExit, check_classes
 from dfs_edu.surgery import Joint, Junction
 
 
@@ -61,8 +61,7 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
     Raises ValueError for an unknown name (with the nearest known ones), an unknown size (with the family's own), a
     size that is no number above zero, or a wrong number of classes.
     """
-    if type(classes) is not int or classes < 2:
-        raise ValueError(f"classes={classes!r}: a classifier has at least 2 classes")
+    check_classes(classes)
     family, sizes = parse(name, **sizes)
     backbone = BACKBONES[family]
     return MultiExit(*backbone.builder(classes, **sizes), junction, smallest=backbone.smallest)
@@ -83,6 +82,12 @@ def attach(
     `backbones.attach.attached`.
     """
     return MultiExit(*attached(model, at, classes, head, input_shape), junction)
+
+
+def pixels_of(name: str) -> int:
+    """Height and width of the pictures that a network of this name was made for."""
+    family, sizes = parse(name)
+    return sizes.get("pixels", BACKBONES[family].pixels)
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:

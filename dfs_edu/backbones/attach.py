@@ -24,7 +24,7 @@ from torch.fx.node import map_aggregate
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-from dfs_edu.multiexit import Head, MultiExit, State
+from dfs_edu.multiexit import Head, MultiExit, State, check_classes, checked_shape
 from dfs_edu.splitgrad import Conv2d
 
 BATCH = 5  # pictures in the trial run: a number that is hardly any other dimension of a network
@@ -142,10 +142,9 @@ def _check(model, at, classes, input_shape) -> None:
         raise TypeError(f"at={at!r}: give a list of node names or modules, or a number of exits")
     if (at if isinstance(at, int) else len(at)) < 1:
         raise ValueError(f"at={at!r}: there must be one exit at least, besides the network's own end")
-    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 2):
-        raise ValueError(f"classes={classes!r}: a classifier has at least 2 classes")
-    if len(input_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise ValueError(f"input_shape={input_shape!r}: give channels, height, width: whole numbers above zero")
+    if classes is not None:
+        check_classes(classes)
+    checked_shape(input_shape)
 
 
 def _check_owners(stages: list[nn.Module], heads: list[nn.Module]) -> None:

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor, cat, nn
 
+from dfs_edu.backbones import initial
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -193,8 +194,7 @@ def msdnet(
             stages.append(Stage(*parts))
             heads.append(Head(coarsest, head_channels or coarsest, classes, dropout))
             parts = []
-    for module in [m for part in (*stages, *heads) for m in part.modules() if isinstance(m, Conv2d)]:
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    initial.he([*stages, *heads])
     return stages, heads
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dfs_edu.backbones import initial
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -116,6 +117,5 @@ def resnet18(classes: int, width: int = 64, depth: int = 2):
         stages.append(Stage(*stem, *blocks))
         heads.append(Head(channels[k:], classes))
         channels_in = C
-    for module in [m for part in (*stages, *heads) for m in part.modules() if isinstance(m, Conv2d)]:
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    initial.he([*stages, *heads])
     return stages, heads

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfs_edu.multiexit import MultiExit
+from dfs_edu.multiexit import MultiExit, checked_shape
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def cost(net: MultiExit, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Cos
     """
     if not isinstance(net, MultiExit):
         raise TypeError(f"net is a {type(net).__name__}: the cost of exits is counted in a MultiExit")
-    shape = tuple(input_shape) if isinstance(input_shape, tuple | list | torch.Size) else ()
-    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(f"input_shape={input_shape!r}: give channels, height, width: whole numbers above zero")
+    shape = checked_shape(input_shape)
     # On the meta device there are shapes but no numbers. Evaluation mode: one picture is no batch to normalise over.
     net = copy.deepcopy(net).to("meta").eval()
     picture = torch.empty(1, *shape, device="meta", dtype=next((p.dtype for p in net.parameters()), None))
@@ -80,7 +78,10 @@ def _macs(net: MultiExit, picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Of leaving at each exit, and of each head."""
     marks = []
     with torch.no_grad(), _counting() as counter:
-        mark = lambda *_: marks.append(counter.get_total_flops())  # noqa: E731
+
+        def mark(*_) -> None:
+            marks.append(counter.get_total_flops())
+
         hooks = [head.register_forward_pre_hook(mark) for head in set(net.heads)]
         exits = [counter.get_total_flops() for _ in net.exits(picture)]  # read as each exit is reached
         heads = [after - before for before, after in zip(marks, exits, strict=True)]

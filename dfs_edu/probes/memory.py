@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from dfs_edu.losses import exit_losses
-from dfs_edu.multiexit import MultiExit
+from dfs_edu.multiexit import MultiExit, checked_shape
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def peak_memory(net: MultiExit, input_shape: tuple[int, int, int], batch_size: i
     """
     if not isinstance(net, MultiExit):
         raise TypeError(f"net is a {type(net).__name__}: the memory of a training step is counted in a MultiExit")
-    shape = tuple(input_shape) if isinstance(input_shape, tuple | list | torch.Size) else ()
-    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
-        raise ValueError(f"input_shape={input_shape!r}: give channels, height, width: whole numbers above zero")
+    shape = checked_shape(input_shape)
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
     with torch.enable_grad(), torch.inference_mode(False), FakeTensorMode():
