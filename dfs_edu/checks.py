@@ -200,6 +200,43 @@ def evenly(mine: Callable) -> None:
     _compare("evenly placed exits", mine, right, cases, mistakes)
 
 
+def conv_macs(mine: Callable) -> None:
+    """mine(channels_in, channels_out, kernel, side, groups) -> MACs of a convolution on a square picture, same size."""
+
+    def right(cin, cout, k, side, groups):
+        return cin // groups * cout * k**2 * side**2
+
+    mistakes = [
+        (lambda i, o, k, s, g: i * o * k**2 * s**2, "in groups, an output channel reads only in/groups channels"),
+        (lambda i, o, k, s, g: i // g * o * k**2, "those are the parameters: each is used at every position"),
+        (lambda i, o, k, s, g: i // g * o * k * s**2, "a kernel has two sides"),
+        (lambda i, o, k, s, g: 2 * right(i, o, k, s, g), "that is FLOPs: a MAC is a multiplication with its addition"),
+    ]
+    cases = [(3, 64, 3, 32, 1), (16, 32, 5, 8, 4), (48, 48, 3, 7, 48)]
+    _compare("the MACs of a convolution", mine, right, cases, mistakes)
+
+
+def front(mine: Callable) -> None:
+    """mine(macs (P,), accuracy (P,)) -> bool (P,): points that no other beats, cheaper or as dear, and as right."""
+
+    def right(macs, accuracy):
+        no_dearer, no_worse = macs <= macs[:, None], accuracy >= accuracy[:, None]
+        better = (macs < macs[:, None]) | (accuracy > accuracy[:, None])
+        return ~(no_dearer & no_worse & better).any(1)
+
+    def record_so_far(macs, accuracy):
+        return accuracy >= accuracy.cummax(0).values
+
+    mistakes = [
+        (lambda m, a: ~right(m, a), "those are the points that are beaten: return the others"),
+        (record_so_far, "the points come in any order: sort them by their cost first, or compare every pair"),
+        (lambda m, a: right(-m, a), "cheap is good: a point is beaten by one that costs less"),
+        (lambda m, a: right(m, a).nonzero()[:, 0], "return a bool for each point, not which ones"),
+    ]
+    cases = [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
+    _compare("the front", mine, right, cases, mistakes)
+
+
 def _traced(split: Callable) -> Callable:
     """What a junction does, as values: its two views, and what f receives from each."""
 

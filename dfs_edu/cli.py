@@ -177,6 +177,7 @@ def _trained(args: argparse.Namespace):
 def _costs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("backbone", nargs="*", help="vgg7-64, msdnet-cifar-blocks5 ... (default: all published ones)")
     parser.add_argument("--classes", type=int, help="(default 100; 1000 for pictures of 224 pixels)")
+    parser.add_argument("--batch", type=int, help="also estimate the memory of a training step of so many pictures")
 
 
 def costs(args: argparse.Namespace) -> None:
@@ -192,7 +193,8 @@ def costs(args: argparse.Namespace) -> None:
         pixels = pixels_of(name)
         classes = args.classes or (100 if pixels == 32 else 1000)
         with torch.device("meta"):
-            cost = probes.cost(build(name, classes), (3, pixels, pixels))
+            net = build(name, classes)
+        cost = probes.cost(net, (3, pixels, pixels))
         columns = {"params": cost.params, "MMACs": cost.macs / 1e6}
         columns |= {"params, path": cost.path_params, "MMACs, path": cost.path_macs / 1e6}
         if published := PUBLISHED_COSTS.get(name):
@@ -200,6 +202,10 @@ def costs(args: argparse.Namespace) -> None:
         print(f"\n{name}, {classes} classes, pictures of {pixels}x{pixels}")
         rows = [[str(k), *row] for k, row in enumerate(zip(*map(_cells, columns.items()), strict=True), 1)]
         print(_rows(["exit", *columns], rows))
+        if args.batch:
+            fp32, bf16 = (probes.peak_memory(net, (3, pixels, pixels), args.batch, half) for half in (False, True))
+            print(f"a training step of {args.batch} pictures holds at most", end=" ")
+            print(f"{fp32.peak / 2**20:,.0f} MiB in fp32, {bf16.peak / 2**20:,.0f} MiB in bf16 (estimated)")
     print("\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit; path:")
     print("with its own head alone. The published counts of msdnet-cifar add one operation for each number that a")
     print("BatchNorm or a pooling puts out; resnet18's are of the path, its parameters without the classifier.")

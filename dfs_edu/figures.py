@@ -225,26 +225,34 @@ def accuracy_per_exit(
 
 
 def accuracy_cost(
-    curves: Mapping, anytime: Mapping | None = None, point=None, title: str = "Accuracy against average cost"
+    curves: Mapping,
+    anytime: Mapping | None = None,
+    point=None,
+    title: str = "Accuracy against average cost",
+    published: Mapping | None = None,
 ) -> go.Figure:
     """Name -> inference.Curve as lines.
 
-    anytime   name -> (macs (K,), accuracy (K,)): every picture leaves at exit k; drawn as marks alone
-    point     inference.Point: where a present choice of thresholds lies
+    anytime     name -> (macs (K,), accuracy (K,)): every picture leaves at exit k; drawn as marks alone
+    point       inference.Point: where a present choice of thresholds lies
+    published   name -> (macs (K,), accuracy (K,)): numbers that others report, hollow, and said to be published
     """
     fig = figure([], title, "average cost in MMACs a picture", "accuracy in %")
     for i, (name, curve) in enumerate(curves.items()):
         look = {"line": style(i)["line"]}
         fig.add_scatter(x=millions(curve.macs), y=percent(curve.accuracy), name=name, mode="lines", **look)
-    for i, (name, (macs, accuracy)) in enumerate((anytime or {}).items()):
+    measured = {f"{name}, all at one exit": exits for name, exits in (anytime or {}).items()}
+    reported = {f"{name} (published)": exits for name, exits in (published or {}).items()}
+    for i, (name, (macs, accuracy)) in enumerate((measured | reported).items()):
+        mark = style(i)["marker"]
         fig.add_scatter(
             x=millions(macs),
             y=percent(accuracy),
-            name=f"{name}, all at one exit",
+            name=name,
             mode="markers+text",
             text=[str(k) for k in range(1, len(macs) + 1)],
-            textposition="bottom center",
-            marker=style(i)["marker"],
+            textposition="top center" if i % 2 else "bottom center",  # neighbours' numbers do not cover each other
+            marker=mark | {"symbol": f"{mark['symbol']}-open"} if name in reported else mark,
         )
     if point is not None:
         mark = {"symbol": "circle-open-dot", "size": 15, "color": COLOURS[1], "line": {"width": 3}}

@@ -20,7 +20,8 @@ SCALES = ("smoke", "lesson", "full", "paper")
 class Recipe:
     """A training run, whole: the same recipe, machine and versions give the same network.
 
-    lr            peak learning rate of SGD with Nesterov momentum
+    optimizer     "sgd" with Nesterov momentum, or "adamw", which vision transformers need (its betas are torch's)
+    lr            peak learning rate
     schedule      "onecycle": up for a quarter of the steps, down to nearly zero (Smith and Topin, 2018);
                   "multistep": times 0.1 at each epoch of `milestones`
     train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
@@ -36,6 +37,7 @@ class Recipe:
     seed: int = 0
     epochs: int = 1
     batch_size: int = 256
+    optimizer: str = "sgd"
     lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -50,6 +52,7 @@ class Recipe:
     def __post_init__(self):
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
         accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
+        accept |= {"optimizer": ("sgd", "adamw")}
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
@@ -107,6 +110,8 @@ _PUBLISHED = {
     "resnet18": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295), "loss": "distillation"},
     "msdnet-cifar": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
 }
+# family of backbones -> what it needs that others do not, at every scale
+_FAMILIES = {"vit-tiny": {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
 _EXAMPLES = ("digits/vgg7-16", "cifar100/vgg7-64", "cifar100/resnet18", "cifar100/msdnet-cifar")
 
 
@@ -133,5 +138,5 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
         raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
     if scale == "paper" and family not in _PUBLISHED:
         raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
-    settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale]
+    settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
     return replace(Recipe(dataset, backbone, scale, junction, seed, **settings), **changes)

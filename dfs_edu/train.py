@@ -76,9 +76,7 @@ class _Loop:
         self.forward = torch.compile(forward) if recipe.compile else forward
         self.batches = self._batches(self.dataset.train, train=True)
         trained = [*self.network.parameters(), *(self.distillation.parameters() if self.distillation else ())]
-        self.optimizer = torch.optim.SGD(
-            trained, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-        )
+        self.optimizer = make_optimizer(trained, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
         self.record = {
             "recipe": recipe.to_dict(),
@@ -232,6 +230,13 @@ class _Loop:
         return tqdm(
             total=len(self.batches), initial=self.batches.batch, desc=title, disable=not self.progress, mininterval=0.5
         )
+
+
+def make_optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+    options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.momentum > 0}
+    return torch.optim.SGD(parameters, recipe.lr, **options)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int):

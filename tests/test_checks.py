@@ -41,6 +41,11 @@ def evenly(macs, exits):
     return [min(range(len(macs)), key=lambda p: abs(macs[p] - w)) for w in wanted]
 
 
+def front(macs, accuracy):
+    points = list(zip(macs.tolist(), accuracy.tolist(), strict=True))
+    return torch.tensor([not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points) for p in points])
+
+
 RIGHT = {
     "exits": exits,
     "cumulative_macs": lambda s, h: torch.cumsum(s, 0) + torch.cumsum(h, 0),
@@ -51,6 +56,8 @@ RIGHT = {
     "leave": leave,
     "average_macs": lambda exit, macs: sum(macs[e] for e in exit) / len(exit),
     "evenly": evenly,
+    "conv_macs": lambda i, o, k, s, g: g * (i // g) * (o // g) * (k * s) ** 2,
+    "front": front,
 }
 
 WRONG = [  # check, a mistake, a word of what must be said
@@ -81,6 +88,11 @@ WRONG = [  # check, a mistake, a word of what must be said
     ),
     ("evenly", lambda macs, exits: macs[evenly(macs, exits)], "not what they cost"),
     ("evenly", lambda macs, exits: evenly(macs, exits)[:1], "shape"),
+    ("conv_macs", lambda i, o, k, s, g: i * o * k * k * s * s, "in/groups"),
+    ("conv_macs", lambda i, o, k, s, g: 2 * (i // g) * o * k * k * s * s, "FLOPs"),
+    ("front", lambda m, a: ~front(m, a), "the others"),
+    ("front", lambda m, a: a >= a.cummax(0).values, "any order"),
+    ("front", lambda m, a: front(m, a).nonzero()[:, 0], "a bool"),
 ]
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dfs_edu import cli, results
+from dfs_edu import build, cli, probes, results
 
 COMMANDS = ("train", "evaluate", "probe", "costs", "keep", "course", "doctor", "download")
 
@@ -120,6 +120,18 @@ def test_costs_are_exact_with_the_published_ones_beside_them(capsys):
     row = next(line.split() for line in out.splitlines() if line.split()[:1] == ["4"])
     assert row == ["4", "12,283,344", "582.115", "11,220,132", "555.469", "11,170,000", "559.750"]
     assert "vgg7-4, 100 classes" in out
+    assert "training step" not in out
+
+
+def test_costs_estimates_the_memory_of_a_step(capsys):
+    assert call("costs", "vgg7-4", "--batch", "16") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "training step" in line)
+    fp32, bf16 = (int(word.replace(",", "")) for word in re.findall(r"([\d,]+) MiB", line))
+    measured = probes.peak_memory(build("vgg7-4", 100), (3, 32, 32), 16).peak / 2**20
+    assert fp32 == round(measured)
+    assert bf16 < fp32
+    assert call("costs", "vgg7-4", "--batch", "-1") == 1
+    assert "-1" in capsys.readouterr().err
 
 
 def test_costs_of_pictures_of_another_size(capsys):

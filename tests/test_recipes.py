@@ -52,6 +52,14 @@ def test_the_published_recipes(backbone, weight_decay, milestones, loss):
     assert recipe.loss == loss
 
 
+def test_a_vision_transformer_is_trained_by_adamw_at_every_scale_of_ours():
+    for scale in ("smoke", "lesson", "full"):
+        recipe = get("digits/vit-tiny-pixels32-patch8", scale=scale)
+        assert (recipe.optimizer, recipe.lr) == ("adamw", 1e-3)
+        assert get("digits/vgg7-16", scale=scale).optimizer == "sgd"
+        assert get("digits/vit-tiny-pixels32-patch8", scale=scale, optimizer="sgd", lr=0.1).optimizer == "sgd"
+
+
 def test_a_recipe_is_frozen():
     with pytest.raises(FrozenInstanceError):
         get("digits/vgg7-16").lr = 1
@@ -73,6 +81,7 @@ def test_a_recipe_is_frozen():
         ("digits/vgg7-16", {"lr": float("nan")}, "lr=nan"),
         ("digits/vgg7-16", {"precision": "fp16"}, "precision='fp16': use one of auto, bf16, fp32"),
         ("digits/vgg7-16", {"schedule": "cosine"}, "schedule='cosine'"),
+        ("digits/vgg7-16", {"optimizer": "adam"}, "optimizer='adam': use one of sgd, adamw"),
         ("digits/vgg7-16", {"loss": "hinge"}, "loss='hinge': use one of cross-entropy, distillation"),
         ("cifar100/vit-tiny", {"scale": "paper"}, "vit-tiny was not published on such pictures"),
         ("cifar100/vgg7-64-depth3", {}, "vgg7 has no size 'depth'; it has width"),
