@@ -73,6 +73,21 @@ def bring_your_own(found: dict) -> None:
     assert found["early_flops"] == pytest.approx(found["expected_flops"], abs=0.01)
 
 
+def which_backbone(found: dict) -> None:
+    exits = {"VGG": 6, "ResNet": 4, "MSDNet": 4, "ViT": 2}
+    assert {family: len(accuracy) for family, accuracy in found["accuracy"].items()} == exits
+    for family, accuracy in found["accuracy"].items():
+        fractions(accuracy, exits[family])
+        assert found["macs"][family] == sorted(found["macs"][family])
+    assert found["macs"]["VGG"] == cumulative_macs()
+    points = [p for f in exits for p in zip(found["macs"][f], found["accuracy"][f], strict=True)]
+    assert len(found["front"]) == sum(not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points) for p in points)
+    for joint, surgery, bf16 in found["peak"].values():
+        assert 0.5 * joint < bf16 < 0.6 * joint
+        assert joint <= surgery < 1.02 * joint
+    assert {name: len(gap) for name, gap in found["cifar100"].items()} == {"vgg7-64": 6, "msdnet-cifar-base2-step1": 7}
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
@@ -80,6 +95,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "03": what_does_surgery_change,
     "04": when_to_stop,
     "05": bring_your_own,
+    "06": which_backbone,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -88,6 +104,7 @@ SAME_AS_COMMITTED = {
     "03": ["saved", "cifar100"],
     "04": ["whole"],
     "05": ["macs", "saved", "vit_saved"],
+    "06": ["macs", "peak", "cifar100"],
 }
 
 
