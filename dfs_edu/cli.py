@@ -206,9 +206,12 @@ def costs(args: argparse.Namespace) -> None:
             fp32, bf16 = (probes.peak_memory(net, (3, pixels, pixels), args.batch, half) for half in (False, True))
             print(f"a training step of {args.batch} pictures holds at most", end=" ")
             print(f"{fp32.peak / 2**20:,.0f} MiB in fp32, {bf16.peak / 2**20:,.0f} MiB in bf16 (estimated)")
-    print("\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit; path:")
-    print("with its own head alone. The published counts of msdnet-cifar add one operation for each number that a")
-    print("BatchNorm or a pooling puts out; resnet18's are of the path, its parameters without the classifier.")
+    print(
+        "\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit;"
+        "\npath: with its own head alone. The published MACs of msdnet-cifar add one operation for each"
+        "\nnumber that a BatchNorm or a pooling puts out; resnet18's published figures are of the path,"
+        "\nits parameters without the classifier."
+    )
 
 
 def _cells(column: tuple) -> list[str]:

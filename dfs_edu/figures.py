@@ -252,6 +252,7 @@ def accuracy_cost(
             mode="markers+text",
             text=[str(k) for k in range(1, len(macs) + 1)],
             textposition="top center" if i % 2 else "bottom center",  # neighbours' numbers do not cover each other
+            cliponaxis=False,
             marker=mark | {"symbol": f"{mark['symbol']}-open"} if name in reported else mark,
         )
     if point is not None:
@@ -259,7 +260,8 @@ def accuracy_cost(
         fig.add_scatter(
             x=millions([point.macs]), y=percent([point.accuracy]), name="these thresholds", mode="markers", marker=mark
         )
-    return fig.update_layout(legend=below())
+    # Long names stand one under the other, and must not eat the plot.
+    return fig.update_layout(legend=below(), height=380 + 20 * max(0, len(fig.data) - 2))
 
 
 def millions(macs) -> list:

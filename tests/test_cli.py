@@ -124,10 +124,10 @@ def test_costs_are_exact_with_the_published_ones_beside_them(capsys):
 
 
 def test_costs_estimates_the_memory_of_a_step(capsys):
-    assert call("costs", "vgg7-4", "--batch", "16") == 0
+    assert call("costs", "vgg7-8", "--batch", "64") == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "training step" in line)
     fp32, bf16 = (int(word.replace(",", "")) for word in re.findall(r"([\d,]+) MiB", line))
-    measured = probes.peak_memory(build("vgg7-4", 100), (3, 32, 32), 16).peak / 2**20
+    measured = probes.peak_memory(build("vgg7-8", 100), (3, 32, 32), 64).peak / 2**20
     assert fp32 == round(measured)
     assert bf16 < fp32
     assert call("costs", "vgg7-4", "--batch", "-1") == 1
