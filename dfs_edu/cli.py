@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+# Fields of a recipe that the command line can set, besides those with words of their own
+NUMBERS = {
+    "epochs": int,
+    "batch_size": int,
+    "lr": float,
+    "weight_decay": float,
+    "clip": float,
+    "accumulate": int,
+    "ema": float,
+    "label_smoothing": float,
+    "train_images": int,
+    "held_out_images": int,
+}
 RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
 
 
@@ -16,10 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dfs-edu", description="Multi-exit networks and their gradient conflict.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     table = {
-        "train": (_train_arguments, train, "train a network on digits or CIFAR-100 and keep its record"),
+        "train": (_train_arguments, train, "train a network and keep its record"),
         "evaluate": (_evaluate_arguments, evaluate, "accuracy of a trained network at each exit and under budgets"),
         "probe": (_probe_arguments, probe, "measure where the exits of a trained network disagree"),
         "costs": (_costs_arguments, costs, "parameters and MACs of every exit, the published ones beside them"),
+        "runs": (_runs_arguments, runs, "list runs, name the best, compare some exit by exit"),
         "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
         "course": (course.add_arguments, course.main, "execute the notebooks and say what each found"),
         "doctor": (doctor.add_arguments, doctor.main, "say what this machine has, and what to do about the rest"),
@@ -49,7 +64,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     from dfs_edu.recipes import SCALES
 
     add = parser.add_argument
-    add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/msdnet-cifar, cifar100/resnet18-width32 ...")
+    add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/resnet18, imagenet/msdnet, folder/vgg7-16 ...")
     add(
         "--scale",
         choices=SCALES,
@@ -62,19 +77,17 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scales", choices=("last", "all"), help="surgery of MSDNet: cut its coarsest scale, or all (default last)")
     add("--no-reference", action="store_true", help="surgery: partition only, each side blind to the other's part")
     add("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
-    for name, kind in (
-        ("epochs", int),
-        ("batch-size", int),
-        ("lr", float),
-        ("weight-decay", float),
-        ("train-images", int),
-    ):
-        add(f"--{name}", type=kind, help="instead of the recipe's")
+    for field, kind in NUMBERS.items():
+        add(f"--{field.replace('_', '-')}", type=kind, help="instead of the recipe's")
+    add("--image-size", dest="pixels", type=int, help="side of the pictures of ImageNet and folders, in pixels")
+    add("--optimizer", choices=("sgd", "adamw"), help="instead of the recipe's")
+    add("--augmentation", choices=("crop", "autoaugment"), help="autoaugment: CIFAR-10's policy and Cutout besides")
     add("--loss", choices=("cross-entropy", "distillation"), help="distillation: the last exit teaches the others")
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the machine gains")
     add("--compile", action="store_true", help="torch.compile: a slow start, then faster steps")
     add("--out", default="runs", metavar="DIR", help="the run gets a folder of its own in it (default runs)")
     add("--resume", action="store_true", help="go on where a stopped or killed run was")
+    add("--checkpoint-steps", type=int, default=1000, help="a checkpoint after so many steps and every epoch")
     _data_arguments(parser)
 
 
@@ -83,11 +96,14 @@ def train(args: argparse.Namespace) -> None:
     from dfs_edu.train import train
 
     changes = {"precision": args.precision, "compile": args.compile}
-    for field in ("epochs", "batch_size", "lr", "weight_decay", "train_images", "loss"):
+    for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "loss"):
         if getattr(args, field) is not None:
             changes[field] = getattr(args, field)
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
-    run = train(recipe, args.out, resume=args.resume, root=args.data, device=args.device)
+    steps = args.checkpoint_steps
+    run = train(recipe, args.out, resume=args.resume, root=args.data, device=args.device, checkpoint_steps=steps)
+    if os.environ.get("RANK", "0") != "0":
+        return
     final = run.record["final"]
     print(f"{recipe.name}: {final['seconds']:.0f} s on {run.record['environment']['device']}")
     print(_rows(["exit", "validation %", "test %"], _numbered(final["validation_accuracy"], final["test_accuracy"])))
@@ -161,15 +177,15 @@ def probe(args: argparse.Namespace) -> None:
 def _trained(args: argparse.Namespace):
     """The run's network on its device, its data set, and a maker of batches for it."""
     from dfs_edu import data
-    from dfs_edu.train import load_network, pick_device
+    from dfs_edu.recipes import Recipe
+    from dfs_edu.train import load_data, load_network, pick_device
 
     network, record = load_network(args.run)
     device = pick_device(args.device)
-    recipe = record["recipe"]
-    dataset = data.load(recipe["dataset"], args.data).first(recipe["train_images"], recipe["held_out_images"])
+    dataset = load_data(Recipe.from_dict(record["recipe"]), args.data)
 
-    def batches(split: data.Split, size: int = 500) -> data.Batches:
-        return data.Batches(split, dataset, size, device=device)
+    def batches(split, size: int = 500):
+        return data.batches(split, dataset, size, device=device)
 
     return network.to(device), dataset, batches
 
@@ -217,6 +233,71 @@ def costs(args: argparse.Namespace) -> None:
 def _cells(column: tuple) -> list[str]:
     name, values = column
     return [f"{value:,.0f}" if "params" in name else f"{value:,.3f}" for value in values]
+
+
+def _runs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="*", default=["*"], help="names or patterns, 'cifar100-*' (default: all)")
+    parser.add_argument("--out", default="runs", metavar="DIR", help="folder that holds the runs (default runs)")
+    parser.add_argument("--compare", action="store_true", help="accuracy of every exit, and where recipes differ")
+    parser.add_argument("--best", action="store_true", help="only the one whose exits are best on validation")
+
+
+def runs(args: argparse.Namespace) -> None:
+    """What has been trained, and how far it has come. The best is chosen on validation, by the mean of all exits."""
+    from dfs_edu import results
+
+    records = {}
+    for pattern in args.name:
+        records |= results.runs(args.out, pattern)
+    if not records:
+        raise ValueError(f"no run in {args.out} is called {' or '.join(args.name)}")
+    if args.best:
+        best = max(records, key=lambda name: _mean(results.last_validation(records[name])))
+        records = {best: records[best]}
+    rows = []
+    for name, record in records.items():
+        epochs, last = record["epochs"], results.last_validation(record)
+        speed = epochs[-1].get("pictures_per_second") if epochs else None
+        done = f"{len(epochs)}/{record['recipe']['epochs']}" + ("" if "final" in record else " unfinished")
+        seconds = sum(row["seconds"] for row in epochs)
+        cells = [f"{100 * _mean(last):.2f}", f"{100 * last[-1]:.2f}"] if last else ["", ""]
+        rows.append([name, done, *cells, f"{seconds:.0f}", f"{speed:.0f}" if speed else ""])
+    print(_rows(["run", "epochs", "validation, mean %", "last exit %", "seconds", "pictures/s"], rows))
+    if args.compare:
+        print(f"\n{_comparison(records)}")
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / max(1, len(values))
+
+
+def _comparison(records: dict[str, dict]) -> str:
+    """Validation and, of finished runs, test accuracy of each exit; then the fields of the recipes that differ."""
+    from dfs_edu import results
+
+    parts = []
+    for split in ("validation", "test"):
+        accuracy = {name: record.get("final", {}).get(f"{split}_accuracy") for name, record in records.items()}
+        if split == "validation":
+            accuracy = {name: found or results.last_validation(records[name]) for name, found in accuracy.items()}
+        accuracy = {name: found for name, found in accuracy.items() if found}
+        exits = max(map(len, accuracy.values()), default=0)
+        rows = [
+            [name, *(f"{100 * a:.2f}" for a in found), *[""] * (exits - len(found))] for name, found in accuracy.items()
+        ]
+        if rows:
+            parts.append(_rows([f"{split} %, exit", *map(str, range(1, exits + 1))], rows))
+    recipes = [record["recipe"] for record in records.values()]
+    differ = [field for field in recipes[0] if any(recipe.get(field) != recipes[0][field] for recipe in recipes)]
+    rows = [
+        [field, *(str(recipe.get(field)) for recipe in recipes)]
+        for field in differ
+        if field not in ("name", "junction")
+    ]
+    rows += [["junction", *(results.label(recipe["junction"]) for recipe in recipes)]] if "junction" in differ else []
+    if rows:
+        parts.append(_rows(["recipe", *map(str, range(1, len(recipes) + 1))], rows))
+    return "\n\n".join(parts)
 
 
 def _keep_arguments(parser: argparse.ArgumentParser) -> None:

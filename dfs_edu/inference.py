@@ -70,6 +70,15 @@ class Outputs:
         if self.confidence.isnan().any():
             raise ValueError("confidence holds NaN: the network's logits are not finite")
 
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Outputs of the parts of one split, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        confidence, prediction = ([getattr(p, name) for p in parts] for name in ("confidence", "prediction"))
+        labels = torch.cat([p.label for p in parts])
+        return cls(torch.cat(confidence, 1), torch.cat(prediction, 1), labels, parts[0].split)
+
     @property
     def correct(self) -> Tensor:
         """bool (K, N): is exit k right about picture n?"""

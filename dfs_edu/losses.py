@@ -8,13 +8,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dfs_edu.distributed import norm
 
-def exit_losses(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+
+def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of each exit, mean over the batch: K x (B, classes), (B,) -> (K,).
 
+    smoothing   share of the target that is spread over all classes (Szegedy et al., CVPR 2016)
     Computed in float32 where autocast left the logits in bfloat16; float64 stays float64.
     """
-    return torch.stack([F.cross_entropy(at_least_float32(logits_k), labels) for logits_k in logits])
+    wide = [at_least_float32(logits_k) for logits_k in logits]
+    return torch.stack([F.cross_entropy(logits_k, labels, label_smoothing=smoothing) for logits_k in wide])
+
+
+class Objective(nn.Module):
+    """A network together with its loss: (images (B, 3, H, W), labels (B,)) -> losses (K,), logits K x (B, classes).
+
+    loss   "cross-entropy" at each exit, or "distillation": the last exit teaches the others
+    """
+
+    def __init__(self, network: nn.Module, loss: str = "cross-entropy", smoothing: float = 0.0):
+        super().__init__()
+        self.network, self.smoothing = network, smoothing
+        self.distillation = Distillation.of(network, smoothing=smoothing) if loss == "distillation" else None
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if self.distillation is None:
+            logits = self.network(images)
+            return exit_losses(logits, labels, self.smoothing), logits
+        said = self.network.embed(images)
+        return self.distillation(said, labels), [logits_k for _, logits_k in said]
 
 
 class Distillation(nn.Module):
@@ -28,17 +51,25 @@ class Distillation(nn.Module):
 
     embeddings  D_1 ... D_K, the numbers of values that the heads hand to their classifiers: `Distillation.of(net)`
                 reads them from a network
+    smoothing   of the labels, see `exit_losses`
     The linear layers are trained with the network, and thrown away afterwards.
     """
 
-    def __init__(self, embeddings: Sequence[int], soft: float = 0.3, feature: float = 0.03, temperature: float = 3.0):
+    def __init__(
+        self,
+        embeddings: Sequence[int],
+        soft: float = 0.3,
+        feature: float = 0.03,
+        temperature: float = 3.0,
+        smoothing: float = 0.0,
+    ):
         super().__init__()
         if not 0 <= soft <= 1 or not feature >= 0 or not temperature > 0:
             raise ValueError(
                 f"soft={soft!r}, feature={feature!r}, temperature={temperature!r}: a fraction, a weight from 0 and a "
                 "temperature above 0"
             )
-        self.soft, self.feature, self.temperature = soft, feature, temperature
+        self.soft, self.feature, self.temperature, self.smoothing = soft, feature, temperature, smoothing
         self.adapt = nn.ModuleList(nn.Linear(D, embeddings[-1]) for D in embeddings[:-1])
 
     @classmethod
@@ -51,11 +82,11 @@ class Distillation(nn.Module):
     def forward(self, exits: Sequence[tuple[Tensor, Tensor]], labels: Tensor) -> Tensor:
         """K x (embedding (B, D_k), logits (B, classes)), as `MultiExit.embed` gives them, and labels (B,) -> (K,)."""
         embeddings, logits = zip(*exits, strict=True)
-        losses = exit_losses(logits, labels)  # (K,)
+        losses = exit_losses(logits, labels, self.smoothing)  # (K,)
         teacher, guide = at_least_float32(logits[-1]).detach(), at_least_float32(embeddings[-1]).detach()
         taught = [self._from_teacher(logits_k, teacher) for logits_k in logits[:-1]]
         apart = [
-            torch.dist(adapt(at_least_float32(embedding)), guide)
+            norm(adapt(at_least_float32(embedding)) - guide)
             for adapt, embedding in zip(self.adapt, embeddings[:-1], strict=True)
         ]
         if not taught:

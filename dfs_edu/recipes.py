@@ -1,12 +1,13 @@
 """What to train, how, and at which scale: frozen values, the same for every method that is compared.
 
 Scales: smoke (seconds, for tests), lesson (minutes on two CPU cores), full (a GPU; a modern schedule) and paper (the
-published schedule: Gong et al., ECCV 2024; the AutoAugment and Cutout of its VGG and ResNet are not in this recipe).
+published schedule: Gong et al., ECCV 2024).
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import asdict, dataclass, fields, replace
 
 from dfs_edu.backbones import parse
@@ -22,9 +23,16 @@ class Recipe:
 
     optimizer     "sgd" with Nesterov momentum, or "adamw", which vision transformers need (its betas are torch's)
     lr            peak learning rate
+    clip          scale the gradient down to this length where it is longer; None: never
+    accumulate    parts that a batch is computed in, one after the other, for less memory; BatchNorm sees one part
+    ema           keep a moving average of the weights, of this decay, and evaluate that; None: the weights themselves
+    augmentation  "crop": random crops, mirrored where the pictures allow; "autoaugment": CIFAR-10's policy and Cutout
+                  of half the picture's side besides
+    label_smoothing   share of the target that is spread over all classes
     schedule      "onecycle": up for a quarter of the steps, down to nearly zero (Smith and Topin, 2018);
                   "multistep": times 0.1 at each epoch of `milestones`
     train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
+    pixels        side of the pictures, where the data set can be read at any; None: what the backbone was made for
     loss          "cross-entropy" at each exit, or "distillation": the last exit teaches the others (losses.py)
     precision     "auto": bf16 where the machine is faster with it, else fp32; or "bf16", "fp32"
     compile       torch.compile the network: slower to start, faster a step; needs a C++ compiler on a CPU
@@ -43,20 +51,26 @@ class Recipe:
     weight_decay: float = 5e-4
     schedule: str = "onecycle"
     milestones: tuple[int, ...] = ()
+    clip: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    augmentation: str = "crop"
     train_images: int | None = None
     held_out_images: int | None = None
+    pixels: int | None = None
     loss: str = "cross-entropy"
+    label_smoothing: float = 0.0
     precision: str = "auto"
     compile: bool = False
 
     def __post_init__(self):
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
         accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
-        accept |= {"optimizer": ("sgd", "adamw")}
+        accept |= {"optimizer": ("sgd", "adamw"), "augmentation": ("crop", "autoaugment")}
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
-        for field in ("epochs", "batch_size", "train_images", "held_out_images"):
+        for field in ("epochs", "batch_size", "accumulate", "train_images", "held_out_images", "pixels"):
             value = getattr(self, field)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{field}={value!r}: a whole number above zero")
@@ -64,6 +78,14 @@ class Recipe:
             raise ValueError(f"seed={self.seed!r}: a whole number from 0")
         if not self.lr > 0:
             raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip={self.clip!r}: a length above zero, or None")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema={self.ema!r}: a decay between 0 and 1, or None")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing!r}: a fraction from 0, below 1")
 
     @property
     def name(self) -> str:
@@ -101,18 +123,38 @@ _SETTINGS = {
         "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
         "full": {"epochs": 100},
     },
+    "imagenet": {
+        "smoke": {"epochs": 1, "batch_size": 8, "train_images": 32, "held_out_images": 16},
+        "lesson": {"epochs": 1, "batch_size": 16, "lr": 0.05, "train_images": 1024, "held_out_images": 256},
+        "full": {"epochs": 30, "batch_size": 256, "weight_decay": 5e-5, "label_smoothing": 0.1, "compile": True},
+    },
+    "folder": {
+        "smoke": {"epochs": 1, "batch_size": 32, "train_images": 256, "held_out_images": 128},
+        "lesson": {"epochs": 10, "batch_size": 64, "lr": 0.1},
+        "full": {"epochs": 100, "batch_size": 128, "lr": 0.1},
+    },
 }
 
-# family of backbones -> its published recipe on CIFAR-100; the paper's digits are trained likewise
+# family of backbones -> its published recipe, on CIFAR-100 or ImageNet; digits and folders are trained likewise
 _STEPS = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep"}
+_STRONG = {"augmentation": "autoaugment"}
 _PUBLISHED = {
-    "vgg7": {**_STEPS, "weight_decay": 1e-4, "milestones": (270, 280, 295)},
-    "resnet18": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295), "loss": "distillation"},
+    "vgg7": {**_STEPS, **_STRONG, "weight_decay": 1e-4, "milestones": (270, 280, 295)},
+    "resnet18": {**_STEPS, **_STRONG, "weight_decay": 5e-4, "milestones": (250, 280, 295), "loss": "distillation"},
     "msdnet-cifar": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
+    "msdnet-imagenet": {**_STEPS, "epochs": 90, "batch_size": 256, "weight_decay": 0.0, "milestones": (70, 80, 85)},
 }
 # family of backbones -> what it needs that others do not, at every scale
 _FAMILIES = {"vit-tiny": {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
-_EXAMPLES = ("digits/vgg7-16", "cifar100/vgg7-64", "cifar100/resnet18", "cifar100/msdnet-cifar")
+_MSDNET = {"imagenet": "msdnet-imagenet", "cifar100": "msdnet-cifar", "digits": "msdnet-cifar"}  # what msdnet means
+_EXAMPLES = (
+    "digits/vgg7-16",
+    "cifar100/vgg7-64",
+    "cifar100/resnet18",
+    "cifar100/msdnet-cifar",
+    "imagenet/msdnet-imagenet",
+    "folder/vgg7-16",
+)
 
 
 def names() -> list[str]:
@@ -123,10 +165,13 @@ def names() -> list[str]:
 def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed: int = 0, **changes) -> Recipe:
     """The recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale; `changes` replace single fields.
 
+    "msdnet" alone is the one for the data set's pictures: "imagenet/msdnet", "cifar100/msdnet-base2-step1".
+
     Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
     scale "paper" of a backbone whose published recipe is for other pictures.
     """
     dataset, _, backbone = name.partition("/")
+    backbone = re.sub(r"^msdnet(?!-cifar|-imagenet)", _MSDNET.get(dataset, "msdnet"), backbone)
     if dataset not in _SETTINGS or not backbone:
         near = difflib.get_close_matches(name, names(), n=2, cutoff=0.3) or names()
         raise ValueError(f"recipe {name!r} is not known; did you mean {' or '.join(near)}?")
@@ -136,7 +181,8 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     unknown = set(changes) - {field.name for field in fields(Recipe)}
     if unknown:
         raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
-    if scale == "paper" and family not in _PUBLISHED:
+    large = dataset == "imagenet"
+    if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
         raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
     settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
     return replace(Recipe(dataset, backbone, scale, junction, seed, **settings), **changes)

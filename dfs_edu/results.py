@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -47,17 +49,40 @@ PUBLISHED_COSTS = {
 }
 
 
-def environment(device: torch.device, precision: str) -> dict:
+def environment(device: torch.device, precision: str, processes: int = 1) -> dict:
     """Machine and versions, so that a number can be read for what it is."""
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "precision": precision,
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # a plain str: a checkpoint holds nothing else
         "torchvision": str(torchvision.__version__),
         "system": f"{platform.system()} {platform.machine()}",
+        "revision": revision(),
     }
+
+
+def revision() -> str | None:
+    """The git revision of this code, marked where files differ from it; None where it is no checkout."""
+    words = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most so far: of the GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def device_name(device: torch.device) -> str:
@@ -88,10 +113,19 @@ def read(path: str | os.PathLike) -> dict:
         raise ValueError(f"{path}: not a whole record ({error})") from error
 
 
+def runs(folder: str | os.PathLike, names: str = "*") -> dict[str, dict]:
+    """Name -> record of the runs in a folder whose names match a pattern, finished or not."""
+    return {path.parent.name: read(path) for path in sorted(Path(folder).glob(f"{names}/record.json"))}
+
+
+def last_validation(record: dict) -> list[float]:
+    """Validation accuracy of each exit after the last epoch so far; [] before the first has ended."""
+    return record["epochs"][-1]["validation_accuracy"] if record["epochs"] else []
+
+
 def recorded(names: str, folder: str | os.PathLike = RECORDED) -> dict[str, dict]:
     """Name -> record of the finished runs below `folder` that match a pattern, such as "cifar100-vgg7-64-lesson-*"."""
-    records = {path.parent.name: read(path) for path in sorted(Path(folder).glob(f"{names}/record.json"))}
-    return {name: record for name, record in records.items() if "final" in record}
+    return {name: record for name, record in runs(folder, names).items() if "final" in record}
 
 
 def keep(run: str | os.PathLike, folder: str | os.PathLike = RECORDED, weights: bool = False) -> Path:

@@ -6,21 +6,28 @@ import math
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from dfs_edu import checkpoint, data, inference, results
-from dfs_edu.backbones import build
-from dfs_edu.losses import Distillation, exit_losses
+from dfs_edu import checkpoint, data, distributed, events, inference, results
+from dfs_edu.backbones import build, pixels_of
+from dfs_edu.distributed import Team
+from dfs_edu.losses import Objective
+from dfs_edu.probes import conflict
 from dfs_edu.recipes import Recipe
 
-CHECKPOINT_SECONDS = 60  # what a killed run loses at the most, besides what every epoch's end saves
+CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
+PROBE_IMAGES = 64  # training pictures, the same after every epoch, on which the exits' gradients are compared
 
 
 @dataclass
@@ -34,72 +41,107 @@ class Run:
     folder: Path | None
 
 
-def train(recipe: Recipe, out="runs", *, resume: bool = False, root=None, device="auto", progress: bool = True) -> Run:
+def train(
+    recipe: Recipe,
+    out="runs",
+    *,
+    resume: bool = False,
+    root=None,
+    device="auto",
+    progress: bool = True,
+    checkpoint_steps: int = 1000,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> Run:
     """Train a recipe to its end.
 
-    out     folder below which the run's own folder lies, with checkpoint, record, weights, exit outputs and
-            TensorBoard events; None keeps nothing on the disk
-    resume  go on from the run's checkpoint where there is one; a finished run is read back
-    root    where the data set lies (see `data.load`)
-    device  "auto": a GPU where there is one, else the CPU
+    out               folder below which the run's own folder lies, with checkpoints, record, weights, exit outputs and
+                      TensorBoard events; None keeps nothing on the disk
+    resume            go on from the run's newest whole checkpoint where there is one; a finished run is read back
+    root              where the data set lies (see `data.load`)
+    device            "auto": a GPU where there is one, else the CPU
+    checkpoint_steps  a checkpoint after so many steps, besides the one at every epoch's end
+    on_epoch          called with the record after each epoch
+
+    Started by torchrun, the processes train one network together, each on its part of every batch (distributed.py).
 
     Validation is measured after each epoch. The test split is looked at once, at the end, by the weights of the last
-    epoch: no checkpoint is chosen. Ctrl-C and SIGTERM leave a run that resumes. Raises FileExistsError where the run
-    is there already and resume is False, ValueError where it was begun with another recipe or other data, and
-    FloatingPointError where a loss is not finite; the last good checkpoint stays.
+    epoch (their moving average, where the recipe keeps one): no checkpoint is chosen. Ctrl-C and SIGTERM leave a run
+    that resumes. Raises FileExistsError where the run is there already and resume is False, ValueError where it was
+    begun with another recipe or other data, or where the batch cannot be shared out, and FloatingPointError where a
+    loss is not finite; the last good checkpoint stays.
     """
+    if type(checkpoint_steps) is not int or checkpoint_steps < 1:
+        raise ValueError(f"checkpoint_steps={checkpoint_steps!r}: a whole number above zero")
+    team, device = distributed.join(pick_device(device))
     folder = Path(out) / recipe.name if out is not None else None
     if folder and folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is there already: resume it (--resume, resume=True) or choose another folder")
-    loop = _Loop(recipe, folder, root, device, progress)
+    team.wait()  # nobody writes before all have looked
+    loop = _Loop(recipe, folder, root, device, team, progress and team.leads)
     if folder and resume:
         loop.load()
     with _stop_signals(active=folder is not None) as stop:
         while loop.batches.epoch < recipe.epochs:
-            loop.epoch(stop)
+            loop.epoch(stop, checkpoint_steps)
+            if on_epoch and team.leads:
+                on_epoch(loop.record)
     return loop.finish()
 
 
 class _Loop:
     """What a run consists of, and the three things done to it: an epoch, saving, finishing."""
 
-    def __init__(self, recipe: Recipe, folder: Path | None, root, device, progress: bool):
-        self.recipe, self.folder, self.progress = recipe, folder, progress
-        self.device = pick_device(device)
+    def __init__(self, recipe: Recipe, folder: Path | None, root, device: torch.device, team: Team, progress: bool):
+        self.recipe, self.folder, self.device, self.team, self.progress = recipe, folder, device, team, progress
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(self.device))
         torch.manual_seed(recipe.seed)  # the network's initial weights
-        self.dataset = data.load(recipe.dataset, root).first(recipe.train_images, recipe.held_out_images)
+        self.dataset = load_data(recipe, root)
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
         self.network.to(self.device, memory_format=torch.channels_last)
-        self.distillation = Distillation.of(self.network) if recipe.loss == "distillation" else None
-        forward = self.network.embed if self.distillation else self.network
-        self.forward = torch.compile(forward) if recipe.compile else forward
+        self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing).to(self.device)
+        self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
+        self.forward = self._forward()
         self.batches = self._batches(self.dataset.train, train=True)
-        trained = [*self.network.parameters(), *(self.distillation.parameters() if self.distillation else ())]
-        self.optimizer = make_optimizer(trained, recipe)
+        self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
         self.record = {
             "recipe": recipe.to_dict(),
-            "environment": results.environment(self.device, "bf16" if self.bf16 else "fp32"),
+            "environment": results.environment(self.device, "bf16" if self.bf16 else "fp32", team.world),
             "data": {"name": self.dataset.name, "checksum": self.dataset.checksum},
             "epochs": [],
         }
+        torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # of dropout
         self.reset_totals()
         self.saved = time.monotonic()
 
-    def _batches(self, split: data.Split, train: bool = False) -> data.Batches:
-        return data.Batches(split, self.dataset, self.recipe.batch_size, train, self.recipe.seed, self.device)
+    def _forward(self) -> nn.Module:
+        """What a step calls: the objective, compiled and shared out as the recipe and the team ask for it."""
+        if self.team.world > 1:
+            idle = distributed.has_idle(self.network, self.dataset.pixels)
+            distributed.synchronise(self.network)
+        forward = torch.compile(self.objective) if self.recipe.compile else self.objective
+        if self.team.world == 1:
+            return forward
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle, broadcast_buffers=False)
+
+    def _batches(self, split, train: bool = False):
+        recipe, team = self.recipe, self.team if train else Team()
+        how = recipe.augmentation if train else "crop"
+        return data.batches(
+            split, self.dataset, recipe.batch_size, train, recipe.seed, self.device, team.rank, team.world, how
+        )
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def reset_totals(self) -> None:
         K = len(self.network.heads)
-        self.losses = torch.zeros(K, device=self.device, dtype=torch.float64)  # summed over the epoch's batches
+        self.losses = torch.zeros(K, device=self.device, dtype=torch.float64)  # summed over this process's batches
         self.correct = torch.zeros(K, device=self.device, dtype=torch.int64)
         self.seconds = 0.0
 
-    def epoch(self, stop: threading.Event) -> None:
+    def epoch(self, stop: threading.Event, checkpoint_steps: int) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
         self.network.train()
         began = time.monotonic() - self.seconds
@@ -112,27 +154,33 @@ class _Loop:
                     self.check_finite()
                     bar.set_postfix_str("accuracy " + " ".join(f"{a:.0%}" for a in self.train_accuracy()))
                 if stop.is_set():
-                    self.save()
-                    bar.close()
-                    raise KeyboardInterrupt(f"stopped; `--resume` goes on from {self.folder}")
-                if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                    self.stop(bar)
+                if self.checkpoint_is_due(checkpoint_steps):
                     self.save()
         self.end_epoch()
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        with self.autocast():
-            said = self.forward(images)  # K x (B, classes), or with the embeddings that distillation looks at
-        losses = (self.distillation or exit_losses)(said, labels)  # (K,)
-        logits = [logits_k for _, logits_k in said] if self.distillation else said
-        losses.sum().backward()
+        """One update, from `accumulate` parts of the batch, one after the other."""
+        parts = self.recipe.accumulate
+        for i, (some, theirs) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), start=1):
+            wait = i < parts and self.team.world > 1  # gradients travel once a step
+            with self.forward.no_sync() if wait else nullcontext():
+                with self.autocast():
+                    losses, logits = self.forward(some, theirs)  # (K,), K x (B, classes)
+                (losses.sum() / parts).backward()
+            self.losses += losses.detach() / parts
+            self.correct += torch.stack([(logits_k.argmax(1) == theirs).sum() for logits_k in logits])
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
-        self.losses += losses.detach()
-        self.correct += torch.stack([(logits_k.argmax(1) == labels).sum() for logits_k in logits])
+        if self.average:
+            self.average.update_parameters(self.network)
 
     def train_accuracy(self) -> list[float]:
-        return (self.correct / (self.batches.batch * self.batches.batch_size)).tolist()
+        seen = self.batches.batch * self.batches.batch_size // self.team.world
+        return (self.correct / seen).tolist()
 
     def check_finite(self) -> None:
         if not self.losses.isfinite().all():
@@ -143,23 +191,54 @@ class _Loop:
                 f"batch {self.batches.batch}: try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
             )
 
+    def checkpoint_is_due(self, steps: int) -> bool:
+        taken = self.batches.epoch * len(self.batches) + self.batches.batch
+        late = self.team.world == 1 and time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        return taken % steps == 0 or late
+
+    def stop(self, bar: tqdm) -> None:
+        if self.team.world == 1:  # several processes do not stop at the same step: their last checkpoint stands
+            self.save()
+        bar.close()
+        raise KeyboardInterrupt(f"stopped; `--resume` goes on from {self.folder}")
+
     def end_epoch(self) -> None:
         self.check_finite()
-        seen = len(self.batches) * self.batches.batch_size
+        pictures = len(self.batches) * self.batches.batch_size
         row = {
             "epoch": self.batches.epoch,
-            "loss": (self.losses / len(self.batches)).tolist(),
-            "train_accuracy": (self.correct / seen).tolist(),
+            "loss": (self.team.sum(self.losses) / len(self.batches) / self.team.world).tolist(),
+            "train_accuracy": (self.team.sum(self.correct) / pictures).tolist(),
             "validation_accuracy": self.evaluate(self.dataset.validation).accuracy.tolist(),
+            **self.probe(),
             "seconds": round(self.seconds, 2),
+            "pictures_per_second": round(pictures / self.seconds, 1),
+            "peak_memory": results.peak_memory(self.device),
         }
+        if broken := getattr(self.batches, "broken", []):
+            self.record["broken"] = sorted({path for found in self.team.gather(broken) for path in found})
         self.record["epochs"].append(row)
         self.reset_totals()
         self.save()
+        if self.folder and self.team.leads:
+            events.write(self.folder, row)
 
-    def evaluate(self, split: data.Split) -> inference.Outputs:
+    def probe(self) -> dict[str, list[float]]:
+        """How hard each exit pulls on the trunk, and how often it pulls against another one."""
+        some = self.dataset.train[:PROBE_IMAGES]
+        images, labels = next(iter(data.batches(some, self.dataset, len(some), device=self.device)))
         with self.autocast():
-            return inference.collect(self.network, self._batches(split))
+            report = conflict(self.network, images, labels)
+        found = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
+        return {name: [None if np.isnan(v) else float(f"{v:.4g}") for v in values] for name, values in found.items()}
+
+    def evaluate(self, split) -> inference.Outputs:
+        """Outputs of the whole split; each process looks at a part of it."""
+        network = self.average.module if self.average else self.network
+        mine = split[self.team.slice(len(split))]
+        with self.autocast():
+            outputs = inference.collect(network, self._batches(mine))
+        return inference.Outputs.joined(self.team.gather(outputs))
 
     def save(self) -> None:
         """Everything that the next step depends on, in one file."""
@@ -167,24 +246,26 @@ class _Loop:
         if self.folder is None:
             return
         self.check_finite()
+        mine = {"totals": [self.losses.cpu(), self.correct.cpu(), self.seconds], "random": random_state(self.device)}
         state = {
-            "network": self.network.state_dict(),
-            "distillation": self.distillation and self.distillation.state_dict(),
+            "objective": self.objective.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "batches": self.batches.state_dict(),
-            "totals": [self.losses, self.correct, self.seconds],
-            "random": torch.get_rng_state(),
+            "processes": self.team.gather(mine),
             "record": self.record,
         }
-        checkpoint.save(self.folder / "checkpoint.pt", state)
-        results.write(self.folder / "record.json", self.record)
+        if self.team.leads:
+            checkpoint.keep(self.folder, state)
+            results.write(self.folder / "record.json", self.record)
+        self.team.wait()
 
     def load(self) -> None:
-        """Go on from the checkpoint, if the run came as far as one."""
-        if not (self.folder / "checkpoint.pt").exists():
+        """Go on from the newest whole checkpoint, if the run came as far as one."""
+        state = checkpoint.newest(self.folder)
+        if state is None:
             return
-        state = checkpoint.load(self.folder / "checkpoint.pt")
         begun = state["record"]
         recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # what came into recipes since has its default
         for part, was in {"recipe": recipe, "data": begun["data"]}.items():
@@ -192,38 +273,42 @@ class _Loop:
             changed = [f"{key} {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
             if changed:
                 raise ValueError(f"{self.folder} was begun with another {part}: {'; '.join(changed)}")
-        self.network.load_state_dict(state["network"])
-        if self.distillation:
-            self.distillation.load_state_dict(state["distillation"])
+        if len(state["processes"]) != self.team.world:
+            raise ValueError(
+                f"{self.folder} was begun by {len(state['processes'])} processes, now there are {self.team.world}"
+            )
+        self.objective.load_state_dict(state["objective"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.batches.load_state_dict(state["batches"])
-        losses, correct, self.seconds = state["totals"]
+        mine = state["processes"][self.team.rank]
+        losses, correct, self.seconds = mine["totals"]
         self.losses.copy_(losses)
         self.correct.copy_(correct)
-        torch.set_rng_state(state["random"])
-        self.record = state["record"]
+        set_random_state(mine["random"], self.device)
+        self.record = begun
 
     def finish(self) -> Run:
         """Look at the test split, once, and write what is kept; a run that did so before is read back."""
-        self.network.eval()
+        network = (self.average.module if self.average else self.network).eval()
         if "final" in self.record:
             outputs = [inference.Outputs.load(self.folder / f"{split}.npz") for split in ("validation", "test")]
-            return Run(self.network, self.record, *outputs, self.folder)
+            return Run(network, self.record, *outputs, self.folder)
         validation, test = self.evaluate(self.dataset.validation), self.evaluate(self.dataset.test)
         self.record["final"] = {
             "validation_accuracy": validation.accuracy.tolist(),
             "test_accuracy": test.accuracy.tolist(),
             "seconds": round(sum(row["seconds"] for row in self.record["epochs"]), 1),
         }
-        if self.folder:
-            weights = save({name: tensor.contiguous() for name, tensor in self.network.state_dict().items()})
+        if self.folder and self.team.leads:
+            weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
             checkpoint.write_whole(self.folder / "weights.safetensors", lambda file: file.write(weights))
             validation.save(self.folder / "validation.npz")
             test.save(self.folder / "test.npz")
-            write_events(self.folder, self.record)
-            self.save()  # last: only now is the run finished
-        return Run(self.network, self.record, validation, test, self.folder)
+        self.save()  # last: only now is the run finished
+        return Run(network, self.record, validation, test, self.folder)
 
     def _bar(self) -> tqdm:
         title = f"{self.recipe.name} epoch {self.batches.epoch + 1}/{self.recipe.epochs}"
@@ -232,11 +317,40 @@ class _Loop:
         )
 
 
-def make_optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+def load_data(recipe: Recipe, root=None) -> data.Dataset:
+    """The pictures that a recipe speaks of."""
+    pixels = pixels_of(recipe.backbone) if recipe.dataset in data.ANY_SIZE else None
+    return data.load(recipe.dataset, root, recipe.pixels or pixels).first(recipe.train_images, recipe.held_out_images)
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a network's weights and buffers, short at first: n/(n + 9) up to `decay`."""
+
+    def blend(averages: list[Tensor], news: list[Tensor], updates) -> None:
+        keep = min(decay, float((1 + updates) / (10 + updates)))
+        for average, new in zip(averages, news, strict=True):
+            average.lerp_(new, 1 - keep) if average.is_floating_point() else average.copy_(new)
+
+    return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Of the generators that dropout draws from, CPU and GPU."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Fused: one kernel for all parameters."""
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.momentum > 0}
-    return torch.optim.SGD(parameters, recipe.lr, **options)
+    return torch.optim.SGD(parameters, recipe.lr, fused=True, **options)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int):
@@ -277,17 +391,6 @@ def load_network(folder) -> tuple[nn.Module, dict]:
     network = build(recipe.backbone, len(weights["heads.0.fc.weight"]), recipe.junction)
     network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in weights.items()})
     return network.eval(), record
-
-
-def write_events(folder: Path, record: dict) -> None:
-    """The record's curves for TensorBoard."""
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
-
-    with SummaryWriter(folder / "events") as writer:
-        for row in record["epochs"]:
-            for kind in ("loss", "train_accuracy", "validation_accuracy"):
-                for k, value in enumerate(row[kind], start=1):
-                    writer.add_scalar(f"{kind}/exit{k}", value, row["epoch"])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from tiny import FAMILIES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,14 +20,6 @@ from dfs_edu.losses import exit_losses
 from dfs_edu.probes import conflict, cost
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
-FAMILIES = {  # a tiny network and the side of its pictures
-    "vgg7": ("vgg7-4", 16),
-    "vgg16": ("vgg16-2", 32),
-    "resnet18": ("resnet18-width4-depth1", 16),
-    "msdnet-cifar": ("msdnet-cifar-blocks3-base2-step1-growth4-width4", 24),
-    "msdnet-imagenet": ("msdnet-imagenet-blocks2-base2-step2-growth4-width4", 136),
-    "vit-tiny": ("vit-tiny-pixels32-patch8-depth4-width24-heads2", 32),
-}
 JUNCTIONS = [
     Joint(),
     Detached(),

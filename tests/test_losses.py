@@ -2,21 +2,13 @@
 
 import pytest
 import torch
+from tiny import FAMILIES
 from torch.nn import functional as F
 
 from dfs_edu import recipes
 from dfs_edu.backbones import build
 from dfs_edu.losses import Distillation, exit_losses
 from dfs_edu.train import _Loop, train
-
-SMALL = [
-    ("vgg7-4", 32),
-    ("vgg16-2", 32),
-    ("resnet18-width4-depth1", 32),
-    ("msdnet-cifar-blocks3-base2-step1-growth4-width4", 32),
-    ("msdnet-imagenet-blocks2-base2-step2-growth4-width4", 160),
-    ("vit-tiny-pixels32-patch8-depth4-width24-heads2", 32),
-]
 
 
 def exits_of(sizes=(3, 5, 4), classes=6, B=7):
@@ -68,7 +60,7 @@ def test_published_adaptation_layers_of_resnet18():
     assert sum(p.numel() for p in loss.parameters()) == 787_968
 
 
-@pytest.mark.parametrize(("name", "pixels"), SMALL)
+@pytest.mark.parametrize(("name", "pixels"), FAMILIES.values())
 def test_any_backbone(name, pixels):
     torch.manual_seed(0)
     net = build(name, 5)
@@ -83,7 +75,7 @@ def test_any_backbone(name, pixels):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loss.parameters())
 
 
-@pytest.mark.parametrize(("name", "pixels"), SMALL)
+@pytest.mark.parametrize(("name", "pixels"), FAMILIES.values())
 def test_embeddings_come_with_the_same_logits(name, pixels):
     torch.manual_seed(0)
     net = build(name, 5).eval()
@@ -108,7 +100,7 @@ def test_a_distilled_run_goes_on_where_it_was_killed(tmp_path, monkeypatch):
 
     def die_after_the_first(loop):
         end_epoch(loop)
-        ended.append(loop.distillation.adapt[0].weight.clone())
+        ended.append(loop.objective.distillation.adapt[0].weight.clone())
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -1,27 +1,83 @@
-"""Data sets, resident on the device, as uint8 pictures in three splits."""
+"""Data sets: uint8 pictures in three splits, in memory and on the device whole, or on the disk and streamed."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from dfs_edu.data import cifar100, digits
-from dfs_edu.data.batches import Batches, augment
+from dfs_edu.data import cifar100, digits, folder, imagenet
+from dfs_edu.data.augment import augment
+from dfs_edu.data.batches import Batches
+from dfs_edu.data.files import Files
 from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split
+from dfs_edu.data.streamed import Streamed
 
-__all__ = ["DATASETS", "Augmentation", "Batches", "DataError", "Dataset", "Split", "augment", "find", "load", "places"]
+__all__ = [
+    "ANY_SIZE",
+    "DATASETS",
+    "Augmentation",
+    "Batches",
+    "DataError",
+    "Dataset",
+    "Files",
+    "Split",
+    "Streamed",
+    "augment",
+    "batches",
+    "find",
+    "load",
+    "places",
+]
 
-DATASETS = ("digits", "cifar100")
+DATASETS = ("digits", "cifar100", "imagenet", "folder")
+ANY_SIZE = ("imagenet", "folder")  # their pictures are read at the size that is asked for
 
 
-def load(name: str, root: str | os.PathLike | None = None) -> Dataset:
-    """A data set by name: "digits" (embedded) or "cifar100" (found below root, $DFS_EDU_DATA or data/).
+def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = None) -> Dataset:
+    """A data set by name.
 
-    Raises DataError: an unknown name; missing files, with where it looked and how to get them; damaged files.
+    "digits"     embedded
+    "cifar100"   found below root, $DFS_EDU_DATA or data/
+    "imagenet"   a folder with train/ and val/, found there too, as `imagenet`, or root itself
+    "folder"     any folder of pictures, a folder a class: root itself, or $DFS_EDU_DATA
+    pixels       side of the pictures; ImageNet and folders can be read at any (224 and 32 if nothing is said)
+
+    Raises DataError: an unknown name; missing files, with where it looked and how to get them; damaged files; another
+    size than the pictures have.
     """
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is not known; use one of {', '.join(DATASETS)}")
-    return digits.load() if name == "digits" else cifar100.load(find(cifar100.FOLDER, root))
+    if name == "imagenet":
+        return imagenet.load(find_imagenet(root), pixels or 224)
+    if name == "folder":
+        return folder.load(places(root)[0], pixels or 32)
+    dataset = digits.load() if name == "digits" else cifar100.load(find(cifar100.FOLDER, root))
+    if pixels not in (None, dataset.pixels):
+        raise DataError(f"{name} has pictures of {dataset.pixels}x{dataset.pixels}, not {pixels}x{pixels} pixels")
+    return dataset
+
+
+def batches(
+    split: Split | Files,
+    dataset: Dataset,
+    batch_size: int,
+    train: bool = False,
+    seed: int = 0,
+    device="cpu",
+    rank: int = 0,
+    world: int = 1,
+    augmentation: str = "crop",
+) -> Batches | Streamed:
+    """`Batches` of a split in memory, `Streamed` of one on the disk; augmentation: see `recipes.Recipe`."""
+    if isinstance(split, Split):
+        how = dataset.augmentation
+        if augmentation == "autoaugment":
+            how = replace(how, autoaugment=True, cutout=dataset.pixels // 2)
+        return Batches(split, dataset, batch_size, train, seed, device, rank, world, how)
+    if augmentation != "crop":
+        raise ValueError(f"augmentation={augmentation!r} is for pictures in memory; those of {dataset.name} are read")
+    return Streamed(split, dataset, batch_size, train, seed, device, rank, world)
 
 
 def places(root: str | os.PathLike | None = None) -> list[Path]:
@@ -42,4 +98,17 @@ def find(folder: str, root: str | os.PathLike | None = None) -> Path:
     raise DataError(
         f"no {folder}: looked for {looked}. With a network, `dfs-edu download cifar100` fetches it into data/; "
         "without one, unpack the official archive and name its parent folder by --data or $DFS_EDU_DATA"
+    )
+
+
+def find_imagenet(root: str | os.PathLike | None = None) -> Path:
+    """The first place that is, or holds as `imagenet`, a folder with train/ and val/."""
+    for place in places(root):
+        for there in (place, place / "imagenet"):
+            if (there / "train").is_dir() or (there / "val").is_dir():
+                return there
+    looked = ", ".join(str(place.absolute()) for place in places(root))
+    raise DataError(
+        f"no ImageNet: looked for train/ and val/, and for imagenet/ with them, in {looked}. It is not downloaded: "
+        "get it from image-net.org, and name its folder by --data or $DFS_EDU_DATA"
     )

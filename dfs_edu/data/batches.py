@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfs_edu.data.augment import augment
 from dfs_edu.data.splits import Augmentation, Dataset, Split
 
 
@@ -19,16 +20,30 @@ class Batches:
     train       True: a new order each epoch, augmented, the ragged last batch dropped. False: as they lie, all of them
     seed        every random draw is a function of (seed, epoch, batch), so the position is the whole random state:
                 `state_dict` holds it, and an iterator that loads it goes on as if it had never stopped
+    rank, world of `world` processes that share each batch, this one gets every world-th picture, from the rank-th
+    augmentation  instead of the data set's own
     """
 
     def __init__(
-        self, split: Split, dataset: Dataset, batch_size: int, train: bool = False, seed: int = 0, device="cpu"
+        self,
+        split: Split,
+        dataset: Dataset,
+        batch_size: int,
+        train: bool = False,
+        seed: int = 0,
+        device="cpu",
+        rank: int = 0,
+        world: int = 1,
+        augmentation: Augmentation | None = None,
     ):
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
         self.split, self.train, self.seed = split, train, seed
         self.batch_size = min(batch_size, len(split))
-        self.augmentation = dataset.augmentation
+        if self.batch_size % world:
+            raise ValueError(f"a batch of {self.batch_size} pictures cannot be shared out evenly to {world} processes")
+        self.mine = slice(rank, self.batch_size, world)  # so that parts of it, too, make up parts of the whole batch
+        self.augmentation = augmentation or dataset.augmentation
         self.images = split.images.to(device)  # (N, 3, H, W) uint8
         self.labels = split.labels.to(device)  # (N,)
         self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
@@ -49,9 +64,9 @@ class Batches:
             chosen = order[start : start + self.batch_size]
             self.batch += 1
             images = self.images[chosen]
-            if self.train:
+            if self.train:  # the whole batch, whoever trains on it: the draws are then the same for any `world`
                 images = augment(images, self.augmentation, self._random(self.batch))
-            yield self.normalise(images), self.labels[chosen]
+            yield self.normalise(images[self.mine]), self.labels[chosen[self.mine]]
         self.epoch, self.batch = self.epoch + 1, 0
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -68,20 +83,3 @@ class Batches:
         """Drawn on the CPU whatever the device, so that every device sees the same pictures."""
         seed = np.random.SeedSequence([self.seed, self.epoch, *draw]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed) >> 1)
-
-
-def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Random crops of the padded pictures, half of them mirrored where `flip`: one gather for the whole batch.
-
-    images uint8 (B, 3, H, W) -> the same shape
-    """
-    B, _, H, W = images.shape
-    top, left = torch.randint(0, 2 * how.pad + 1, (2, B, 1), generator=generator)
-    mirrored = torch.rand(B, 1, generator=generator) < 0.5 if how.flip else torch.zeros(B, 1, dtype=torch.bool)
-    across = torch.arange(W)
-    rows = (top + torch.arange(H)).to(images.device)  # (B, H)
-    columns = (left + torch.where(mirrored, across.flip(0), across)).to(images.device)  # (B, W)
-    padded = torch.nn.functional.pad(images, [how.pad] * 4, value=how.fill)
-    picture = torch.arange(B, device=images.device)
-    crops = padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, H, W, 3)
-    return crops.permute(0, 3, 1, 2)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from dfs_edu.data.files import Files
 
 
 class DataError(ValueError):
@@ -15,11 +20,19 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """pad: pixels around the picture before a random crop, filled with `fill` (0-255); flip: mirror half of them."""
+    """What training does to pictures, in this order.
+
+    pad          pixels around the picture before a random crop, filled with `fill` (0-255)
+    flip         mirror half of them
+    autoaugment  the policy that AutoAugment (Cubuk et al., CVPR 2019) found on CIFAR-10
+    cutout       side in pixels of a black square at a random place (DeVries and Taylor, 2017); 0: none
+    """
 
     pad: int = 4
     fill: int = 128
     flip: bool = True
+    autoaugment: bool = False
+    cutout: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,15 +51,25 @@ class Split:
         difficulty = None if self.difficulty is None else self.difficulty[index]
         return Split(self.name, self.images[index], self.labels[index], difficulty)
 
+    @property
+    def pixels(self) -> int:
+        """Height and width of its pictures."""
+        return self.images.shape[-1]
+
+    def content(self) -> Iterator:
+        """What the checksum is made of."""
+        yield self.images.contiguous().numpy().data
+        yield self.labels.contiguous().numpy().data
+
 
 @dataclass(frozen=True)
 class Dataset:
     """A data set. mean and std of the training pictures a channel, in units of 0 to 1."""
 
     name: str
-    train: Split
-    validation: Split
-    test: Split
+    train: Split | Files  # in memory, or on the disk
+    validation: Split | Files
+    test: Split | Files
     classes: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -57,12 +80,20 @@ class Dataset:
             check(split, len(self.classes), f"{self.name}, {split.name}")
 
     @property
+    def pixels(self) -> int:
+        """Height and width of its pictures."""
+        return self.train.pixels
+
+    @property
     def checksum(self) -> str:
-        """Short SHA-256 of all pictures and labels: the same data, the same words in every record."""
+        """Short SHA-256 of all pictures and labels: the same data, the same words in every record.
+
+        Of pictures on the disk it tells paths, sizes and labels apart, not what is in the files.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(split.images.contiguous().numpy().data)
-            digest.update(split.labels.contiguous().numpy().data)
+            for part in split.content():
+                digest.update(part)
         return digest.hexdigest()[:16]
 
     def first(self, train: int | None = None, held_out: int | None = None) -> Dataset:
@@ -71,12 +102,15 @@ class Dataset:
         return replace(self, train=self.train[:train], validation=validation, test=test)
 
 
-def check(split: Split, classes: int, where: str) -> None:
-    images, labels = split.images, split.labels
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise DataError(f"{where}: images are {images.dtype} {tuple(images.shape)}, not uint8 (N, 3, H, W)")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise DataError(f"{where}: labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
+def check(split: Split | Files, classes: int, where: str) -> None:
+    labels = split.labels
+    count = len(split.images) if isinstance(split, Split) else len(split)  # those on the disk are not read for this
+    if isinstance(split, Split):
+        images = split.images
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"{where}: images are {images.dtype} {tuple(images.shape)}, not uint8 (N, 3, H, W)")
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise DataError(f"{where}: labels are {labels.dtype} {tuple(labels.shape)} for {count} images")
     if not len(labels):
         raise DataError(f"{where}: no pictures")
     if labels.min() < 0 or labels.max() >= classes:

@@ -38,6 +38,17 @@ class Conflict:
         met = (~np.isnan(pairs)).sum(1)
         return np.where(met > 0, (pairs < 0).sum(1) / np.maximum(met, 1), np.nan)
 
+    def exit_norm(self) -> np.ndarray:
+        """(K,): the length of each exit's gradient of the whole trunk; 0 for one that reaches no layer."""
+        return np.sqrt(np.nansum(self.norm**2, 0))
+
+    def exit_conflict(self) -> np.ndarray:
+        """(K,): how often an exit pulls against another one, of all its meetings with one in a layer; NaN if none."""
+        K = self.norm.shape[1]
+        cosine = self.cosine[:, ~np.eye(K, dtype=bool)].reshape(-1, K, K - 1)  # (L, K, K - 1), without itself
+        met = (~np.isnan(cosine)).sum((0, 2))
+        return np.where(met > 0, (cosine < 0).sum((0, 2)) / np.maximum(met, 1), np.nan)
+
 
 def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
     """Cosines and norms of the exits' gradients in every layer of the trunk, for one batch.

@@ -1,0 +1,85 @@
+"""Any folder of pictures as a data set: JPEG, PNG or WEBP of any size, a folder a class."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dfs_edu.data.files import RESIDENT, Files, few, stop_if_many
+from dfs_edu.data.listing import files, has_folders, listed, set_apart
+from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split
+
+SPLIT_SEED = 10
+LEAST = 3  # pictures a class: one for each split
+MEASURED = 2_000  # training pictures whose mean and deviation stand for all
+
+
+def load(root: Path, pixels: int = 64, seed: int = SPLIT_SEED) -> Dataset:
+    """The pictures below root, in one of three layouts; classes are named as their folders.
+
+    root/<class>/                            split 80 / 10 / 10 %, stratified, by `seed`
+    root/train/<class>/, root/val/<class>/   val is the test split; 10 % of each class of train, by `seed`, validate
+    the same, and root/test/<class>/         three splits as they are
+
+    Pictures are resized and cut from the middle to `pixels`. Where all of them fit into memory (1 GiB), they are
+    decoded now, and broken ones left out with a warning; otherwise the splits are `Files`, decoded as they are used.
+    Raises DataError, with all that is wrong, where the folders are not as they should be (see `listing.listed`), where
+    a class of the first layout has fewer than 3 pictures, and where more than 0.1 % of a split are broken.
+    """
+    root = Path(root)
+    classes, splits = _splits(root, pixels, seed)
+    if sum(map(len, splits)) * 3 * pixels**2 <= RESIDENT:
+        splits = [in_memory(split, of=len(split)) for split in splits]
+        sample = splits[0][:MEASURED]
+    else:
+        sample = in_memory(splits[0][:MEASURED], of=len(splits[0]))
+    mean, std = mean_and_deviation(sample.images)
+    augmentation = Augmentation(pad=pixels // 8, fill=128, flip=True)
+    return Dataset(root.resolve().name, *splits, classes, mean, std, augmentation)
+
+
+def in_memory(split: Files, of: int) -> Split:
+    """The split decoded, of a whole of `of` pictures; broken ones are left out with a warning."""
+    pictures, broken = split.read()
+    stop_if_many(broken, of)
+    if broken:
+        warnings.warn(f"left out of {split.name}: {few(broken)}", stacklevel=3)
+    return pictures
+
+
+def mean_and_deviation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of uint8 (N, 3, H, W) a channel, in units of 0 to 1; a deviation below a grey level is one grey level."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in images.unbind(1)])  # (3, 256)
+    shares = counts / counts.sum(1, keepdim=True).double()
+    mean = shares @ levels
+    variance = shares @ levels.square() - mean.square()
+    return tuple(mean.tolist()), tuple(variance.clamp(min=1 / 255**2).sqrt().tolist())
+
+
+def _splits(root: Path, pixels: int, seed: int) -> tuple[tuple[str, ...], list[Files]]:
+    """The classes, and train, validation and test, by whichever layout root has."""
+    share = lambda n: max(1, round(n / 10))  # noqa: E731
+    parts = [part for part in ("train", "val", "test") if has_folders(root / part)]
+    if parts == ["train", "val", "test"]:
+        train, validation, test = listed(root, ("train", "val", "test"))
+        where = ("train", "val", "test")
+    elif parts:
+        whole, test = listed(root, ("train", "val"))
+        train, validation = set_apart(whole, lambda n: (min(share(n), n - 1),), seed)
+        where = ("train", "train", "val")
+    else:
+        (whole,) = listed(root, ("",))
+        few_pictures = [f"{name} ({len(names)})" for name, names in whole.items() if len(names) < LEAST]
+        if few_pictures:
+            raise DataError(
+                f"{root} holds {len(few_pictures)} classes of fewer than {LEAST} pictures, one for each of train, "
+                f"validation and test: {few(few_pictures)}"
+            )
+        train, validation, test = set_apart(whole, lambda n: (share(n), share(n)), seed)
+        where = ("", "", "")
+    named = zip(("train", "validation", "test"), where, (train, validation, test), strict=True)
+    return tuple(train), [files(name, root, folder, listing, pixels) for name, folder, listing in named]

@@ -1,0 +1,41 @@
+"""ImageNet-1k (Russakovsky et al., 2015), or any part of it, from the folders train/<wnid>/ and val/<wnid>/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dfs_edu.data.listing import files, listed, set_apart
+from dfs_edu.data.splits import Augmentation, Dataset
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training pictures, as torchvision's networks use them
+SPLIT_SEED = 1000  # of the data set, not of a run: every run sees the same validation pictures
+
+
+def load(root: Path, pixels: int = 224) -> Dataset:
+    """The pictures below root/train and root/val, read at `pixels`, with wnids as the names of classes.
+
+    What ImageNet calls val is the public test set, on which papers report: here it is the test split. The validation
+    split is set apart from train/ by a fixed seed: 50 pictures of each class, but 5 % of a small class, and none of a
+    class of one. So of the whole data set, 50,000 pictures (somewhat fewer, by classes below 1,000) are not trained on.
+
+    Only the names of files are read. Raises DataError, with all that is wrong, where the folders are not as they should
+    be (see `listing.listed`), and where no class has two pictures.
+    """
+    root = Path(root)
+    train, test = listed(root, ("train", "val"))
+    train, validation = set_apart(train, lambda n: (held_out(n),), SPLIT_SEED)
+    return Dataset(
+        name="imagenet",
+        train=files("train", root, "train", train, pixels),
+        validation=files("validation", root, "train", validation, pixels),
+        test=files("test", root, "val", test, pixels),
+        classes=tuple(train),
+        mean=MEAN,
+        std=STD,
+        augmentation=Augmentation(pad=0, flip=True),  # crops are RandomResizedCrop's (see `Streamed`)
+    )
+
+
+def held_out(count: int) -> int:
+    """Pictures of a class of `count` that are set apart for validation."""
+    return min(50, max(1, round(0.05 * count)), count - 1)
