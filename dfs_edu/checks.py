@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from dfs_edu import inference
+from dfs_edu import inference, results
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.surgery import Surgery
 
@@ -235,6 +236,52 @@ def front(mine: Callable) -> None:
     ]
     cases = [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
     _compare("the front", mine, right, cases, mistakes)
+
+
+def learning_rate(mine: Callable) -> None:
+    """mine(epoch, peak, milestones) -> the rate in an epoch, from 0, that is divided by 10 at each milestone."""
+
+    def right(epoch, peak, milestones):
+        return peak * 0.1 ** sum(epoch >= m for m in milestones)
+
+    mistakes = [
+        (
+            lambda e, p, m: p * 0.1 ** sum(e > step for step in m),
+            "the epoch of the milestone itself has the lower rate",
+        ),
+        (lambda e, p, m: p * 0.1 ** (e >= m[0]), "each milestone divides once more"),
+        (
+            lambda e, p, m: p / 10 * sum(e >= step for step in m),
+            "dividing again and again is a power: 0.1 ** how often",
+        ),
+    ]
+    cases = [(epoch, 0.1, [250, 280, 295]) for epoch in (0, 250, 285, 299)]
+    _compare("the learning rate", mine, right, cases, mistakes)
+
+
+def interval(mine: Callable) -> None:
+    """mine(differences (n,)) -> (mean, half width of its 95 % t-interval) of n seeds."""
+
+    def right(d):
+        mean, half = results.interval(d[:, None].numpy())
+        return [float(mean[0]), float(half[0])]
+
+    def scaled(factor):
+        return lambda d: [right(d)[0], right(d)[1] * factor(len(d))]
+
+    mistakes = [
+        (scaled(lambda n: n**0.5), "that is the spread of the seeds: the mean of n is known better by the root of n"),
+        (scaled(lambda n: ((n - 1) / n) ** 0.5), "divide by n - 1: the mean was taken from the same seeds"),
+        (scaled(lambda n: 1.959964 / _t95(n)), "1.96 is for very many seeds: for n few, t of n - 1 degrees of freedom"),
+        (scaled(lambda n: 2), "half the width: from the mean to one end"),
+        (lambda d: right(d)[0], "return two numbers, the mean and the half width"),
+    ]
+    cases = [(torch.randn(n, dtype=torch.float64),) for n in (3, 5, 10)]
+    _compare("the interval", mine, right, cases, mistakes)
+
+
+def _t95(n: int) -> float:
+    return float(stdtrit(n - 1, 0.975))
 
 
 def _traced(split: Callable) -> Callable:

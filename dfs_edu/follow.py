@@ -34,8 +34,8 @@ class Live:
 def watch(process: subprocess.Popen, folder: str | Path, seconds: float = 2.0) -> dict:
     """Show a run that another process trains into `folder`, look every so many seconds, until the process ends.
 
-    Returns the record. Raises RuntimeError, with the last words of the process, where it failed; the process must
-    have been started with its output in one pipe (stdout=PIPE, stderr=STDOUT, text=True).
+    Returns the record. Raises RuntimeError, with the last words of the process, where it failed or trained nothing; it
+    must have been started with its output in one pipe (stdout=PIPE, stderr=STDOUT, text=True).
     """
     live, seen = Live(), 0
     record_file = Path(folder) / "record.json"
@@ -50,6 +50,8 @@ def watch(process: subprocess.Popen, folder: str | Path, seconds: float = 2.0) -
             break
     if process.returncode:
         raise RuntimeError(f"the training ended with status {process.returncode}: {ended[-1000:].strip()}")
+    if not seen:
+        raise RuntimeError(f"the training wrote no record into {folder}: {ended[-1000:].strip()}")
     return record
 
 

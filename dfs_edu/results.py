@@ -20,12 +20,16 @@ from dfs_edu.checkpoint import write_whole
 
 RECORDED = Path(__file__).parents[1] / "data" / "recorded"  # of a checkout: what is committed of long runs
 
-# Top-1 accuracies that others report, as fractions (Gong et al., ECCV 2024, tables for CIFAR-100). The recipes of the
-# rows differ, and the best epoch was chosen on the test split.
+# Top-1 accuracies that others report, as fractions (Gong et al., ECCV 2024). The recipes of the rows differ, and the
+# best epoch was chosen on the test split.
 PUBLISHED = {
     "MSDNet, CIFAR-100": {
         "MSDNet, joint": [0.6410, 0.6746, 0.7034, 0.7238, 0.7306, 0.7381, 0.7389],
         "DFS": [0.7246, 0.7564, 0.7750, 0.7854, 0.7920, 0.7945, 0.7956],
+    },
+    "MSDNet, ImageNet": {
+        "MSDNet, joint": [0.5664, 0.6514, 0.6842, 0.6977, 0.7134],
+        "DFS": [0.6180, 0.6803, 0.7075, 0.7179, 0.7288],
     },
 }
 

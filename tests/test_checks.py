@@ -46,6 +46,11 @@ def front(macs, accuracy):
     return torch.tensor([not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points) for p in points])
 
 
+def interval(d):
+    t = {3: 4.302653, 5: 2.776445, 10: 2.262157}[len(d)]  # of a printed table
+    return d.mean(), t * d.std() / len(d) ** 0.5
+
+
 RIGHT = {
     "exits": exits,
     "cumulative_macs": lambda s, h: torch.cumsum(s, 0) + torch.cumsum(h, 0),
@@ -58,6 +63,8 @@ RIGHT = {
     "evenly": evenly,
     "conv_macs": lambda i, o, k, s, g: g * (i // g) * (o // g) * (k * s) ** 2,
     "front": front,
+    "learning_rate": lambda e, p, m: p / 10 ** len([x for x in m if x <= e]),
+    "interval": interval,
 }
 
 WRONG = [  # check, a mistake, a word of what must be said
@@ -91,6 +98,11 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("conv_macs", lambda i, o, k, s, g: i * o * k * k * s * s, "in/groups"),
     ("conv_macs", lambda i, o, k, s, g: 2 * (i // g) * o * k * k * s * s, "FLOPs"),
     ("front", lambda m, a: ~front(m, a), "the others"),
+    ("learning_rate", lambda e, p, m: p * 0.1 ** len([x for x in m if x < e]), "lower rate"),
+    ("interval", lambda d: (d.mean(), 2.0 * interval(d)[1]), "half the width"),
+    ("interval", lambda d: (d.mean(), 1.959964 * d.std() / len(d) ** 0.5), "1.96"),
+    ("interval", lambda d: (d.mean(), d.std(unbiased=False) * interval(d)[1] / d.std()), "n - 1"),
+    ("interval", lambda d: d.mean(), "two numbers"),
     ("front", lambda m, a: a >= a.cummax(0).values, "any order"),
     ("front", lambda m, a: front(m, a).nonzero()[:, 0], "a bool"),
 ]

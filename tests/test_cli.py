@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+import dfs_edu as dfs
 from dfs_edu import build, cli, probes, results
 
-COMMANDS = ("train", "evaluate", "probe", "costs", "keep", "course", "doctor", "download")
+COMMANDS = ("train", "evaluate", "probe", "costs", "runs", "keep", "course", "doctor", "download")
 
 
 def call(*words) -> int:
@@ -139,3 +140,42 @@ def test_costs_of_pictures_of_another_size(capsys):
     assert "7 classes, pictures of 32x32" in capsys.readouterr().out
     assert call("costs", "resnet19") == 1
     assert "did you mean resnet18" in capsys.readouterr().err
+
+
+def kept(folder, name, seed, accuracy, epochs, final=True, **fields):
+    recipe = dfs.recipes.get("digits/vgg7-4", seed=seed, epochs=2, **fields).to_dict()
+    rows = [
+        {"validation_accuracy": [accuracy / 2, accuracy], "seconds": 3.0, "pictures_per_second": 50.0}
+        for _ in range(epochs)
+    ]
+    record = {"recipe": recipe, "epochs": rows}
+    if final:
+        record["final"] = {"validation_accuracy": [accuracy / 2, accuracy], "test_accuracy": [accuracy, 0.9]}
+    results.write(folder / name / "record.json", record)
+
+
+def test_runs_lists_compares_and_names_the_best(tmp_path, capsys):
+    kept(tmp_path, "one", 0, 0.5, 2)
+    kept(tmp_path, "two", 1, 0.75, 2, junction=dfs.Surgery(0.25))
+    kept(tmp_path, "begun", 2, 0.25, 1, final=False)
+    kept(tmp_path, "empty", 3, 0.0, 0, final=False)
+    assert call("runs", "--out", tmp_path) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["one"] == ["one", "2/2", "37.50", "50.00", "6", "50"]
+    assert lines["begun"][1:3] == ["1/2", "unfinished"]
+    assert lines["empty"] == ["empty", "0/2", "unfinished", "0"]
+
+    assert call("runs", "--best", "--out", tmp_path) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["run", "two"]
+
+    assert call("runs", "--compare", "one", "two", "--out", tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "test %, exit" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["two", "75.00", "90.00"] in rows
+    assert ["seed", "0", "1"] in rows
+    assert ["junction", "joint", "surgery", "own", "0.25"] in rows
+    assert "epochs" not in {row[0] for row in rows if row} - {"run"}
+
+    assert call("runs", "nothing*", "--out", tmp_path) == 1
+    assert "no run in" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Resumed equals uninterrupted, bit for bit: every backbone, and whatever a recipe can ask for; a full disk too."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -67,3 +69,45 @@ def test_with_dropout_too(tmp_path, monkeypatch):
 
 def test_compiled_too(tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", compile=True, ema=0.9), tmp_path, monkeypatch)
+
+
+FULL = """
+import sys
+import dfs_edu as dfs
+from dfs_edu.recipes import get
+recipe = get("digits/vgg7-4", scale="smoke", epochs=3, train_images=64, held_out_images=32)
+dfs.train(recipe, sys.argv[1], device="cpu", progress=False, resume=True)
+"""
+
+
+def start(out):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", FULL, str(out)], env=environment, capture_output=True, text=True)
+
+
+def test_a_disk_that_runs_full_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path):
+    """A file system of its own, with room for one checkpoint and half of the next."""
+    whole = start(tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    (run,) = (tmp_path / "whole").iterdir()
+    small = tmp_path / "small"
+    small.mkdir()
+    room = int(1.5 * (run / "checkpoint.pt").stat().st_size) // 4096 * 4096
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system here")
+    try:
+        stopped = start(small)
+        assert stopped.returncode == 1
+        assert "No space left on device" in stopped.stderr
+        kept = {path.name for path in (small / run.name).iterdir()}
+        assert "checkpoint.pt" in kept
+        assert not [name for name in kept if name.startswith(".")]  # nothing half written
+        assert train_module.checkpoint.newest(small / run.name)["batches"]["epoch"] >= 1
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        resumed = start(small)
+        assert resumed.returncode == 0, resumed.stderr
+        read = [(folder / "weights.safetensors").read_bytes() for folder in (small / run.name, run)]
+        assert read[0] == read[1]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

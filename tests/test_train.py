@@ -1,6 +1,7 @@
 """Training: what a run leaves, that it learns, and that a stopped or killed run ends as if nothing had happened."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -416,6 +417,29 @@ def test_kill_9_at_any_moment_and_resume_is_bit_for_bit_alike(tmp_path):
     for row, expected in zip(*(record["epochs"] for record in records), strict=True):
         assert {name: row[name] for name in SAME} == {name: expected[name] for name in SAME}
     assert records[0]["final"]["test_accuracy"] == records[1]["final"]["test_accuracy"]
+
+
+@pytest.mark.kill
+def test_killed_at_20_random_moments_it_still_ends_alike(tmp_path):
+    """Forked, since a process of its own would take seconds to begin; a checkpoint after every step."""
+    recipe = small(epochs=25, train_images=256, held_out_images=32)
+    whole = run(recipe, tmp_path / "whole")
+    processes, rng, kills = multiprocessing.get_context("fork"), random.Random(1), 0
+    options = {"device": "cpu", "progress": False, "resume": True, "checkpoint_steps": 1}
+    while kills < 20:
+        child = processes.Process(target=dfs.train, args=(recipe, tmp_path / "killed"), kwargs=options)
+        child.start()
+        child.join(rng.uniform(0.02, 0.6))
+        assert child.exitcode is None, "it ended before it could be killed 20 times"
+        child.kill()
+        child.join()
+        kills += 1
+    done = results.read(tmp_path / "killed" / recipe.name)["epochs"]
+    assert len(done) < recipe.epochs
+    resumed = run(recipe, tmp_path / "killed", resume=True)
+    assert weights(resumed.folder) == weights(whole.folder)
+    for row, expected in zip(resumed.record["epochs"], whole.record["epochs"], strict=True):
+        assert {name: row[name] for name in SAME} == {name: expected[name] for name in SAME}
 
 
 @pytest.mark.kill

@@ -48,10 +48,11 @@ def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = 
     """
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is not known; use one of {', '.join(DATASETS)}")
+    size = {} if pixels is None else {"pixels": pixels}
     if name == "imagenet":
-        return imagenet.load(find_imagenet(root), pixels or 224)
+        return imagenet.load(find_imagenet(root), **size)
     if name == "folder":
-        return folder.load(places(root)[0], pixels or 32)
+        return folder.load(places(root)[0], **size)
     dataset = digits.load() if name == "digits" else cifar100.load(find(cifar100.FOLDER, root))
     if pixels not in (None, dataset.pixels):
         raise DataError(f"{name} has pictures of {dataset.pixels}x{dataset.pixels}, not {pixels}x{pixels} pixels")

@@ -256,14 +256,14 @@ def autocontrast(images: Tensor, m: Tensor, fill: int) -> Tensor:
 def equalize(images: Tensor, m: Tensor, fill: int) -> Tensor:
     """Every channel by its own table of 256 grey levels, which makes its cumulative histogram straight."""
     values = images.flatten(2).long()  # (b, 3, H W)
-    one = values.new_ones(1, 1, 1).expand_as(values)
-    count = values.new_zeros(*values.shape[:2], 256).scatter_add_(2, values, one)
+    ones = images.new_ones(1, 1, 1, dtype=torch.float32).expand_as(values)
+    count = ones.new_zeros(*values.shape[:2], 256).scatter_add_(2, values, ones)  # whole numbers: exact, and fast
     last = count.gather(2, values.amax(2, keepdim=True))  # pixels of the brightest grey level that occurs
-    step = (values.shape[2] - last) // 255  # (b, 3, 1)
+    step = ((values.shape[2] - last) / 255).floor()  # (b, 3, 1)
     below = count.cumsum(2) - count
-    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    table = torch.where(step > 0, table, torch.arange(256, device=images.device))  # too few to be spread: as it is
-    return table.byte().gather(2, values).view_as(images)
+    table = ((below + (step / 2).floor()) / step).floor().clamp(max=255)
+    table = torch.where(step > 0, table, torch.arange(256.0, device=images.device))  # too few to be spread: as it is
+    return whole(table).gather(2, values).view_as(images)
 
 
 def invert(images: Tensor, m: Tensor, fill: int) -> Tensor:

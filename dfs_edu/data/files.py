@@ -76,7 +76,7 @@ class Files:
         """What the checksum is made of: path, size and label of each file. Reading all of ImageNet would take hours."""
         yield f"{self.pixels} pixels\n".encode()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            yield os.fsencode(path) + f"\0{os.path.getsize(self.root / path)}\0{label}\n".encode()
+            yield os.fsencode(path) + f"\0{os.path.getsize(os.path.join(self.root, path))}\0{label}\n".encode()
 
 
 def decode(path: Path) -> Tensor:
@@ -89,7 +89,8 @@ def decode(path: Path) -> Tensor:
         _check_png(content.data)
         picture = decode_image(torch.from_numpy(content), ImageReadMode.RGB, apply_exif_orientation=True)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rpartition("cpp:")[2]  # without where in torchvision it was noticed
+        where, _, reason = str(error).splitlines()[0].rpartition(".cpp:")  # where in torchvision it was noticed
+        reason = reason.lstrip("0123456789, ") if where else reason
         raise DataError(f"{path}: not a picture that can be read ({reason})") from error
     if picture.ndim != 3:
         raise DataError(f"{path}: {len(picture)} moving pictures, not one")

@@ -17,7 +17,7 @@ LEAST = 3  # pictures a class: one for each split
 MEASURED = 2_000  # training pictures whose mean and deviation stand for all
 
 
-def load(root: Path, pixels: int = 64, seed: int = SPLIT_SEED) -> Dataset:
+def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
     """The pictures below root, in one of three layouts; classes are named as their folders.
 
     root/<class>/                            split 80 / 10 / 10 %, stratified, by `seed`

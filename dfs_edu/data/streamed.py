@@ -38,7 +38,8 @@ class Streamed:
     train        True: a new order each epoch, each picture a random crop (RandomResizedCrop), half of them mirrored
                  where the data set says so, the ragged last batch dropped. False: as they lie, cut from the middle
     seed         see above; `state_dict` holds the position, and an iterator that loads it goes on from there
-    rank, world  of `world` processes that share each batch, this one reads and gets the rank-th part alone
+    rank, world  of `world` processes that share each batch, this one reads and gets every world-th picture, from the
+                 rank-th, alone
     workers      processes that decode; None: one a core, 8 at the most; 0: none besides this one. Their batches come in
                  shared memory, of which a container may have too little (Docker: --shm-size)
 
@@ -103,11 +104,10 @@ class Streamed:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
 
-    def _mine(self, b: int) -> slice:
-        """Where in the epoch's order this process's part of batch b is; parts of a ragged batch differ by one."""
+    def _mine(self, b: int) -> range:
+        """Places in the epoch's order of this process's part of batch b; parts of a ragged batch differ by one."""
         start = b * self.batch_size
-        count = min(self.batch_size, len(self.split) - start)
-        return slice(start + self.rank * count // self.world, start + (self.rank + 1) * count // self.world)
+        return range(start + self.rank, min(start + self.batch_size, len(self.split)), self.world)
 
     def _read(self, order: np.ndarray, batches: range) -> DataLoader:
         """What `read` returns for this process's part of each of `batches`."""
@@ -127,8 +127,8 @@ class Streamed:
         for b in batches:
             mine = self._mine(b)
             paths = tuple(str(self.split.root / self.split.paths[n]) for n in order[mine])
-            draw = (self.seed, self.epoch, mine.start) if self.train else None
-            yield Task(paths, self.split.pixels, draw, self.flip)
+            draws = tuple((self.seed, self.epoch, place) for place in mine) if self.train else None
+            yield Task(paths, self.split.pixels, draws, self.flip)
 
     def _normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), mean 0 and deviation 1 a channel over the data set."""
@@ -152,7 +152,7 @@ class Task:
 
     paths: tuple[str, ...]
     pixels: int
-    draw: tuple[int, int, int] | None  # seed, epoch, place of the first picture in it; None: cut from the middle
+    draws: tuple[tuple[int, int, int], ...] | None  # seed, epoch, place in it of each; None: cut from the middle
     flip: bool  # mirror half of those that are drawn
 
 
@@ -177,16 +177,15 @@ def read(task: Task) -> tuple[Tensor, Tensor]:
             except DataError:
                 continue
             good.append(n)
-            if task.draw is None:
+            if task.draws is None:
                 cut = centred(picture, task.pixels)
             else:
-                seed, epoch, start = task.draw
-                torch.default_generator.manual_seed(_number(seed, epoch, start + n))
+                torch.default_generator.manual_seed(_number(*task.draws[n]))
                 cut = crop(picture, task.pixels, task.flip)
             images[n] = cut.permute(1, 2, 0)
     if len(good) == len(task.paths):
         return images, torch.tensor(good)
-    places = range(len(task.paths)) if task.draw and good else good
+    places = range(len(task.paths)) if task.draws and good else good
     shown = torch.tensor([good[bisect_left(good, n) % len(good)] for n in places], dtype=torch.int64)
     return images[shown], shown
 

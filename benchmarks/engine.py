@@ -1,0 +1,111 @@
+"""A training step of the engine against a plain loop of the same network: float32, eager, contiguous.
+
+The engine's parts are added one by one, so that one sees what each is worth. The contestants take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from tqdm import tqdm
+
+import dfs_edu as dfs
+from dfs_edu.backbones import pixels_of
+from dfs_edu.losses import Objective, exit_losses
+from dfs_edu.results import device_name
+from dfs_edu.train import bf16_pays, make_optimizer, pick_device
+
+BATCHES = {"vgg7-64": 128, "msdnet-cifar": 64, "resnet18": 64}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
+    parser.add_argument("--batch", type=int, help="pictures a step (default: by network)")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--no-compile", action="store_true", help="leave out what is compiled: it takes minutes")
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    for backbone in args.backbone:
+        batch = args.batch or BATCHES.get(backbone, 64)
+        steps = contestants(backbone, batch, device, compiled=not args.no_compile)
+        seconds = measure(steps, args.rounds)
+        print(f"\n{backbone}, batch {batch}, {device_name(device)}, median of {args.rounds} rounds")
+        plain = statistics.median(seconds["plain"])
+        for name, values in seconds.items():
+            median = statistics.median(values)
+            print(f"{name:32} {1000 * median:8.1f} ms   {plain / median:5.2f} times as fast as plain")
+
+
+def contestants(backbone: str, batch: int, device: torch.device, compiled: bool) -> dict:
+    steps = {"plain": plain_step(backbone, batch, device)}
+    steps["channels-last, fused optimizer"] = engine_step(backbone, batch, device, bf16=False, compiled=False)
+    if bf16_pays(device):
+        steps["... in bf16"] = engine_step(backbone, batch, device, bf16=True, compiled=False)
+    if compiled:
+        steps["... compiled"] = engine_step(backbone, batch, device, bf16=bf16_pays(device), compiled=True)
+    return steps
+
+
+def measure(steps: dict, rounds: int) -> dict[str, list[float]]:
+    seconds = {name: [] for name in steps}
+    for _ in tqdm(range(rounds)):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def plain_step(backbone: str, batch: int, device: torch.device):
+    net, images, labels = prepared(backbone, batch, device)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True, weight_decay=5e-4)
+
+    def step() -> None:
+        exit_losses(net(images), labels).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        finish(device)
+
+    return warm(step)
+
+
+def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, compiled: bool):
+    """As train.py does it."""
+    net, images, labels = prepared(backbone, batch, device)
+    objective = Objective(net.to(memory_format=torch.channels_last))
+    images = images.contiguous(memory_format=torch.channels_last)
+    forward = torch.compile(objective) if compiled else objective
+    optimizer = make_optimizer(objective.parameters(), dfs.recipes.get(f"cifar100/{backbone}", lr=0.01))
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            losses, _ = forward(images, labels)
+        losses.sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        finish(device)
+
+    return warm(step)
+
+
+def prepared(backbone: str, batch: int, device: torch.device):
+    torch.manual_seed(0)
+    net = dfs.build(backbone, 100).to(device)
+    images = torch.randn(batch, 3, *[pixels_of(backbone)] * 2, device=device)
+    return net, images, torch.randint(100, (batch,), device=device)
+
+
+def finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def warm(step):
+    for _ in range(2):
+        step()
+    return step
