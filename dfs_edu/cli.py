@@ -92,7 +92,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    from dfs_edu import recipes
+    from dfs_edu import distributed, recipes
     from dfs_edu.train import train
 
     changes = {"precision": args.precision, "compile": args.compile}
@@ -102,6 +102,7 @@ def train(args: argparse.Namespace) -> None:
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
     steps = args.checkpoint_steps
     run = train(recipe, args.out, resume=args.resume, root=args.data, device=args.device, checkpoint_steps=steps)
+    distributed.leave()
     if os.environ.get("RANK", "0") != "0":
         return
     final = run.record["final"]

@@ -63,7 +63,7 @@ class Batches:
             start = self.batch * self.batch_size
             chosen = order[start : start + self.batch_size]
             self.batch += 1
-            images = self.images[chosen]
+            images = self.images.index_select(0, chosen)  # many times as fast as indexing
             if self.train:  # the whole batch, whoever trains on it: the draws are then the same for any `world`
                 images = augment(images, self.augmentation, self._random(self.batch))
             yield self.normalise(images[self.mine]), self.labels[chosen[self.mine]]

@@ -1,0 +1,227 @@
+"""ImageNet from its folders to a finished run, on real pictures: trained, killed, shared out, with a broken JPEG.
+
+$DFS_EDU_DATA/imagenet-sample is laid out as ImageNet is: train/<wnid>/ and val/<wnid>/ of all 1,000 classes, two of
+which (ants and bees) hold 397 pictures together, and every other a single one. Without it these tests are skipped.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torchvision.models.regnet import BlockParams, RegNet
+
+import dfs_edu as dfs
+from dfs_edu import cli, course, inference, results
+from dfs_edu.data import DataError, folder
+from dfs_edu.losses import exit_losses
+from dfs_edu.recipes import get
+
+SAMPLE = Path(os.environ.get("DFS_EDU_DATA", "data"), "imagenet-sample").absolute()
+pytestmark = pytest.mark.skipif(
+    not SAMPLE.is_dir(), reason="no ImageNet pictures: $DFS_EDU_DATA, or data/, holds no imagenet-sample"
+)
+FILLED = ("n02206856", "n02219486")  # bees, ants
+CHANCE = 1 / len(FILLED)
+NAME = "imagenet-msdnet-imagenet-smoke-joint-seed0"
+TRAIN = ["train", "imagenet/msdnet", "--scale", "smoke", "--train-images", "16", "--held-out-images", "8"]
+TRAIN += ["--precision", "fp32", "--device", "cpu", "--data", str(SAMPLE)]  # 2 steps of 8 pictures
+train_module = sys.modules["dfs_edu.train"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def content(run):
+    return (run / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run from the command line, and what it leaves in the record."""
+    out = tmp_path_factory.mktemp("finished")
+    assert cli.main([*TRAIN, "--out", str(out)]) == 0
+    return out / NAME
+
+
+# The published network, 224 pixels, 1,000 classes
+
+
+def test_it_trains_end_to_end(finished):
+    record = results.read(finished)
+    for split in ("validation", "test"):
+        accuracy = record["final"][f"{split}_accuracy"]
+        assert len(accuracy) == 5
+        assert all(0 <= a <= 1 for a in accuracy)
+        assert inference.Outputs.load(finished / f"{split}.npz").confidence.shape == (5, 8)
+    (row,) = record["epochs"]
+    assert all(6 < loss < 8 for loss in row["loss"])  # ln 1000 = 6.9
+    assert row["pictures_per_second"] > 0
+    assert "broken" not in record
+    dataset = dfs.data.load("imagenet", SAMPLE).first(16, 8)
+    assert record["data"] == {"name": "imagenet", "checksum": dataset.checksum}
+    assert (dataset.pixels, len(dataset.classes)) == (224, 1000)
+    kept = {"checkpoint.pt", "checkpoint.before.pt", "record.json", "weights.safetensors", "events"}
+    assert {path.name for path in finished.iterdir()} == kept | {"validation.npz", "test.npz"}
+    weights = load_file(finished / "weights.safetensors")
+    assert len(weights["heads.4.fc.weight"]) == 1000
+    torch.manual_seed(0)
+    start = dfs.build("msdnet-imagenet", 1000).state_dict()
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert any(not torch.equal(weights[name], start[name]) for name in weights if name.endswith("fc.weight"))
+
+
+def test_killed_in_an_epoch_and_resumed_it_ends_bit_for_bit_alike(finished, tmp_path, monkeypatch):
+    plain, steps = train_module._Loop.step, []
+
+    def deadly(loop, *batch):
+        steps.append(None)
+        if len(steps) == 2:
+            raise Killed
+        plain(loop, *batch)
+
+    words = [*TRAIN, "--out", str(tmp_path), "--checkpoint-steps", "1"]
+    monkeypatch.setattr(train_module._Loop, "step", deadly)
+    with pytest.raises(Killed):
+        cli.main(words)
+    state = train_module.checkpoint.newest(tmp_path / NAME)
+    assert state["batches"] == {"seed": 0, "epoch": 0, "batch": 1}
+    torch.manual_seed(99)  # another process has other random numbers
+    assert cli.main([*words, "--resume"]) == 0
+    assert len(steps) == 3  # what was done is not done again
+    assert content(tmp_path / NAME) == content(finished)
+    ours, theirs = results.read(tmp_path / NAME), results.read(finished)
+    for name in ("loss", "validation_accuracy", "gradient_norm", "conflict"):
+        assert ours["epochs"][0][name] == theirs["epochs"][0][name]
+    assert ours["final"]["test_accuracy"] == theirs["final"]["test_accuracy"]
+
+
+def test_two_processes_train_what_one_does(finished, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "dfs_edu", *TRAIN, "--out", str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("kept in") == 1
+    record = results.read(tmp_path / NAME)
+    assert record["environment"]["processes"] == 2
+    assert record["data"] == results.read(finished)["data"]
+    together, alone = (results.read(run)["epochs"][0] for run in (tmp_path / NAME, finished))
+    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-2)
+    assert together["gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=5e-2)
+    labels = [inference.Outputs.load(run / "test.npz").label for run in (tmp_path / NAME, finished)]
+    assert torch.equal(*labels)  # every picture once, in order
+
+
+# Broken JPEGs
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """The two filled classes alone, laid out as ImageNet: links to the pictures, so that a test may break some."""
+    root = tmp_path / "ants-and-bees"
+    for part in ("train", "val"):
+        for wnid in FILLED:
+            place = root / part / wnid
+            place.mkdir(parents=True)
+            for picture in (SAMPLE / part / wnid).iterdir():
+                (place / picture.name).symlink_to(picture)
+    return root
+
+
+def small(**changes):
+    small = {"batch_size": 16, "train_images": 48, "held_out_images": 16, "pixels": 64}
+    return get("imagenet/vgg7-4", scale="smoke", **(small | changes))
+
+
+def break_some(root, paths):
+    """The first is cut off in the middle, the others are no pictures."""
+    for path in paths:
+        whole = (root / path).read_bytes()
+        (root / path).unlink()  # a link: the sample's own picture stays
+        (root / path).write_bytes(whole[: len(whole) // 2] if path == paths[0] else b"<html>not found</html>")
+
+
+def test_a_broken_jpeg_is_skipped_and_the_record_names_it(filled, tmp_path):
+    broken = dfs.data.load("imagenet", filled, 64).train.paths[7:8]
+    break_some(filled, broken)
+    run = dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False)
+    assert run.record["broken"] == list(broken)
+    assert results.read(run.folder)["broken"] == list(broken)
+    assert len(run.record["final"]["test_accuracy"]) == 6
+
+
+def test_too_many_broken_jpegs_stop_the_run(filled, tmp_path, capfd):
+    broken = dfs.data.load("imagenet", filled, 64).train.paths[7:10]
+    break_some(filled, broken)
+    with pytest.raises(DataError, match=r"of 48 pictures are broken, more than 0\.1 %: train/n02"):
+        dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False)
+    words = ["train", "imagenet/vgg7-4", "--scale", "smoke", "--image-size", "64", "--device", "cpu"]
+    words += ["--train-images", "48", "--data", str(filled), "--out", str(tmp_path / "command")]
+    assert cli.main(words) == 1
+    said = capfd.readouterr().err
+    assert "pictures are broken" in said
+    assert "Traceback" not in said
+
+
+# Two classes of real pictures
+
+
+def small_network():
+    """The narrow RegNet of notebook 5, with exits at a third and two thirds of its cost."""
+    widths = [16, 32, 64, 128]
+    blocks = BlockParams(
+        depths=[1] * 4, widths=widths, group_widths=widths, bottleneck_multipliers=[1.0] * 4, strides=[1, 2, 2, 2]
+    )
+    return dfs.attach(RegNet(blocks, num_classes=2, stem_width=16), at=2, input_shape=(3, 64, 64))
+
+
+def test_a_small_network_learns_two_classes_of_real_pictures(filled):
+    """Chance is 0.5, and three standard errors of 153 pictures are 0.12: who knows nothing stays below 0.62."""
+    dataset = folder.load(filled, pixels=64)
+    batches = dfs.data.Batches(dataset.train, dataset, batch_size=32, train=True)
+    assert len(dataset.train) + len(dataset.validation) == 245 - 1
+    torch.manual_seed(0)
+    net = small_network().to(memory_format=torch.channels_last).train()
+    epochs = 40
+    optimizer = torch.optim.AdamW(net.parameters(), 4e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, epochs * len(batches), cycle_momentum=False)
+    for _ in range(epochs):
+        for images, labels in batches:
+            exit_losses(net(images), labels).sum().backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    test = inference.collect(net.eval(), dfs.data.Batches(dataset.test, dataset, batch_size=153))
+    assert test.accuracy[-1] > CHANCE + 3 * (CHANCE * (1 - CHANCE) / len(dataset.test)) ** 0.5
+
+
+def test_a_folder_of_pictures_is_trained_evaluated_and_probed(filled, tmp_path, capsys):
+    place = ["--data", str(filled), "--device", "cpu"]
+    words = ["train", "folder/vgg7-16", "--scale", "smoke", "--image-size", "64", "--epochs", "2"]
+    assert cli.main([*words, *place, "--out", str(tmp_path)]) == 0
+    (run,) = tmp_path.glob("folder-*")
+    final = results.read(run)["final"]
+    assert len(final["test_accuracy"]) == 6
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run), *place]) == 0
+    said = capsys.readouterr().out
+    shown = [float(line.split()[-1]) for line in said.splitlines()[1:7]]
+    assert shown == pytest.approx([100 * a for a in final["test_accuracy"]], abs=1)  # one picture may tip over
+    assert "early exit" in said
+    assert cli.main(["probe", str(run), *place, "--images", "64"]) == 0
+    said = capsys.readouterr().out
+    assert "64 training pictures" in said
+    assert len(said.splitlines()) > 6
+
+
+@pytest.mark.notebook
+def test_notebook_1_runs_on_a_folder(filled, tmp_path, monkeypatch):
+    monkeypatch.setenv("DFS_EDU_DATA", str(filled))
+    notebook = Path(__file__).parents[1] / "notebooks" / "01_why_several_exits.ipynb"
+    (result,) = course.run([notebook], scale="smoke", dataset="folder", device="cpu", out=tmp_path, timeout=300)
+    assert result.error is None
+    assert len(result.values["accuracy"]) == 6
