@@ -18,7 +18,7 @@ help:
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make test       style and tests: about 10 minutes'
-	@echo 'make bench      measure the training step on this machine: a few minutes'
+	@echo 'make bench      measure engine, steps, augmentation and reading on this machine: 15 minutes'
 	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 5 minutes'
 	@echo 'make clean      remove build/ and caches; runs/, data/ and .venv stay (rm -r .venv removes that too)'
 	@echo
@@ -42,7 +42,7 @@ test: $(STAMP)
 	@$(VENV) -m pytest
 
 bench: $(STAMP)
-	@echo "Measuring: a few minutes. Leave the machine alone meanwhile."
+	@echo "Measuring: about 15 minutes. Leave the machine alone meanwhile."
 	@$(VENV) -m benchmarks
 
 notebooks: $(STAMP)

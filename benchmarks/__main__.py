@@ -1,5 +1,45 @@
-"""python -m benchmarks: all of them, one after the other."""
+"""python -m benchmarks: all of them, one after the other; what they print is kept in build/bench.txt as well."""
 
-from benchmarks import step
+import contextlib
+import sys
+from pathlib import Path
 
-step.main()
+from benchmarks import augment, engine, imagenet, step
+from dfs_edu import results
+from dfs_edu.data import DataError
+from dfs_edu.train import pick_device
+
+RECORD = Path("build/bench.txt")
+
+
+class Both:
+    """Standard output, and a file."""
+
+    def __init__(self, file):
+        self.streams = (sys.stdout, file)
+
+    def write(self, text: str) -> None:
+        for stream in self.streams:
+            stream.write(text)
+
+    def flush(self) -> None:
+        for stream in self.streams:
+            stream.flush()
+
+
+def main() -> None:
+    RECORD.parent.mkdir(exist_ok=True)
+    with RECORD.open("w") as file, contextlib.redirect_stdout(Both(file)):
+        words = results.environment(pick_device("auto"), "fp32 and bf16")
+        print(", ".join(f"{name} {value}" for name, value in words.items()))
+        for benchmark in (engine, step, augment, imagenet):
+            print(f"\n# {benchmark.__doc__.splitlines()[0]}")
+            try:
+                benchmark.main()
+            except DataError as error:
+                print(f"left out: {error}")
+    print(f"\nkept in {RECORD}")
+
+
+if __name__ == "__main__":  # workers that read pictures import this file
+    main()

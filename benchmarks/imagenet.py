@@ -28,13 +28,12 @@ from dfs_edu.results import device_name
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", help="the folder that holds train/ and val/ (default: $DFS_EDU_DATA/imagenet-sample)")
+    parser.add_argument("--data", help="the folder that holds train/ and val/ (default: where ImageNet is found)")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=default_workers())
     args = parser.parse_args()
-    root = args.data or data.find("imagenet-sample") / "imagenet-sample"
-    dataset = imagenet.load(root)
+    dataset = imagenet.load(data.find_imagenet(args.data))
     contestants = {
         "ImageFolder, PIL": usual(dataset, args.batch, args.workers),
         "Streamed": Streamed(dataset.train, dataset, args.batch, train=True, workers=args.workers),
