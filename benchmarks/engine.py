@@ -15,8 +15,9 @@ from tqdm import tqdm
 import dfs_edu as dfs
 from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import Objective, exit_losses
+from dfs_edu.optim import make_optimizer
 from dfs_edu.results import device_name
-from dfs_edu.train import bf16_pays, make_optimizer, pick_device
+from dfs_edu.train import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 128, "msdnet-cifar": 64, "resnet18": 64}
 

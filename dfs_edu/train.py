@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from dfs_edu import checkpoint, data, distributed, events, inference, results
 from dfs_edu.backbones import build, pixels_of
 from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
+from dfs_edu.optim import make_optimizer, make_schedule, moving_average
 from dfs_edu.probes import conflict
 from dfs_edu.recipes import Recipe
 
@@ -102,6 +102,9 @@ class _Loop:
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
         self.forward = self._forward()
         self.batches = self._batches(self.dataset.train, train=True)
+        if self.batches.batch_size // team.world % recipe.accumulate:
+            share = self.batches.batch_size // team.world
+            raise ValueError(f"accumulate={recipe.accumulate} parts do not divide the {share} pictures of a process")
         self.optimizer = make_optimizer(self.objective.parameters(), recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
         self.record = {
@@ -323,17 +326,6 @@ def load_data(recipe: Recipe, root=None) -> data.Dataset:
     return data.load(recipe.dataset, root, recipe.pixels or pixels).first(recipe.train_images, recipe.held_out_images)
 
 
-def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of a network's weights and buffers, short at first: n/(n + 9) up to `decay`."""
-
-    def blend(averages: list[Tensor], news: list[Tensor], updates) -> None:
-        keep = min(decay, float((1 + updates) / (10 + updates)))
-        for average, new in zip(averages, news, strict=True):
-            average.lerp_(new, 1 - keep) if average.is_floating_point() else average.copy_(new)
-
-    return AveragedModel(network, multi_avg_fn=blend, use_buffers=True)
-
-
 def random_state(device: torch.device) -> list[Tensor]:
     """Of the generators that dropout draws from, CPU and GPU."""
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
@@ -343,23 +335,6 @@ def set_random_state(states: list[Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)
-
-
-def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Fused: one kernel for all parameters."""
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.momentum > 0}
-    return torch.optim.SGD(parameters, recipe.lr, fused=True, **options)
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int):
-    """Learning rate by step."""
-    steps = recipe.epochs * steps_per_epoch
-    if recipe.schedule == "multistep":
-        milestones = [epoch * steps_per_epoch for epoch in recipe.milestones]
-        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=0.25, cycle_momentum=False)
 
 
 def pick_device(name: str | torch.device) -> torch.device:

@@ -70,3 +70,50 @@ def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch):
 def test_a_missing_checkpoint_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         checkpoint.load(tmp_path / "none.pt")
+
+
+def newest(folder):
+    state = checkpoint.newest(folder)
+    return state and state["step"]
+
+
+def test_the_last_two_are_kept(tmp_path):
+    assert newest(tmp_path) is None
+    for step in (1, 2, 3):
+        checkpoint.keep(tmp_path, {"step": step})
+        assert newest(tmp_path) == step
+    assert checkpoint.load(tmp_path / "checkpoint.before.pt")["step"] == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_killed_between_the_renames_the_newest_is_still_found(tmp_path, monkeypatch, renames):
+    """Of three: the next one is put beside, the newest becomes the one before, the next becomes the newest."""
+    checkpoint.keep(tmp_path, {"step": 1})
+    checkpoint.keep(tmp_path, {"step": 2})
+    plain, done = os.replace, []
+
+    def deadly(source, target):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(target)
+        plain(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", deadly)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.keep(tmp_path, {"step": 3})
+    assert newest(tmp_path) == (3 if renames else 2)
+    checkpoint.keep(tmp_path, {"step": 4})
+    assert newest(tmp_path) == 4
+
+
+@pytest.mark.parametrize("place", [0, 20, 40, 60, -1])
+def test_a_single_flipped_bit_is_seen(tmp_path, place):
+    checkpoint.keep(tmp_path, {"step": 1})
+    checkpoint.keep(tmp_path, {"step": 2})
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    content[place] ^= 4
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt: not a whole checkpoint"):
+        assert newest(tmp_path) == 1

@@ -319,3 +319,14 @@ def test_bad_networks_are_named():
     same = MultiExit([stage, nn.Conv2d(3, 3, 1)], [heads[0], heads[0]]).double()  # one classifier for all exits is fine
     images, labels = batch()
     assert_same(conflict(same, images, labels), by_autograd(same, images, labels))
+
+
+def test_what_an_exit_s_pull_is_in_all():
+    """Three layers, two exits; the second layer hears exit 2 alone."""
+    nan = float("nan")
+    cosine = np.array([[[1, -0.5], [-0.5, 1]], [[nan, nan], [nan, 1]], [[1, 0.5], [0.5, 1]]])
+    report = Conflict(["a", "b", "c"], cosine, np.array([[3.0, 1], [nan, 2], [4, 2]]))
+    assert report.exit_norm().tolist() == [5, 3]
+    assert report.exit_conflict().tolist() == [0.5, 0.5]
+    alone = Conflict(["a"], np.ones((1, 1, 1)), np.ones((1, 1)))
+    assert np.isnan(alone.exit_conflict()).all()

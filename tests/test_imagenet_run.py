@@ -26,9 +26,20 @@ pytestmark = pytest.mark.skipif(
 )
 FILLED = ("n02206856", "n02219486")  # bees, ants
 CHANCE = 1 / len(FILLED)
-NAME = "imagenet-msdnet-imagenet-smoke-joint-seed0"
-TRAIN = ["train", "imagenet/msdnet", "--scale", "smoke", "--train-images", "16", "--held-out-images", "8"]
-TRAIN += ["--precision", "fp32", "--device", "cpu", "--data", str(SAMPLE)]  # 2 steps of 8 pictures
+OPTIONS = [
+    "--scale",
+    "smoke",
+    "--held-out-images",
+    "8",
+    "--precision",
+    "fp32",
+    "--device",
+    "cpu",
+    "--data",
+    str(SAMPLE),
+]
+SMALL = "msdnet-imagenet-blocks2-base2-step2-growth4-width4"
+TRAIN_SMALL = ["train", f"imagenet/{SMALL}", "--train-images", "24", *OPTIONS]  # 3 steps of 8 pictures
 train_module = sys.modules["dfs_edu.train"]
 
 
@@ -36,83 +47,87 @@ class Killed(BaseException):
     pass
 
 
-def content(run):
-    return (run / "weights.safetensors").read_bytes()
+def row(run):
+    """What the record says of the only epoch."""
+    (found,) = results.read(run)["epochs"]
+    return found
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a run from the command line, and what it leaves in the record."""
-    out = tmp_path_factory.mktemp("finished")
-    assert cli.main([*TRAIN, "--out", str(out)]) == 0
-    return out / NAME
+# 224 pixels, 1,000 classes
 
 
-# The published network, 224 pixels, 1,000 classes
-
-
-def test_it_trains_end_to_end(finished):
-    record = results.read(finished)
+def test_the_published_network_trains_end_to_end(tmp_path):
+    assert cli.main(["train", "imagenet/msdnet", "--train-images", "16", *OPTIONS, "--out", str(tmp_path)]) == 0
+    (run,) = tmp_path.iterdir()
+    assert run.name == "imagenet-msdnet-imagenet-smoke-joint-seed0"
+    record = results.read(run)
     for split in ("validation", "test"):
         accuracy = record["final"][f"{split}_accuracy"]
         assert len(accuracy) == 5
         assert all(0 <= a <= 1 for a in accuracy)
-        assert inference.Outputs.load(finished / f"{split}.npz").confidence.shape == (5, 8)
-    (row,) = record["epochs"]
-    assert all(6 < loss < 8 for loss in row["loss"])  # ln 1000 = 6.9
-    assert row["pictures_per_second"] > 0
+        assert inference.Outputs.load(run / f"{split}.npz").confidence.shape == (5, 8)
+    assert all(6 < loss < 8 for loss in row(run)["loss"])  # ln 1000 = 6.9
+    assert row(run)["pictures_per_second"] > 0
     assert "broken" not in record
     dataset = dfs.data.load("imagenet", SAMPLE).first(16, 8)
     assert record["data"] == {"name": "imagenet", "checksum": dataset.checksum}
     assert (dataset.pixels, len(dataset.classes)) == (224, 1000)
     kept = {"checkpoint.pt", "checkpoint.before.pt", "record.json", "weights.safetensors", "events"}
-    assert {path.name for path in finished.iterdir()} == kept | {"validation.npz", "test.npz"}
-    weights = load_file(finished / "weights.safetensors")
-    assert len(weights["heads.4.fc.weight"]) == 1000
+    assert {path.name for path in run.iterdir()} == kept | {"validation.npz", "test.npz"}
+    weights = load_file(run / "weights.safetensors")
     torch.manual_seed(0)
     start = dfs.build("msdnet-imagenet", 1000).state_dict()
+    assert {name: tensor.shape for name, tensor in weights.items()} == {name: t.shape for name, t in start.items()}
     assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert any(not torch.equal(weights[name], start[name]) for name in weights if name.endswith("fc.weight"))
+    assert not any(torch.equal(weights[name], start[name]) for name in weights if name.endswith("fc.weight"))
 
 
-def test_killed_in_an_epoch_and_resumed_it_ends_bit_for_bit_alike(finished, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a run of a small MSDNet."""
+    out = tmp_path_factory.mktemp("uninterrupted")
+    assert cli.main([*TRAIN_SMALL, "--out", str(out)]) == 0
+    return next(out.iterdir())
+
+
+def test_killed_in_an_epoch_and_resumed_it_ends_bit_for_bit_alike(uninterrupted, tmp_path, monkeypatch):
     plain, steps = train_module._Loop.step, []
 
     def deadly(loop, *batch):
         steps.append(None)
-        if len(steps) == 2:
+        if len(steps) == 3:
             raise Killed
         plain(loop, *batch)
 
-    words = [*TRAIN, "--out", str(tmp_path), "--checkpoint-steps", "1"]
+    words = [*TRAIN_SMALL, "--out", str(tmp_path), "--checkpoint-steps", "1"]
     monkeypatch.setattr(train_module._Loop, "step", deadly)
     with pytest.raises(Killed):
         cli.main(words)
-    state = train_module.checkpoint.newest(tmp_path / NAME)
-    assert state["batches"] == {"seed": 0, "epoch": 0, "batch": 1}
+    run = tmp_path / uninterrupted.name
+    assert train_module.checkpoint.newest(run)["batches"] == {"seed": 0, "epoch": 0, "batch": 2}
     torch.manual_seed(99)  # another process has other random numbers
     assert cli.main([*words, "--resume"]) == 0
-    assert len(steps) == 3  # what was done is not done again
-    assert content(tmp_path / NAME) == content(finished)
-    ours, theirs = results.read(tmp_path / NAME), results.read(finished)
-    for name in ("loss", "validation_accuracy", "gradient_norm", "conflict"):
-        assert ours["epochs"][0][name] == theirs["epochs"][0][name]
-    assert ours["final"]["test_accuracy"] == theirs["final"]["test_accuracy"]
+    assert len(steps) == 3 + 1  # what was done is not done again
+    whole, resumed = ((folder / "weights.safetensors").read_bytes() for folder in (uninterrupted, run))
+    assert resumed == whole
+    for name in ("loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict"):
+        assert row(run)[name] == row(uninterrupted)[name]
+    assert results.read(run)["final"]["test_accuracy"] == results.read(uninterrupted)["final"]["test_accuracy"]
 
 
-def test_two_processes_train_what_one_does(finished, tmp_path):
+def test_two_processes_train_what_one_does(uninterrupted, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "dfs_edu", *TRAIN, "--out", str(tmp_path)]
+    command = [*torchrun, "-m", "dfs_edu", *TRAIN_SMALL, "--out", str(tmp_path)]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept in") == 1
-    record = results.read(tmp_path / NAME)
-    assert record["environment"]["processes"] == 2
-    assert record["data"] == results.read(finished)["data"]
-    together, alone = (results.read(run)["epochs"][0] for run in (tmp_path / NAME, finished))
-    assert together["loss"] == pytest.approx(alone["loss"], rel=1e-2)
-    assert together["gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=5e-2)
-    labels = [inference.Outputs.load(run / "test.npz").label for run in (tmp_path / NAME, finished)]
+    run = tmp_path / uninterrupted.name
+    record, alone = results.read(run), results.read(uninterrupted)
+    assert (record["environment"]["processes"], alone["environment"]["processes"]) == (2, 1)
+    assert record["data"] == alone["data"]
+    assert row(run)["loss"] == pytest.approx(row(uninterrupted)["loss"], rel=1e-2)
+    assert row(run)["gradient_norm"] == pytest.approx(row(uninterrupted)["gradient_norm"], rel=5e-2)
+    labels = [inference.Outputs.load(folder / "test.npz").label for folder in (run, uninterrupted)]
     assert torch.equal(*labels)  # every picture once, in order
 
 
@@ -183,10 +198,9 @@ def test_a_small_network_learns_two_classes_of_real_pictures(filled):
     """Chance is 0.5, and three standard errors of 153 pictures are 0.12: who knows nothing stays below 0.62."""
     dataset = folder.load(filled, pixels=64)
     batches = dfs.data.Batches(dataset.train, dataset, batch_size=32, train=True)
-    assert len(dataset.train) + len(dataset.validation) == 245 - 1
     torch.manual_seed(0)
     net = small_network().to(memory_format=torch.channels_last).train()
-    epochs = 40
+    epochs = 25
     optimizer = torch.optim.AdamW(net.parameters(), 4e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, epochs * len(batches), cycle_momentum=False)
     for _ in range(epochs):

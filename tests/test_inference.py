@@ -387,3 +387,17 @@ def test_other_wrong_values():
         Outputs(outputs.confidence, outputs.prediction[:2], outputs.label, "test")
     with pytest.raises(ValueError, match="one at least"):
         EarlyExit(build("vgg7-1", classes=2), [0.5] * 5 + [0])(torch.empty(0, 3, 32, 32))
+
+
+def test_the_parts_of_a_split_are_joined_in_order():
+    confidence, prediction = torch.rand(2, 5), torch.randint(3, (2, 5))
+    whole = inference.Outputs(confidence, prediction, torch.arange(5), "test")
+    parts = [
+        inference.Outputs(confidence[:, p], prediction[:, p], torch.arange(5)[p], "test")
+        for p in (slice(3), slice(3, 5))
+    ]
+    joined = inference.Outputs.joined(parts)
+    for name in ("confidence", "prediction", "label"):
+        assert torch.equal(getattr(joined, name), getattr(whole, name))
+    assert joined.split == "test"
+    assert inference.Outputs.joined([whole]) is whole

@@ -25,7 +25,7 @@ LAYERS = (
     ("publish", "figures"),
     ("train",),
     ("probes", "inference"),
-    ("results",),
+    ("results", "optim"),
     ("checkpoint", "events"),
     ("recipes",),
     ("data",),

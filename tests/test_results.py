@@ -1,5 +1,7 @@
 """Records and what is computed from them."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -68,3 +70,37 @@ def test_the_environment_names_machine_and_versions():
 )
 def test_junctions_in_words(junction, words):
     assert results.label(junction) == words
+
+
+def test_the_revision_is_git_s_and_marked_where_files_differ(tmp_path, monkeypatch):
+    def git(*words):
+        who = ["-c", "user.name=n", "-c", "user.email=e@e.e"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    package = tmp_path / "dfs_edu"
+    package.mkdir()
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    assert results.revision() is None
+    git("init")
+    (package / "results.py").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert results.revision() == git("rev-parse", "--short", "HEAD").strip()
+    (package / "results.py").write_text("2")
+    assert results.revision().endswith("-dirty")
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = results.peak_memory(torch.device("cpu"))
+    held = torch.ones(2**26)  # 256 MiB
+    assert results.peak_memory(torch.device("cpu")) >= before
+    assert results.peak_memory(torch.device("cpu")) > held.nbytes
+
+
+def test_runs_are_read_finished_or_not(tmp_path):
+    for seed, final in ((0, True), (1, False)):
+        results.write(tmp_path / f"run{seed}" / "record.json", record(seed=seed, final=final))
+    assert list(results.runs(tmp_path)) == ["run0", "run1"]
+    assert list(results.runs(tmp_path, "*1")) == ["run1"]
+    assert results.last_validation({"epochs": []}) == []
+    assert results.last_validation({"epochs": [{"validation_accuracy": [1]}, {"validation_accuracy": [2]}]}) == [2]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import dfs_edu as dfs
 from dfs_edu import checkpoint, inference, results
 from dfs_edu.losses import exit_losses
+from dfs_edu.optim import make_schedule
 from dfs_edu.recipes import Recipe, get
 
 train_module = sys.modules["dfs_edu.train"]  # dfs_edu.train itself is the function
@@ -129,6 +130,11 @@ def test_label_smoothing_and_accumulation_are_what_torch_does():
     assert_same(run(recipe, None).network, by_hand(recipe))
 
 
+def test_parts_that_do_not_divide_the_batch_are_named():
+    with pytest.raises(ValueError, match="accumulate=4 parts do not divide the 10 pictures of a process"):
+        run(small(train_images=10, accumulate=4), None)
+
+
 def test_a_long_gradient_is_clipped():
     recipe = small(**FP32, clip=0.1)
     lengths = []
@@ -232,7 +238,7 @@ def test_training_learns():
 def test_multistep_divides_the_rate_at_its_milestones():
     recipe = get("cifar100/vgg7-64", scale="paper")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.lr)
-    schedule = train_module.make_schedule(optimizer, recipe, steps_per_epoch=2)
+    schedule = make_schedule(optimizer, recipe, steps_per_epoch=2)
     rates = []
     for _step in range(2 * recipe.epochs):
         rates.append(optimizer.param_groups[0]["lr"])

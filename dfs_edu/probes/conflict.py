@@ -45,7 +45,9 @@ class Conflict:
     def exit_conflict(self) -> np.ndarray:
         """(K,): how often an exit pulls against another one, of all its meetings with one in a layer; NaN if none."""
         K = self.norm.shape[1]
-        cosine = self.cosine[:, ~np.eye(K, dtype=bool)].reshape(-1, K, K - 1)  # (L, K, K - 1), without itself
+        cosine = self.cosine[:, ~np.eye(K, dtype=bool)].reshape(
+            len(self.layers), K, K - 1
+        )  # (L, K, K - 1), without itself
         met = (~np.isnan(cosine)).sum((0, 2))
         return np.where(met > 0, (cosine < 0).sum((0, 2)) / np.maximum(met, 1), np.nan)
 
