@@ -280,6 +280,26 @@ def interval(mine: Callable) -> None:
     _compare("the interval", mine, right, cases, mistakes)
 
 
+def warm_up(mine: Callable) -> None:
+    """mine(epoch, batch_size, base, warm) -> the rate: base, in `warm` epochs evenly up to base * batch_size / 256."""
+
+    def rate(factor, epoch, batch_size, base, warm):
+        return base * (1 + (factor(batch_size) - 1) * min(epoch / warm, 1))
+
+    def right(*case):
+        return rate(lambda b: b / 256, *case)
+
+    mistakes = [
+        (lambda e, b, base, warm: base * b / 256, "that is the rate after the warm-up: it begins at base"),
+        (lambda e, b, base, warm: base * b / 256 * min(e / warm, 1), "it begins at base, not at 0"),
+        (lambda e, b, base, warm: base * (1 + (b / 256 - 1) * e / warm), "behind the warm-up, the rate stays"),
+        (lambda *case: rate(lambda b: (b / 256) ** 0.5, *case), "the rule is linear: twice the batch, twice the rate"),
+        (lambda e, b, base, warm: base, "a batch of more than 256 pictures wants a higher rate"),
+    ]
+    cases = [(epoch, batch, 0.1, 5) for epoch, batch in ((0, 512), (2, 8192), (2.5, 1024), (5, 2048), (40, 4096))]
+    _compare("the warm-up", mine, right, cases, mistakes)
+
+
 def _t95(n: int) -> float:
     return float(stdtrit(n - 1, 0.975))
 

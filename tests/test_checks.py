@@ -65,6 +65,7 @@ RIGHT = {
     "front": front,
     "learning_rate": lambda e, p, m: p / 10 ** len([x for x in m if x <= e]),
     "interval": interval,
+    "warm_up": lambda e, b, base, warm: base * b / 256 if e >= warm else base + (base * b / 256 - base) * e / warm,
 }
 
 WRONG = [  # check, a mistake, a word of what must be said
@@ -103,6 +104,11 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("interval", lambda d: (d.mean(), 1.959964 * d.std() / len(d) ** 0.5), "1.96"),
     ("interval", lambda d: (d.mean(), d.std(unbiased=False) * interval(d)[1] / d.std()), "n - 1"),
     ("interval", lambda d: d.mean(), "two numbers"),
+    ("warm_up", lambda e, b, base, warm: base * b / 256, "begins at base"),
+    ("warm_up", lambda e, b, base, warm: base * b / 256 * min(e / warm, 1), "not at 0"),
+    ("warm_up", lambda e, b, base, warm: base + base * (b / 256 - 1) * e / warm, "stays"),
+    ("warm_up", lambda e, b, base, warm: base + base * ((b / 256) ** 0.5 - 1) * min(e / warm, 1), "linear"),
+    ("warm_up", lambda e, b, base, warm: base, "higher rate"),
     ("front", lambda m, a: a >= a.cummax(0).values, "any order"),
     ("front", lambda m, a: front(m, a).nonzero()[:, 0], "a bool"),
 ]

@@ -88,6 +88,15 @@ def which_backbone(found: dict) -> None:
     assert {name: len(gap) for name, gap in found["cifar100"].items()} == {"vgg7-64": 6, "msdnet-cifar-base2-step1": 7}
 
 
+def a_full_cifar100_run(found: dict) -> None:
+    assert found["same"] is True  # killed and resumed
+    fractions(found["accuracy"])
+    assert found["work"]["cifar100/resnet18"] > found["work"]["cifar100/vgg7-64"] > 1e18
+    for gap, half in found["gaps"].values():
+        assert len(gap) == len(half)
+        assert all(h > 0 for h in half)
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
@@ -96,6 +105,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "04": when_to_stop,
     "05": bring_your_own,
     "06": which_backbone,
+    "07": a_full_cifar100_run,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -105,6 +115,7 @@ SAME_AS_COMMITTED = {
     "04": ["whole"],
     "05": ["macs", "saved", "vit_saved"],
     "06": ["macs", "peak", "cifar100"],
+    "07": ["work", "gaps"],
 }
 
 
