@@ -126,7 +126,7 @@ class _Loop:
         if self.team.world == 1:
             return forward
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle, broadcast_buffers=False)
+        return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
 
     def _batches(self, split, train: bool = False):
         recipe, team = self.recipe, self.team if train else Team()

@@ -97,6 +97,22 @@ def a_full_cifar100_run(found: dict) -> None:
         assert all(h > 0 for h in half)
 
 
+def a_full_imagenet_run(found: dict) -> None:
+    fractions(found["accuracy"], 5)
+    assert found["classes"] == 10
+    assert found["train_pictures"] == 190  # 20 of each class, one of them set apart
+    assert found["skipped"] == [found["damaged"]]
+    assert found["epochs"] == 3
+    assert found["reading"] > 0
+    assert found["training"] > 0
+    full, paper = found["hours"]["full"], found["hours"]["paper"]
+    assert paper == pytest.approx(3 * full)  # 90 epochs and 30
+    assert 0.5 < found["peak"]["bf16"] / found["peak"]["fp32"] < 0.6
+    assert (
+        5 < found["step"] / found["macs"][-1] < 6
+    )  # two FLOPs a MAC, three passes, but for the first layer's gradient
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
@@ -106,6 +122,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "05": bring_your_own,
     "06": which_backbone,
     "07": a_full_cifar100_run,
+    "08": a_full_imagenet_run,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -116,6 +133,7 @@ SAME_AS_COMMITTED = {
     "05": ["macs", "saved", "vit_saved"],
     "06": ["macs", "peak", "cifar100"],
     "07": ["work", "gaps"],
+    "08": ["step", "macs", "hours", "peak"],
 }
 
 
