@@ -12,7 +12,29 @@ from dfs_edu.data.augment import augment
 from dfs_edu.data.splits import Augmentation, Dataset, Split
 
 
-class Batches:
+class Epochs:
+    """Batches of a split, epoch by epoch: how many there are, and where one is. The position is the whole state."""
+
+    def __init__(self, split, batch_size: int, train: bool, seed: int, world: int):
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
+        self.split, self.train, self.seed = split, train, seed
+        self.batch_size = min(batch_size, len(split))
+        if self.batch_size % world:
+            raise ValueError(f"a batch of {self.batch_size} pictures cannot be shared out evenly to {world} processes")
+        self.epoch = self.batch = 0
+
+    def __len__(self) -> int:
+        return len(self.split) // self.batch_size if self.train else -(-len(self.split) // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
+
+
+class Batches(Epochs):
     """Iterating once is one epoch: (images float32 normalised (B, 3, H, W) channels-last, labels (B,)).
 
     split       what to read; its pictures move to the device once
@@ -36,22 +58,13 @@ class Batches:
         world: int = 1,
         augmentation: Augmentation | None = None,
     ):
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
-        self.split, self.train, self.seed = split, train, seed
-        self.batch_size = min(batch_size, len(split))
-        if self.batch_size % world:
-            raise ValueError(f"a batch of {self.batch_size} pictures cannot be shared out evenly to {world} processes")
+        super().__init__(split, batch_size, train, seed, world)
         self.mine = slice(rank, self.batch_size, world)  # so that parts of it, too, make up parts of the whole batch
         self.augmentation = augmentation or dataset.augmentation
         self.images = split.images.to(device)  # (N, 3, H, W) uint8
         self.labels = split.labels.to(device)  # (N,)
         self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
         self.std = 255 * torch.tensor(dataset.std, device=device).view(3, 1, 1)
-        self.epoch = self.batch = 0
-
-    def __len__(self) -> int:
-        return len(self.split) // self.batch_size if self.train else -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The rest of the current epoch; the position counts a batch as seen once it is handed out."""
@@ -72,12 +85,6 @@ class Batches:
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32, mean 0 and deviation 1 a channel over the data set."""
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
 
     def _random(self, *draw: int) -> torch.Generator:
         """Drawn on the CPU whatever the device, so that every device sees the same pictures."""

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
+from dfs_edu.data.batches import Epochs
 from dfs_edu.data.files import Files, centred, decode, few, stop_if_many
 from dfs_edu.data.splits import DataError, Dataset
 
@@ -30,7 +31,7 @@ AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the pict
 MOST_WORKERS = 8
 
 
-class Streamed:
+class Streamed(Epochs):
     """Iterating once is one epoch: (images float32 normalised (B, 3, H, W) channels-last, labels (B,)), as `Batches`.
 
     split        what to read
@@ -61,22 +62,13 @@ class Streamed:
         world: int = 1,
         workers: int | None = None,
     ):
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r}: at least one picture a batch")
-        self.split, self.train, self.seed = split, train, seed
-        self.batch_size = min(batch_size, len(split))
-        if self.batch_size % world:
-            raise ValueError(f"a batch of {self.batch_size} pictures cannot be shared out evenly to {world} processes")
+        super().__init__(split, batch_size, train, seed, world)
         self.flip = dataset.augmentation.flip
         self.device, self.rank, self.world = torch.device(device), rank, world
         self.workers = default_workers() if workers is None else workers
         self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
         self.std = 255 * torch.tensor(dataset.std, device=device).view(3, 1, 1)
-        self.epoch = self.batch = 0
         self._broken = set()
-
-    def __len__(self) -> int:
-        return len(self.split) // self.batch_size if self.train else -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The rest of the current epoch; the position counts a batch as seen once it is handed out."""
@@ -97,12 +89,6 @@ class Streamed:
     def broken(self) -> list[str]:
         """Paths below the split's root of the broken pictures that were met so far."""
         return sorted(self._broken)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"seed": self.seed, "epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
 
     def _mine(self, b: int) -> range:
         """Places in the epoch's order of this process's part of batch b; parts of a ragged batch differ by one."""
