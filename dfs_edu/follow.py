@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -25,10 +26,12 @@ class Live:
         planned = record["recipe"]["epochs"]
         title = f"Validation accuracy, epoch {len(record['epochs'])} of {planned}"
         figure = figures.learning_curves(record, title).update_xaxes(range=[0.5, planned + 0.5])
+        # As data: a figure that is asked to display itself is put below the last one instead of in its place.
+        bundle = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": title}
         if self.shown is None:
-            self.shown = display(figure, display_id=True)
+            self.shown = display(bundle, raw=True, display_id=True)
         else:
-            self.shown.update(figure)
+            self.shown.update(bundle, raw=True)
 
 
 def watch(process: subprocess.Popen, folder: str | Path, seconds: float = 2.0) -> dict:

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import nbformat
+import plotly.graph_objects as go
 import pytest
+from nbclient import NotebookClient
 
 import dfs_edu as dfs
 from dfs_edu import follow, results
@@ -15,13 +18,14 @@ class Shown:
     def __init__(self):
         self.figures = []
 
-    def __call__(self, figure, display_id):
-        assert display_id is True
-        self.figures.append(figure)
-        return self
+    def __call__(self, bundle, raw, display_id):
+        assert raw is display_id is True
+        return self.update(bundle, raw)
 
-    def update(self, figure):
-        self.figures.append(figure)
+    def update(self, bundle, raw):
+        assert raw is True
+        self.figures.append(go.Figure(bundle["application/vnd.plotly.v1+json"]))
+        return self
 
 
 @pytest.fixture
@@ -77,3 +81,17 @@ def test_training_calls_it(shown):
     recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=64, held_out_images=32, epochs=2)
     dfs.train(recipe, None, device="cpu", progress=False, on_epoch=follow.Live())
     assert [len(figure.data[0].x) for figure in shown.figures] == [1, 2]
+
+
+def test_in_a_notebook_the_new_figure_takes_the_place_of_the_old():
+    code = """
+from dfs_edu.follow import Live
+live = Live()
+for n in (1, 2, 3):
+    rows = [{"epoch": e, "validation_accuracy": [0.1]} for e in range(1, n + 1)]
+    live({"recipe": {"epochs": 3}, "epochs": rows})
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.data["text/plain"] == "Validation accuracy, epoch 3 of 3"
