@@ -244,7 +244,10 @@ def _runs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def runs(args: argparse.Namespace) -> None:
-    """What has been trained, and how far it has come. The best is chosen on validation, by the mean of all exits."""
+    """What has been trained, and how far it has come: validation accuracy, mean of all exits and last exit.
+
+    The best is chosen by that mean.
+    """
     from dfs_edu import results
 
     records = {}
@@ -263,7 +266,7 @@ def runs(args: argparse.Namespace) -> None:
         seconds = sum(row["seconds"] for row in epochs)
         cells = [f"{100 * _mean(last):.2f}", f"{100 * last[-1]:.2f}"] if last else ["", ""]
         rows.append([name, done, *cells, f"{seconds:.0f}", f"{speed:.0f}" if speed else ""])
-    print(_rows(["run", "epochs", "validation, mean %", "last exit %", "seconds", "pictures/s"], rows))
+    print(_rows(["run", "epochs", "mean %", "last %", "seconds", "pictures/s"], rows))
     if args.compare:
         print(f"\n{_comparison(records)}")
 

@@ -91,7 +91,7 @@ def which_backbone(found: dict) -> None:
 def a_full_cifar100_run(found: dict) -> None:
     assert found["same"] is True  # killed and resumed
     fractions(found["accuracy"])
-    assert found["work"]["cifar100/resnet18"] > found["work"]["cifar100/vgg7-64"] > 1e18
+    assert found["work"]["cifar100/resnet18"] > found["work"]["cifar100/vgg7-64"] > 1e16
     for gap, half in found["gaps"].values():
         assert len(gap) == len(half)
         assert all(h > 0 for h in half)

@@ -312,6 +312,13 @@ def test_another_recipe_does_not_resume_it(uninterrupted):
         run(small(junction=dfs.Surgery(0.5), lr=0.05), uninterrupted.folder.parent, resume=True)
 
 
+def test_another_number_of_processes_does_not_resume_it(tmp_path, uninterrupted):
+    state = checkpoint.newest(uninterrupted.folder)
+    checkpoint.keep(tmp_path / uninterrupted.folder.name, state | {"processes": 2 * state["processes"]})
+    with pytest.raises(ValueError, match="begun by 2 processes, now there are 1"):
+        run(small(junction=dfs.Surgery(0.5)), tmp_path, resume=True)
+
+
 def truncated(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
