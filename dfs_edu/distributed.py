@@ -68,7 +68,13 @@ def join(device: torch.device) -> tuple[Team, torch.device]:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        store, rank, world = next(iter(dist.rendezvous("env://")))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # torchrun keeps one store for all attempts, and processes that are started again would look for the
+            # addresses of the dead (pytorch issue 135712). Several machines count attempts apart: see the README.
+            store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     return Team(dist.get_rank(), world), device
 
 

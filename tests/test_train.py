@@ -435,14 +435,14 @@ def test_kill_9_at_any_moment_and_resume_is_bit_for_bit_alike(tmp_path):
 @pytest.mark.kill
 def test_killed_at_20_random_moments_it_still_ends_alike(tmp_path):
     """Forked, since a process of its own would take seconds to begin; a checkpoint after every step."""
-    recipe = small(epochs=25, train_images=256, held_out_images=32)
+    recipe = small(epochs=50, train_images=512, held_out_images=32)
     whole = run(recipe, tmp_path / "whole")
     processes, rng, kills = multiprocessing.get_context("fork"), random.Random(1), 0
     options = {"device": "cpu", "progress": False, "resume": True, "checkpoint_steps": 1}
     while kills < 20:
         child = processes.Process(target=dfs.train, args=(recipe, tmp_path / "killed"), kwargs=options)
         child.start()
-        child.join(rng.uniform(0.02, 0.6))
+        child.join(rng.uniform(0.02, 0.5))
         assert child.exitcode is None, "it ended before it could be killed 20 times"
         child.kill()
         child.join()
