@@ -114,6 +114,7 @@ class _Loop:
             "epochs": [],
         }
         torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # of dropout
+        self.broken: set[str] = set()  # pictures of validation and test that could not be read
         self.reset_totals()
         self.saved = time.monotonic()
 
@@ -218,8 +219,6 @@ class _Loop:
             "pictures_per_second": round(pictures / self.seconds, 1),
             "peak_memory": results.peak_memory(self.device),
         }
-        if broken := getattr(self.batches, "broken", []):
-            self.record["broken"] = sorted({path for found in self.team.gather(broken) for path in found})
         self.record["epochs"].append(row)
         self.reset_totals()
         self.save()
@@ -238,14 +237,16 @@ class _Loop:
     def evaluate(self, split) -> inference.Outputs:
         """Outputs of the whole split; each process looks at a part of it."""
         network = self.average.module if self.average else self.network
-        mine = split[self.team.slice(len(split))]
+        batches = self._batches(split[self.team.slice(len(split))])
         with self.autocast():
-            outputs = inference.collect(network, self._batches(mine))
+            outputs = inference.collect(network, batches)
+        self.broken |= set(batches.broken)
         return inference.Outputs.joined(self.team.gather(outputs))
 
     def save(self) -> None:
         """Everything that the next step depends on, in one file."""
         self.saved = time.monotonic()
+        self.name_broken()
         if self.folder is None:
             return
         self.check_finite()
@@ -263,6 +264,12 @@ class _Loop:
             checkpoint.keep(self.folder, state)
             results.write(self.folder / "record.json", self.record)
         self.team.wait()
+
+    def name_broken(self) -> None:
+        """The record names the pictures that nobody could read: of all splits and processes, before a kill as well."""
+        mine = self.broken | set(self.batches.broken)
+        if broken := set(self.record.get("broken", ())).union(*self.team.gather(mine)):
+            self.record["broken"] = sorted(broken)
 
     def load(self) -> None:
         """Go on from the newest whole checkpoint, if the run came as far as one."""

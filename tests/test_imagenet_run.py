@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -157,6 +158,28 @@ def test_a_broken_jpeg_is_skipped_and_the_record_names_it(filled, tmp_path):
     assert run.record["broken"] == list(broken)
     assert results.read(run.folder)["broken"] == list(broken)
     assert len(run.record["final"]["test_accuracy"]) == 6
+
+
+def test_broken_pictures_of_all_splits_are_named_and_a_kill_forgets_none(filled, tmp_path, monkeypatch):
+    dataset = dfs.data.load("imagenet", filled, 64).first(48, 16)
+    first = np.random.default_rng([0, 0]).permutation(48)[0]  # of the epoch: it is not met again after the kill
+    broken = [dataset.train.paths[first], dataset.validation.paths[0], dataset.test.paths[0]]
+    break_some(filled, broken)
+    plain, met = train_module._Loop.step, []
+
+    def deadly(loop, *batch):
+        plain(loop, *batch)
+        met.append(set(loop.batches.broken))
+        if len(met) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module._Loop, "step", deadly)
+        with pytest.raises(Killed):
+            dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False, checkpoint_steps=1)
+    assert met[0] == {broken[0]}
+    run = dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False, resume=True)
+    assert results.read(run.folder)["broken"] == sorted(broken)
 
 
 def test_too_many_broken_jpegs_stop_the_run(filled, tmp_path, capfd):

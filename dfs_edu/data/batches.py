@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from dfs_edu.data.splits import Augmentation, Dataset, Split
 
 class Epochs:
     """Batches of a split, epoch by epoch: how many there are, and where one is. The position is the whole state."""
+
+    broken: Sequence[str] = ()  # pictures that could not be read; there are none in memory
 
     def __init__(self, split, batch_size: int, train: bool, seed: int, world: int):
         if not isinstance(batch_size, int) or batch_size < 1:

@@ -37,7 +37,7 @@ def listed(root: Path, folders: tuple[str, ...]) -> list[Listing]:
     for folder, listing in zip(folders, listings, strict=False) if len(listings) == len(folders) else ():
         lacking = sorted(every - set(listing))
         if lacking:
-            faults.append(f"{root / folder} lacks {len(lacking)} classes that are elsewhere: {few(lacking)}")
+            faults.append(f"{root / folder} lacks classes that are elsewhere ({len(lacking)}): {few(lacking)}")
     if not faults and len(every) < 2:
         faults.append(f"{root}: {len(every)} classes; at least two folders of pictures are needed")
     if faults:
@@ -84,5 +84,5 @@ def _list(folder: Path) -> tuple[Listing, list[str]]:
         )
     empty = [place for place, names in listing.items() if not names]
     if empty:
-        faults.append(f"{folder} holds {len(empty)} classes without a picture: {few(empty)}")
+        faults.append(f"{folder} holds classes without a picture ({len(empty)}): {few(empty)}")
     return listing, faults
