@@ -110,3 +110,7 @@ def warm(step):
     for _ in range(2):
         step()
     return step
+
+
+if __name__ == "__main__":
+    main()

@@ -119,3 +119,7 @@ def step_flops(backbone: str, junction: Junction) -> np.ndarray:
         net = dfs.build(backbone, 100, junction)
     cost = dfs.probes.cost(net, (3, *[pixels_of(backbone)] * 2))
     return np.array([cost.forward_flops + cost.backward_flops, cost.backward_flops])
+
+
+if __name__ == "__main__":
+    main()
