@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 
 import torch
-from tqdm import tqdm
 
 import dfs_edu as dfs
-from dfs_edu.backbones import pixels_of
+from benchmarks.turns import measure, prepared, warm
 from dfs_edu.losses import Objective, exit_losses
 from dfs_edu.optim import make_optimizer
 from dfs_edu.results import device_name
@@ -52,64 +50,33 @@ def contestants(backbone: str, batch: int, device: torch.device, compiled: bool)
     return steps
 
 
-def measure(steps: dict, rounds: int) -> dict[str, list[float]]:
-    seconds = {name: [] for name in steps}
-    for _ in tqdm(range(rounds)):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def plain_step(backbone: str, batch: int, device: torch.device):
-    net, images, labels = prepared(backbone, batch, device)
+    net, images, labels = prepared(backbone, batch, device, memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True, weight_decay=5e-4)
 
-    def step() -> None:
+    def update() -> None:
         exit_losses(net(images), labels).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        finish(device)
 
-    return warm(step)
+    return warm(update, device)
 
 
 def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, compiled: bool):
     """As train.py does it."""
     net, images, labels = prepared(backbone, batch, device)
-    objective = Objective(net.to(memory_format=torch.channels_last))
-    images = images.contiguous(memory_format=torch.channels_last)
+    objective = Objective(net)
     forward = torch.compile(objective) if compiled else objective
     optimizer = make_optimizer(objective.parameters(), dfs.recipes.get(f"cifar100/{backbone}", lr=0.01))
 
-    def step() -> None:
+    def update() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             losses, _ = forward(images, labels)
         losses.sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        finish(device)
 
-    return warm(step)
-
-
-def prepared(backbone: str, batch: int, device: torch.device):
-    torch.manual_seed(0)
-    net = dfs.build(backbone, 100).to(device)
-    images = torch.randn(batch, 3, *[pixels_of(backbone)] * 2, device=device)
-    return net, images, torch.randint(100, (batch,), device=device)
-
-
-def finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def warm(step):
-    for _ in range(2):
-        step()
-    return step
+    return warm(update, device)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import dfs_edu as dfs
+from benchmarks.turns import measure, prepared, warm
 from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
 from dfs_edu.results import device_name
@@ -61,8 +60,9 @@ def main() -> None:
         flops = {name: step_flops(backbone, junction) for name, junction in CONTESTANTS.items()}
         batch = args.batch or BATCHES.get(backbone, 32)
         for bf16 in (False, True) if bf16_pays(device) else (False,):
-            seconds = measure(backbone, batch, args.rounds, device, bf16)
             precision = "bf16" if bf16 else "fp32"
+            steps = {name: make_step(backbone, batch, junction, device, bf16) for name, junction in CONTESTANTS.items()}
+            seconds = measure(steps, args.rounds, precision)
             print(f"\n{backbone}, batch {batch}, {precision}, {device_name(device)}, median of {args.rounds} rounds")
             report(seconds, flops)
 
@@ -77,40 +77,19 @@ def report(seconds: dict[str, list[float]], flops: dict[str, np.ndarray]) -> Non
         )
 
 
-def measure(backbone: str, batch: int, rounds: int, device: torch.device, bf16: bool) -> dict[str, list[float]]:
-    """Seconds of a step of each contestant, round by round."""
-    steps = {name: make_step(backbone, batch, junction, device, bf16) for name, junction in CONTESTANTS.items()}
-    seconds = {name: [] for name in steps}
-    for _ in tqdm(range(rounds), desc="bf16" if bf16 else "fp32"):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def make_step(backbone: str, batch: int, junction: Junction, device: torch.device, bf16: bool):
     """A warm training step on random pictures: forward, backward, optimizer."""
-    torch.manual_seed(0)
-    net = dfs.build(backbone, 100, junction).to(device, memory_format=torch.channels_last)
+    net, images, labels = prepared(backbone, batch, device, junction)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
-    images = torch.randn(batch, 3, *[pixels_of(backbone)] * 2, device=device).contiguous(
-        memory_format=torch.channels_last
-    )
-    labels = torch.randint(100, (batch,), device=device)
 
-    def step() -> None:
+    def update() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = net(images)
         exit_losses(logits, labels).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
-    for _ in range(2):
-        step()
-    return step
+    return warm(update, device)
 
 
 def step_flops(backbone: str, junction: Junction) -> np.ndarray:

@@ -39,7 +39,7 @@ def write_whole(path: str | os.PathLike, write: Callable[[BinaryIO], object]) ->
 
 # A checkpoint file: SEAL, the SHA-256 of what follows, and what torch.save wrote.
 SEAL = b"dfs_edu checkpoint 1\n"
-NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
+NEXT, NEWEST, BEFORE = "checkpoint.next.pt", "checkpoint.pt", "checkpoint.before.pt"
 
 
 def save(path: str | os.PathLike, state: dict) -> None:
@@ -76,10 +76,10 @@ def keep(folder: str | os.PathLike, state: dict) -> None:
     At every moment one of the two is whole: the newest becomes the one before only when its successor is on the disk.
     """
     folder = Path(folder)
-    save(folder / "checkpoint.next.pt", state)
+    save(folder / NEXT, state)
     if (folder / NEWEST).exists():
         os.replace(folder / NEWEST, folder / BEFORE)
-    os.replace(folder / "checkpoint.next.pt", folder / NEWEST)
+    os.replace(folder / NEXT, folder / NEWEST)
 
 
 def newest(folder: str | os.PathLike) -> dict | None:
@@ -88,7 +88,7 @@ def newest(folder: str | os.PathLike) -> dict | None:
     A damaged one is passed over with a warning. Raises ValueError, naming them, where all that are there are damaged.
     """
     damaged = []
-    for name in ("checkpoint.next.pt", NEWEST, BEFORE):  # the next: a kill came between two renames
+    for name in (NEXT, NEWEST, BEFORE):  # the next: a kill came between two renames
         path = Path(folder) / name
         if not path.exists():
             continue

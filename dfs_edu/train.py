@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,11 @@ class _Loop:
         self.dataset = load_data(recipe, root)
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
         self.network.to(self.device, memory_format=torch.channels_last)
-        self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing).to(self.device)
+        self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
         self.forward = self._forward()
-        self.batches = self._batches(self.dataset.train, train=True)
+        how = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
+        self.batches = self._batches(self.dataset.train, train=True, **how)
         if self.batches.batch_size // team.world % recipe.accumulate:
             share = self.batches.batch_size // team.world
             raise ValueError(f"accumulate={recipe.accumulate} parts do not divide the {share} pictures of a process")
@@ -129,12 +131,8 @@ class _Loop:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
 
-    def _batches(self, split, train: bool = False):
-        recipe, team = self.recipe, self.team if train else Team()
-        how = recipe.augmentation if train else "crop"
-        return data.batches(
-            split, self.dataset, recipe.batch_size, train, recipe.seed, self.device, team.rank, team.world, how
-        )
+    def _batches(self, split, **options) -> data.Batches | data.Streamed:
+        return data.batches(split, self.dataset, self.recipe.batch_size, device=self.device, **options)
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -225,12 +223,16 @@ class _Loop:
         if self.folder and self.team.leads:
             events.write(self.folder, row)
 
+    @cached_property
+    def probed(self) -> tuple[Tensor, Tensor]:
+        """The pictures that are probed with, read once."""
+        some = self.dataset.train[:PROBE_IMAGES]
+        return next(iter(data.batches(some, self.dataset, len(some), device=self.device)))
+
     def probe(self) -> dict[str, list[float]]:
         """How hard each exit pulls on the trunk, and how often it pulls against another one."""
-        some = self.dataset.train[:PROBE_IMAGES]
-        images, labels = next(iter(data.batches(some, self.dataset, len(some), device=self.device)))
         with self.autocast():
-            report = conflict(self.network, images, labels)
+            report = conflict(self.network, *self.probed)
         found = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
         return {name: [None if np.isnan(v) else float(f"{v:.4g}") for v in values] for name, values in found.items()}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dying import SAME, Killed, die_in_step
 from safetensors.torch import load_file
 from torchvision.models.regnet import BlockParams, RegNet
 
@@ -33,10 +34,6 @@ SMALL = "msdnet-imagenet-blocks2-base2-step2-growth4-width4"
 # 3 steps of 8 pictures, at a low rate: in float32, rounding grows quickly with each step
 TRAIN_SMALL = ["train", f"imagenet/{SMALL}", "--train-images", "24", "--lr", "0.01", *OPTIONS]
 train_module = sys.modules["dfs_edu.train"]
-
-
-class Killed(BaseException):
-    pass
 
 
 def row(run):
@@ -83,16 +80,8 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_killed_in_an_epoch_and_resumed_it_ends_bit_for_bit_alike(uninterrupted, tmp_path, monkeypatch):
-    plain, steps = train_module._Loop.step, []
-
-    def deadly(loop, *batch):
-        steps.append(None)
-        if len(steps) == 3:
-            raise Killed
-        plain(loop, *batch)
-
     words = [*TRAIN_SMALL, "--out", str(tmp_path), "--checkpoint-steps", "1"]
-    monkeypatch.setattr(train_module._Loop, "step", deadly)
+    steps = die_in_step(monkeypatch, 3)
     with pytest.raises(Killed):
         cli.main(words)
     run = tmp_path / uninterrupted.name
@@ -102,7 +91,7 @@ def test_killed_in_an_epoch_and_resumed_it_ends_bit_for_bit_alike(uninterrupted,
     assert len(steps) == 3 + 1  # what was done is not done again
     whole, resumed = ((folder / "weights.safetensors").read_bytes() for folder in (uninterrupted, run))
     assert resumed == whole
-    for name in ("loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict"):
+    for name in SAME:
         assert row(run)[name] == row(uninterrupted)[name]
     assert results.read(run)["final"]["test_accuracy"] == results.read(uninterrupted)["final"]["test_accuracy"]
 

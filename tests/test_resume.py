@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from dying import SAME, Killed, die_in_step
 from tiny import FAMILIES
 
 import dfs_edu as dfs
@@ -17,10 +18,6 @@ OPTIONS = {
     "everything": {"ema": 0.9, "accumulate": 2, "clip": 1.0, "label_smoothing": 0.1, "augmentation": "autoaugment"},
     "distillation, adamw": {"loss": "distillation", "optimizer": "adamw", "lr": 1e-3},
 }
-
-
-class Killed(BaseException):
-    pass
 
 
 def recipe_for(backbone, **options):
@@ -35,16 +32,8 @@ def train(recipe, out, **kwargs):
 def check(recipe, tmp_path, monkeypatch, step=4):
     """Killed in the middle of a step, with a checkpoint after each, and resumed."""
     whole = train(recipe, tmp_path / "whole")
-    plain, steps = train_module._Loop.step, []
-
-    def deadly(loop, *batch):
-        steps.append(None)
-        if len(steps) == step:
-            raise Killed
-        plain(loop, *batch)
-
     with monkeypatch.context() as patch:
-        patch.setattr(train_module._Loop, "step", deadly)
+        die_in_step(patch, step)
         with pytest.raises(Killed):
             train(recipe, tmp_path / "killed", checkpoint_steps=1)
     torch.manual_seed(99)  # another process has other random numbers
@@ -52,7 +41,7 @@ def check(recipe, tmp_path, monkeypatch, step=4):
     read = lambda run: (run.folder / "weights.safetensors").read_bytes()  # noqa: E731
     assert read(resumed) == read(whole)
     for ours, theirs in zip(resumed.record["epochs"], whole.record["epochs"], strict=True):
-        for name in ("loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict"):
+        for name in SAME:
             assert ours[name] == theirs[name]
     assert torch.equal(resumed.test.confidence, whole.test.confidence)
 

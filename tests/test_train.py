@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from dying import SAME, Killed, die_in_step
 from safetensors.torch import load_file
 
 import dfs_edu as dfs
@@ -21,8 +22,6 @@ from dfs_edu.recipes import Recipe, get
 
 train_module = sys.modules["dfs_edu.train"]  # dfs_edu.train itself is the function
 losses_module = sys.modules["dfs_edu.losses"]
-# What of an epoch's row depends on the training alone, and not on the clock
-SAME = ("epoch", "loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict")
 SMALL = {"scale": "smoke", "train_images": 192, "held_out_images": 64, "epochs": 2}  # 2 epochs of 3 steps
 
 
@@ -78,25 +77,6 @@ def test_a_run_without_a_folder_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_loop_does_what_sgd_by_hand_does():
-    """Two steps in float32 written out with torch alone give the same weights."""
-    recipe = small(epochs=1, train_images=128, precision="fp32", weight_decay=1e-3)
-    trained = run(recipe, None)
-
-    torch.manual_seed(recipe.seed)
-    dataset = dfs.data.load("digits").first(128, 64)
-    net = dfs.build("vgg7-4", 10).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, 0.9, nesterov=True, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, 2, pct_start=0.25, cycle_momentum=False)
-    for images, labels in dfs.data.Batches(dataset.train, dataset, 64, train=True, seed=recipe.seed):
-        sum(torch.nn.functional.cross_entropy(logits, labels) for logits in net(images)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-    for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(trained.network.state_dict()[name], tensor)
-
-
 def by_hand(recipe, prepare=lambda net: None, step=lambda net, optimizer: optimizer.step()):
     """The network after an epoch in float32, written out with torch alone."""
     torch.manual_seed(recipe.seed)
@@ -115,6 +95,15 @@ def by_hand(recipe, prepare=lambda net: None, step=lambda net, optimizer: optimi
         optimizer.zero_grad()
         schedule.step()
     return net
+
+
+def test_the_loop_does_what_sgd_by_hand_does():
+    """Two steps in float32 written out with torch alone give the same weights."""
+    recipe = small(epochs=1, train_images=128, precision="fp32", weight_decay=1e-3)
+    trained = run(recipe, None)
+    net = by_hand(recipe)
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(trained.network.state_dict()[name], tensor)
 
 
 def assert_same(trained, net):
@@ -258,24 +247,12 @@ def test_losses_of_all_exits_reach_the_record(uninterrupted):
 # Stopped and resumed, in this process
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6])
 def test_wherever_it_dies_the_resumed_run_ends_bit_for_bit_alike(step, tmp_path, monkeypatch, uninterrupted):
     """A checkpoint after every step; death in the middle of a step, of either epoch."""
     recipe = small(junction=dfs.Surgery(0.5))
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1)
-    plain, steps = train_module._Loop.step, []
-
-    def deadly(loop, *batch):
-        steps.append(None)
-        if len(steps) == step:
-            raise Killed
-        plain(loop, *batch)
-
-    monkeypatch.setattr(train_module._Loop, "step", deadly)
+    steps = die_in_step(monkeypatch, step)
     with pytest.raises(Killed):
         run(recipe, tmp_path)
     torch.manual_seed(99)  # another process has other random numbers

@@ -59,26 +59,19 @@ def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = 
     return dataset
 
 
-def batches(
-    split: Split | Files,
-    dataset: Dataset,
-    batch_size: int,
-    train: bool = False,
-    seed: int = 0,
-    device="cpu",
-    rank: int = 0,
-    world: int = 1,
-    augmentation: str = "crop",
-) -> Batches | Streamed:
-    """`Batches` of a split in memory, `Streamed` of one on the disk; augmentation: see `recipes.Recipe`."""
+def batches(split: Split | Files, dataset: Dataset, *options, augmentation: str = "crop", **more) -> Batches | Streamed:
+    """`Batches` of a split in memory, `Streamed` of one on the disk; their options: see `batches.Epochs`.
+
+    augmentation   "crop" or "autoaugment", see `recipes.Recipe`
+    """
     if isinstance(split, Split):
         how = dataset.augmentation
         if augmentation == "autoaugment":
             how = replace(how, autoaugment=True, cutout=dataset.pixels // 2)
-        return Batches(split, dataset, batch_size, train, seed, device, rank, world, how)
+        return Batches(split, dataset, *options, augmentation=how, **more)
     if augmentation != "crop":
         raise ValueError(f"augmentation={augmentation!r} is for pictures in memory; those of {dataset.name} are read")
-    return Streamed(split, dataset, batch_size, train, seed, device, rank, world)
+    return Streamed(split, dataset, *options, **more)
 
 
 def places(root: str | os.PathLike | None = None) -> list[Path]:

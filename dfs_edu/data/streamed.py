@@ -32,42 +32,24 @@ MOST_WORKERS = 8
 
 
 class Streamed(Epochs):
-    """Iterating once is one epoch: (images float32 normalised (B, 3, H, W) channels-last, labels (B,)), as `Batches`.
+    """Batches of a split whose pictures are read as they are needed.
 
-    split        what to read
-    batch_size   pictures a batch, of all processes together
-    train        True: a new order each epoch, each picture a random crop (RandomResizedCrop), half of them mirrored
-                 where the data set says so, the ragged last batch dropped. False: as they lie, cut from the middle
-    seed         see above; `state_dict` holds the position, and an iterator that loads it goes on from there
-    rank, world  of `world` processes that share each batch, this one reads and gets every world-th picture, from the
-                 rank-th, alone
-    workers      processes that decode; None: one a core, 8 at the most; 0: none besides this one. Their batches come in
-                 shared memory, of which a container may have too little (Docker: --shm-size)
+    In training each picture is a random crop (RandomResizedCrop), half of them mirrored where the data set says so;
+    otherwise it is cut from the middle.
+
+    workers   processes that decode; None: one a core, 8 at the most; 0: none besides this one. Their batches come in
+              shared memory, of which a container may have too little (Docker: --shm-size)
 
     A broken picture is skipped. In training, its place is taken by the next good one of its part of the batch, so that
-    shapes stay; otherwise the batch is shorter by it. `broken` names those met so far. Raises ValueError where the
-    batch cannot be shared out evenly; DataError, as it reads, where more than 0.1 % of the split (and more than one
-    picture) are broken, or all that this process trains on in a batch.
+    shapes stay; otherwise the batch is shorter by it. `broken` names those met so far. Raises DataError, as it reads,
+    where more than 0.1 % of the split (and more than one picture) are broken, or all that this process trains on in a
+    batch.
     """
 
-    def __init__(
-        self,
-        split: Files,
-        dataset: Dataset,
-        batch_size: int,
-        train: bool = False,
-        seed: int = 0,
-        device="cpu",
-        rank: int = 0,
-        world: int = 1,
-        workers: int | None = None,
-    ):
-        super().__init__(split, batch_size, train, seed, world)
+    def __init__(self, split: Files, dataset: Dataset, *options, workers: int | None = None, **more):
+        super().__init__(split, dataset, *options, **more)
         self.flip = dataset.augmentation.flip
-        self.device, self.rank, self.world = torch.device(device), rank, world
         self.workers = default_workers() if workers is None else workers
-        self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
-        self.std = 255 * torch.tensor(dataset.std, device=device).view(3, 1, 1)
         self._broken = set()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -82,7 +64,8 @@ class Streamed(Epochs):
             self._note_broken(chosen, shown)
             if len(shown):
                 labels = self.split.labels[chosen[shown.numpy()]]
-                yield self._normalise(images), labels.to(self.device, non_blocking=True)
+                images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+                yield self.normalise(images), labels.to(self.device, non_blocking=True)
         self.epoch, self.batch = self.epoch + 1, 0
 
     @property
@@ -115,11 +98,6 @@ class Streamed(Epochs):
             paths = tuple(str(self.split.root / self.split.paths[n]) for n in order[mine])
             draws = tuple((self.seed, self.epoch, place) for place in mine) if self.train else None
             yield Task(paths, self.split.pixels, draws, self.flip)
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), mean 0 and deviation 1 a channel over the data set."""
-        images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        return (images - self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
 
     def _note_broken(self, chosen: np.ndarray, shown: Tensor) -> None:
         missing = set(range(len(chosen))) - set(shown.tolist())

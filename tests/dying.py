@@ -1,0 +1,26 @@
+"""A training that dies in the middle of a step, and what of its record must not show that it did."""
+
+import importlib
+
+_Loop = importlib.import_module("dfs_edu.train")._Loop  # dfs_edu.train itself is the function
+
+# What of an epoch's row depends on the training alone, and not on the clock
+SAME = ("epoch", "loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict")
+
+
+class Killed(BaseException):
+    pass
+
+
+def die_in_step(patch, number):
+    """Raise Killed instead of taking the step of this number; the list returned counts all steps from then on."""
+    plain, steps = _Loop.step, []
+
+    def deadly(loop, *batch):
+        steps.append(None)
+        if len(steps) == number:
+            raise Killed
+        plain(loop, *batch)
+
+    patch.setattr(_Loop, "step", deadly)
+    return steps
