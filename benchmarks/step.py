@@ -16,6 +16,7 @@ import torch
 
 import dfs_edu as dfs
 from benchmarks.turns import measure, prepared, warm
+from dfs_edu import heap
 from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
 from dfs_edu.results import device_name
@@ -56,6 +57,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = pick_device(args.device)
+    if device.type == "cpu":
+        heap.keep_freed()  # as train() does
     for backbone in args.backbone:
         flops = {name: step_flops(backbone, junction) for name, junction in CONTESTANTS.items()}
         batch = args.batch or BATCHES.get(backbone, 32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,30 @@ def warm(update: Callable[[], None], device: torch.device) -> Callable[[], None]
     for _ in range(2):
         step()
     return step
+
+
+def elsewhere(contestant: Callable, *args) -> Callable[[], None]:
+    """A step taken by a process of its own, for what is set for a whole process: contestant(*args) makes the step."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=_serve, args=(there, contestant, args), daemon=True).start()
+    there.close()  # so that the end of the process is noticed here
+    here.recv()  # it is warm
+
+    def step() -> None:
+        here.send("go")
+        here.recv()
+
+    return step
+
+
+def _serve(pipe, contestant: Callable, args: tuple) -> None:
+    step = contestant(*args)
+    with suppress(EOFError):
+        while True:
+            pipe.send("done")
+            pipe.recv()
+            step()
 
 
 def measure(steps: dict[str, Callable[[], None]], rounds: int, title: str = "") -> dict[str, list[float]]:

@@ -23,7 +23,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
     """Learning rate by step."""
     steps = recipe.epochs * steps_per_epoch
     if recipe.schedule == "multistep":
-        milestones = [epoch * steps_per_epoch for epoch in recipe.milestones]
+        milestones = [round(epoch * steps_per_epoch) for epoch in recipe.milestones]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=0.25, cycle_momentum=False)
 

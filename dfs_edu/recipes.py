@@ -30,7 +30,7 @@ class Recipe:
                   of half the picture's side besides
     label_smoothing   share of the target that is spread over all classes
     schedule      "onecycle": up for a quarter of the steps, down to nearly zero (Smith and Topin, 2018);
-                  "multistep": times 0.1 at each epoch of `milestones`
+                  "multistep": times 0.1 at each epoch of `milestones`, which may be 13.5
     train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
     pixels        side of the pictures, where the data set can be read at any; None: what the backbone was made for
     loss          "cross-entropy" at each exit, or "distillation": the last exit teaches the others (losses.py)
@@ -50,7 +50,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "onecycle"
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[float, ...] = ()
     clip: float | None = None
     accumulate: int = 1
     ema: float | None = None
@@ -165,6 +165,7 @@ def names() -> list[str]:
 def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed: int = 0, **changes) -> Recipe:
     """The recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale; `changes` replace single fields.
 
+    With another number of epochs, milestones stay at the same parts of the way, unless they are given too.
     "msdnet" alone is the one for the data set's pictures: "imagenet/msdnet", "cifar100/msdnet-base2-step1".
 
     Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
@@ -185,4 +186,8 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
         raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
     settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
-    return replace(Recipe(dataset, backbone, scale, junction, seed, **settings), **changes)
+    recipe = replace(Recipe(dataset, backbone, scale, junction, seed, **settings), **changes)
+    if recipe.milestones and "milestones" not in changes:
+        squeezed = [m * recipe.epochs / settings["epochs"] for m in settings["milestones"]]
+        recipe = replace(recipe, milestones=tuple(int(m) if m == int(m) else m for m in squeezed))
+    return recipe

@@ -45,15 +45,45 @@ def _input_gradient(x: Tensor, weight: Tensor, g: Tensor, live: tuple[slice, ...
     counts = [run.stop - run.start for run in live]
     size = (x.shape[0], sum(counts), *x.shape[2:])
     if geometry["groups"] == 1:
-        weight = _take(weight, live, 1)
+        g_x = conv2d_input(size, _take(weight, live, 1), g, **geometry)
     else:  # depthwise: each channel has a filter, and a gradient, of its own
-        weight, g = _take(weight, live, 0), _take(g, live, 1)
-        geometry = geometry | {"groups": sum(counts)}
-    pieces = conv2d_input(size, weight, g, **geometry).split(counts, 1)
+        gradient = _turned if _turns(g, weight, geometry) else conv2d_input
+        g_x = gradient(size, _take(weight, live, 0), _take(g, live, 1), **geometry | {"groups": sum(counts)})
+    pieces = g_x.split(counts, 1)
     before = [live[0].start] + [0] * (len(live) - 1)
     after = [until - run.stop for run, until in zip(live, [*(r.start for r in live[1:]), x.shape[1]], strict=True)]
     padded = [F.pad(p, (0, 0, 0, 0, b, a)) for p, b, a in zip(pieces, before, after, strict=True)]
     return padded[0] if len(padded) == 1 else torch.cat(padded, 1)  # (B, C_in, H, W)
+
+
+def _turns(g: Tensor, weight: Tensor, geometry: dict) -> bool:
+    """Where `_turned` is the faster way: a filter a channel, on a CPU."""
+    reach = _reach(weight, geometry["dilation"])
+    fits = all(p <= r for p, r in zip(geometry["padding"], reach, strict=True))
+    return fits and geometry["groups"] > 1 and g.device.type == "cpu"
+
+
+def _turned(size: tuple, weight: Tensor, g: Tensor, stride, padding, dilation, groups: int) -> Tensor:
+    """The input gradient as what it is: a convolution of g, spread out by the stride, with the filters turned round.
+
+    oneDNN has no kernel of its own for the input gradient of a depthwise convolution in channels-last or with a
+    stride; the forward one is 10 to 200 times as fast.
+    """
+    reach = _reach(weight, dilation)
+    if max(stride) > 1:
+        sides = [n + 2 * p - r for n, p, r in zip(size[2:], padding, reach, strict=True)]  # of an output at stride 1
+        nhwc = g.is_contiguous(memory_format=torch.channels_last)
+        spread = g.new_zeros(*size[:2], *sides)
+        spread = spread.to(memory_format=torch.channels_last) if nhwc else spread
+        spread[..., :: stride[0], :: stride[1]] = g
+        g = spread
+    padding = [r - p for p, r in zip(padding, reach, strict=True)]
+    return F.conv2d(g, weight.flip(2, 3), padding=padding, dilation=dilation, groups=groups)  # (B, C, H, W)
+
+
+def _reach(weight: Tensor, dilation) -> list[int]:
+    """Pixels from the first to the last that a filter looks at, less one, per side."""
+    return [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
 
 
 def _take(t: Tensor, live: tuple[slice, ...], dim: int) -> Tensor:
@@ -89,7 +119,11 @@ class Conv2d(nn.Conv2d):
         return np.ones(self.out_channels, bool)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.live is None or not torch.is_grad_enabled():
+        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        live = self.live
+        if live is None and _turns(x, self.weight, geometry):
+            live = (slice(0, self.in_channels),)  # all of them, by the faster way
+        if live is None or not torch.is_grad_enabled():
             return super().forward(x)
         weight, bias = self.weight, self.bias
         device = x.device.type
@@ -97,8 +131,7 @@ class Conv2d(nn.Conv2d):
             dtype = torch.get_autocast_dtype(device)  # a Function's saved tensors are not cast for it: cast first
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-        return _SplitConv2d.apply(x, weight, bias, self.live, geometry)  # (B, C_out, H, W)
+        return _SplitConv2d.apply(x, weight, bias, live, geometry)  # (B, C_out, H, W)
 
 
 def runs(heard: np.ndarray) -> tuple[slice, ...]:

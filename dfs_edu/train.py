@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dfs_edu import checkpoint, data, distributed, events, inference, results
+from dfs_edu import checkpoint, data, distributed, events, heap, inference, results
 from dfs_edu.backbones import build, pixels_of
 from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
@@ -74,6 +74,8 @@ def train(
     if type(checkpoint_steps) is not int or checkpoint_steps < 1:
         raise ValueError(f"checkpoint_steps={checkpoint_steps!r}: a whole number above zero")
     team, device = distributed.join(pick_device(device))
+    if device.type == "cpu":
+        heap.keep_freed()
     folder = Path(out) / recipe.name if out is not None else None
     if folder and folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is there already: resume it (--resume, resume=True) or choose another folder")

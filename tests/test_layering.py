@@ -33,7 +33,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit",),
     ("splitgrad",),
-    ("surgery",),
+    ("surgery", "heap"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

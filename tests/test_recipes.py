@@ -91,3 +91,11 @@ def test_a_recipe_is_frozen():
 def test_a_wrong_recipe_is_refused(name, changes, message):
     with pytest.raises(ValueError, match=message):
         get(name, **changes)
+
+
+def test_a_shorter_published_run_keeps_the_shape_of_its_schedule():
+    assert get("cifar100/vgg7-64", scale="paper", epochs=30).milestones == (27, 28, 29.5)
+    assert get("cifar100/vgg7-64", scale="paper", epochs=30, milestones=(5, 6)).milestones == (5, 6)
+    assert get("cifar100/vgg7-64", scale="full", epochs=30).milestones == ()
+    squeezed = get("cifar100/vgg7-64", scale="paper", epochs=20)
+    assert Recipe.from_dict(squeezed.to_dict()) == squeezed

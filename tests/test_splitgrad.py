@@ -183,11 +183,11 @@ class Convolutions(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.convolution.default:
             self.forward += 1
+            self.filters.append(args[1].shape[0])
         if func is torch.ops.aten.convolution_backward.default:
             wants_input, wants_weight, _ = args[-1]
             if wants_input:
                 self.input_gradients.append(args[2].shape[1])  # channels of the weight that was used
-                self.filters.append(args[2].shape[0])
             self.weight_gradients += wants_weight
         return func(*args, **(kwargs or {}))
 
@@ -412,7 +412,14 @@ def test_runs(mask, expected):
 # Depthwise: a filter a channel
 
 
-DEPTHWISE = [{"kernel_size": 3, "padding": 1}, {"kernel_size": 3, "stride": 2, "padding": 1, "bias": False}]
+DEPTHWISE = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "bias": False},
+    {"kernel_size": 3, "stride": 3},
+    {"kernel_size": 3, "stride": 2, "padding": 2, "dilation": 2},
+    {"kernel_size": (3, 5), "stride": (2, 1), "padding": (0, 4)},
+    {"kernel_size": 1, "stride": 2, "padding": 1},  # more padding than the filter reaches
+]
 
 
 def depthwise(live, geometry, dtype=torch.float64):
@@ -444,7 +451,20 @@ def test_depthwise_skips_what_is_not_live(live):
     channels = C if live is None else live.sum()
     with Convolutions() as counted:
         split(input_of()).square().sum().backward()
-    assert counted.filters == ([channels] if channels else [])
+    assert counted.filters == [C, channels][: 1 + bool(channels)]  # forward, and turned round for what is heard
+    assert counted.input_gradients == []
+
+
+@pytest.mark.parametrize("geometry", DEPTHWISE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_depthwise_channels_last_stays(dtype, geometry):
+    split, plain = (conv.to(memory_format=torch.channels_last) for conv in depthwise(None, geometry, dtype))
+    x = input_of(dtype, memory_format=torch.channels_last)
+    y, y_plain = split(x), plain(x)
+    g = torch.randn_like(y)
+    (g_x,), (expected,) = torch.autograd.grad(y, x, g), torch.autograd.grad(y_plain, x, g)
+    assert g_x.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(g_x, expected)
 
 
 @pytest.mark.parametrize("live", [LIVE[0], LIVE[4]], ids=str)

@@ -237,6 +237,18 @@ def test_multistep_divides_the_rate_at_its_milestones():
     assert rates == pytest.approx(expected)
 
 
+def test_a_milestone_may_lie_within_an_epoch():
+    recipe = get("cifar100/vgg7-64", scale="paper", epochs=2, milestones=(1.5,))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.lr)
+    schedule = make_schedule(optimizer, recipe, steps_per_epoch=4)
+    rates = []
+    for _step in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.1] * 6 + [0.01] * 2)
+
+
 def test_losses_of_all_exits_reach_the_record(uninterrupted):
     K = len(uninterrupted.network.heads)
     row = uninterrupted.record["epochs"][0]
