@@ -7,7 +7,9 @@ last, fused optimizer, own backward pass of depthwise convolutions, kept memory)
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -22,6 +24,17 @@ from dfs_edu.splitgrad import Conv2d
 from dfs_edu.train import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 128, "msdnet-cifar": 64, "resnet18": 64}
+COMPILED = "... compiled"
+# What a profile is grouped by: a part of a step, and what the names of its operations hold
+PARTS = {
+    "convolution": "convolution",
+    "BatchNorm": "batch_norm",
+    "ReLU": "threshold|clamp_min|relu",
+    "pooling": "pool",
+    "additions of gradients": "::add_?$",
+    "casts and copies": "copy|cat|fill|zero",
+    "optimizer": "fused|sgd",
+}
 
 
 def main() -> None:
@@ -42,6 +55,9 @@ def main() -> None:
         for name, values in seconds.items():
             median = statistics.median(values)
             print(f"{name:32} {1000 * median:8.1f} ms   {plain / median:5.2f} times as fast as plain")
+        eager = [step for name, step in steps.items() if name not in ("plain", COMPILED)]
+        parts = profiled(eager[-1])
+        print("where the time goes, eager: " + ", ".join(f"{name} {part:.0%}" for name, part in parts.items()))
 
 
 def contestants(backbone: str, batch: int, device: torch.device, compiled: bool) -> dict:
@@ -54,8 +70,23 @@ def contestants(backbone: str, batch: int, device: torch.device, compiled: bool)
     if bf16_pays(device):
         steps["... in bf16"] = engine_step(backbone, batch, device, bf16=True, compiled=False)
     if compiled:
-        steps["... compiled"] = engine_step(backbone, batch, device, bf16=bf16_pays(device), compiled=True)
+        steps[COMPILED] = engine_step(backbone, batch, device, bf16=bf16_pays(device), compiled=True)
     return steps
+
+
+def profiled(step: Callable[[], None]) -> dict[str, float]:
+    """The parts that a step's time goes to, as fractions; what is in none of PARTS comes last."""
+    on = [torch.profiler.ProfilerActivity.CPU]
+    on += [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    with torch.profiler.profile(activities=on) as profile:
+        for _ in range(3):
+            step()
+    spent = dict.fromkeys([*PARTS, "the rest"], 0.0)
+    for event in profile.key_averages():
+        part = next((part for part, names in PARTS.items() if re.search(names, event.key)), "the rest")
+        spent[part] += event.self_device_time_total or event.self_cpu_time_total
+    total = sum(spent.values())
+    return {part: time / total for part, time in spent.items()}
 
 
 def plain_step(backbone: str, batch: int, device: torch.device):

@@ -20,6 +20,7 @@ from dfs_edu.results import interval
 
 __all__ = [
     "accuracy_cost",
+    "accuracy_over_time",
     "accuracy_per_exit",
     "conflict_heatmap",
     "conflict_heatmaps",
@@ -288,6 +289,21 @@ def learning_curves(record: Mapping, title: str = "Validation accuracy while tra
         for k in range(accuracy.shape[1])
     ]
     return figure(lines, title, "epoch", "accuracy in %")
+
+
+def accuracy_over_time(
+    records: Mapping, exit: int = -1, title: str = "Validation accuracy against wall-clock"
+) -> go.Figure:
+    """Name -> record of a run: one line each, a mark an epoch; the time is that of training, without validation.
+
+    exit   index of the exit that is shown, from 0; -1: the last
+    """
+    fig = figure([], title, "minutes of training", "accuracy in %")
+    for i, (name, record) in enumerate(records.items()):
+        minutes = np.cumsum([row["seconds"] for row in record["epochs"]]) / 60
+        accuracy = [row["validation_accuracy"][exit] for row in record["epochs"]]
+        fig.add_scatter(x=rounded(minutes, 2), y=percent(accuracy), name=name, mode="lines+markers", **style(i))
+    return fig.update_layout(legend=below())
 
 
 def shares(point, title: str = "Where pictures leave") -> go.Figure:

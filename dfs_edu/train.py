@@ -99,6 +99,11 @@ class _Loop:
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(self.device))
         torch.manual_seed(recipe.seed)  # the network's initial weights
         self.dataset = load_data(recipe, root)
+        for split in (self.dataset.validation, self.dataset.test):
+            if len(split) < team.world:
+                raise ValueError(
+                    f"{len(split)} pictures of {split.name} cannot be shared out to {team.world} processes"
+                )
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
         self.network.to(self.device, memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)

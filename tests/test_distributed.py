@@ -72,7 +72,8 @@ def test_rank_0_alone_writes(together):
 @pytest.mark.kill
 def test_a_killed_worker_is_restarted_and_the_run_ends_as_if_nothing_had_happened(tmp_path):
     words = "train digits/vgg7-4 --scale smoke --epochs 4 --train-images 128 --checkpoint-steps 1 --resume --device cpu"
-    name = "digits-vgg7-4-smoke-joint-seed0"
+    words += " --compile --ema 0.9 --accumulate 2 --junction surgery"
+    name = "digits-vgg7-4-smoke-surgery-own-0.5-seed0"
     whole = start("-m", "dfs_edu", *words.split(), "--out", tmp_path / "whole")
     said, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, said
@@ -80,7 +81,7 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_if_nothing_had_happene
 
     process = start("--max-restarts", "3", "-m", "dfs_edu", *words.split(), "--out", tmp_path / "killed")
     begun = tmp_path / "killed" / name / "checkpoint.before.pt"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not begun.exists() and time.monotonic() < until:
         time.sleep(0.01)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
@@ -94,6 +95,14 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_if_nothing_had_happene
 
 
 # Without other processes
+
+
+def test_a_split_that_cannot_be_shared_out_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "join", lambda device: (Team(0, 4), device))
+    few = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=16, held_out_images=3, batch_size=8)
+    monkeypatch.setattr(Team, "wait", lambda team: None)
+    with pytest.raises(ValueError, match="3 pictures of validation cannot be shared out to 4 processes"):
+        dfs.train(few, None, device="cpu", progress=False)
 
 
 def test_a_team_of_one_is_nobody_to_wait_for():

@@ -36,7 +36,7 @@ def cost(forward, backward):
     return SimpleNamespace(forward_flops=forward, backward_flops=backward)
 
 
-RECORD = {"epochs": [{"epoch": e, "validation_accuracy": [0.1 * e, 0.2 * e]} for e in (1, 2, 3)]}
+RECORD = {"epochs": [{"epoch": e, "seconds": 60, "validation_accuracy": [0.1 * e, 0.2 * e]} for e in (1, 2, 3)]}
 ALL = {
     "conflict_heatmap": lambda: figures.conflict_heatmap(report()),
     "conflict_heatmaps": lambda: figures.conflict_heatmaps({"joint": report(), "surgery": report(1)}),
@@ -46,6 +46,7 @@ ALL = {
     "accuracy_per_exit": lambda: figures.accuracy_per_exit({"joint": [[0.5, 0.6], [0.7, 0.6]]}, {"theirs": [0.7, 0.8]}),
     "accuracy_cost": lambda: figures.accuracy_cost({"joint": curve()}, {"joint": ([1e6, 4e6], [0.5, 0.6])}, point()),
     "learning_curves": lambda: figures.learning_curves(RECORD),
+    "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
     "shares": lambda: figures.shares(point()),
     "pictures": lambda: figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a", "b"], "Two pictures"),
 }
@@ -139,6 +140,15 @@ def test_learning_curves_shares_and_work():
     assert list(bars.text) == ["75.0 %<br>90.0 % right", "25.0 %<br>50.0 % right", "0.0 %"]
     forward, backward = ALL["gradient_work"]().data
     assert (list(forward.x), list(backward.x)) == ([10.0, 10.0], [20.0, 15.0])
+
+
+def test_time_adds_up_over_the_epochs():
+    rows = [{"epoch": i, "seconds": 60 * i, "validation_accuracy": [0.1, 0.1 * i]} for i in (1, 2, 3)]
+    fig = figures.accuracy_over_time({"a": {"epochs": rows}, "b": {"epochs": rows[:1]}})
+    assert list(fig.data[0].x) == [1, 3, 6]
+    assert list(fig.data[0].y) == pytest.approx([10, 20, 30])
+    assert list(fig.data[1].x) == [1]
+    assert list(figures.accuracy_over_time({"a": {"epochs": rows}}, exit=0).data[0].y) == [10, 10, 10]
 
 
 def test_pictures_come_out_pixel_for_pixel():
