@@ -127,9 +127,20 @@ def last_validation(record: dict) -> list[float]:
     return record["epochs"][-1]["validation_accuracy"] if record["epochs"] else []
 
 
-def recorded(names: str, folder: str | os.PathLike = RECORDED) -> dict[str, dict]:
-    """Name -> record of the finished runs below `folder` that match a pattern, such as "cifar100-vgg7-64-lesson-*"."""
-    return {name: record for name, record in runs(folder, names).items() if "final" in record}
+def minutes_to(record: dict, accuracy: float, exit: int = -1) -> float | None:
+    """Minutes of training until an exit's validation accuracy was first as good, at an epoch's end; None: never."""
+    seconds = 0.0
+    for row in record["epochs"]:
+        seconds += row["seconds"]
+        if row["validation_accuracy"][exit] >= accuracy:
+            return seconds / 60
+    return None
+
+
+def recorded(*names: str, folder: str | os.PathLike = RECORDED) -> dict[str, dict]:
+    """Name -> record of the finished runs below `folder` that match patterns, such as "cifar100-vgg7-64-lesson-*"."""
+    found = {name: record for pattern in names for name, record in runs(folder, pattern).items()}
+    return {name: record for name, record in found.items() if "final" in record}
 
 
 def keep(run: str | os.PathLike, folder: str | os.PathLike = RECORDED, weights: bool = False) -> Path:

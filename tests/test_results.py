@@ -41,10 +41,20 @@ def test_records_are_found_by_name_once_they_are_finished(tmp_path):
     for seed, final in ((0, True), (1, True), (2, False)):
         one = record(seed=seed, final=final)
         results.write(tmp_path / one["recipe"]["name"] / "record.json", one)
-    found = results.recorded("d-b-s-*", tmp_path)
+    found = results.recorded("d-b-s-*", folder=tmp_path)
     assert list(found) == ["d-b-s-joint-seed0", "d-b-s-joint-seed1"]
+    assert list(results.recorded("*-seed1", "*-seed0", "d-*", folder=tmp_path)) == list(found)[::-1]
     assert results.read(tmp_path / "d-b-s-joint-seed2") == record(seed=2, final=False)
-    assert not results.recorded("other-*", tmp_path)
+    assert not results.recorded("other-*", folder=tmp_path)
+
+
+def test_minutes_to_an_accuracy():
+    rows = [{"seconds": 60, "validation_accuracy": a} for a in ([0.1, 0.2], [0.3, 0.1], [0.2, 0.5])]
+    record = {"epochs": rows}
+    assert results.minutes_to(record, 0.2) == 1
+    assert results.minutes_to(record, 0.3) == 3
+    assert results.minutes_to(record, 0.3, exit=0) == 2
+    assert results.minutes_to(record, 0.6) is None
 
 
 def test_a_damaged_record_is_named(tmp_path):
