@@ -144,12 +144,12 @@ def test_pictures_leave(name, monkeypatch):
 @every_network
 def test_what_exits_say_comes_back_to_the_cpu(name, monkeypatch):
     net = on_meta(name)
-    monkeypatch.setattr(inference, "Outputs", lambda *said: said)  # it looks for NaN, so it needs numbers
+    monkeypatch.setattr(inference.outputs, "Outputs", lambda *said: said)  # it looks for NaN, so it needs numbers
     with gpu():
         images, labels = batch(name)
         to_cuda(net)
-        assert_on_cuda(*inference.decide(net(images)[0]))
-        confidence, prediction, label, split = inference.collect(net, [(images, labels)] * 2, "test")
+        assert_on_cuda(*inference.Judge(1)(net(images)[0]))
+        confidence, prediction, label, split, _ = inference.collect(net, [(images, labels)] * 2, "test")
         assert {t.device.type for t in (confidence, prediction, label)} == {"cpu"}
         assert confidence.shape == prediction.shape == (len(net.heads), 2 * B)
         assert label.shape == (2 * B,)

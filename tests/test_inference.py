@@ -1,7 +1,9 @@
 """Early exit against one-picture-at-a-time loops, hand-computed cases and torch's own counter."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch.utils.flop_counter import FlopCounterMode
 
 from dfs_edu import inference
@@ -135,12 +137,20 @@ def test_budget_curve_measures_on_test_what_it_fitted_on_calibration():
     macs = [1.0, 2.0, 4.0, 8.0]
     curve = inference.budget_curve(calibration, test, macs, budgets=9)
     assert curve.thresholds.shape == (9, 4)
-    for thresholds, cost, accuracy, q in zip(curve.thresholds, curve.macs, curve.accuracy, curve.q, strict=True):
+    aimed = torch.linspace(1, 8, 9, dtype=torch.float64)
+    for thresholds, cost, accuracy, right in zip(
+        curve.thresholds, curve.macs, curve.accuracy, curve.right, strict=True
+    ):
         point = inference.apply(test, thresholds, macs)
         assert (point.macs, point.accuracy) == (cost, accuracy)
-        share = torch.tensor([1, q, q**2, q**3], dtype=torch.float64)
-        assert torch.equal(thresholds, inference.fit_thresholds(calibration, share / share.sum()))
-    aimed = torch.linspace(1, 8, 9, dtype=torch.float64)
+        assert torch.equal(right, point.right)
+
+    def shares(log_q):
+        return np.exp(log_q * np.arange(4)) / np.exp(log_q * np.arange(4)).sum()
+
+    for thresholds, cost in zip(curve.thresholds[1:-1], aimed[1:-1].tolist(), strict=True):
+        log_q = brentq(lambda log_q, cost=cost: shares(log_q) @ macs - cost, -16, 16)
+        assert torch.equal(thresholds, inference.fit_thresholds(calibration, shares(log_q)))
     spent = torch.tensor([inference.apply(calibration, t, macs).macs for t in curve.thresholds], dtype=torch.float64)
     assert (spent - aimed).abs().max() < 0.05  # rounding to whole pictures of 200
     assert curve.accuracy[0] == test.accuracy[0]
@@ -236,14 +246,37 @@ def test_collect_takes_the_split_from_the_batches():
         inference.collect(net, [], split="test")
 
 
+def test_logits_are_kept_where_they_are_asked_for():
+    net = float64_net(0)
+    batches = [(varied(4), torch.arange(4)), (varied(3), torch.arange(3))]
+    outputs = inference.collect(net, batches, "validation", logits=True)
+    assert outputs.logits.shape == (6, 7, 5)
+    assert inference.collect(net, batches, "validation").logits is None
+    again = outputs.again()
+    torch.testing.assert_close(again.confidence, outputs.confidence)
+    assert torch.equal(again.prediction, outputs.prediction)
+    cooler = inference.collect(net, batches, "validation", criterion="margin", temperatures=[2.0] * 6)
+    torch.testing.assert_close(outputs.again("margin", [2.0] * 6).confidence, cooler.confidence)
+    assert cooler.criterion == "margin"
+
+
+def test_the_criterion_is_kept_with_the_outputs(tmp_path):
+    batches = [(varied(4), torch.arange(4))]
+    outputs = inference.collect(float64_net(0), batches, "test", criterion="patience")
+    outputs.save(tmp_path / "test.npz")
+    assert Outputs.load(tmp_path / "test.npz").criterion == "patience"
+    confident = inference.collect(float64_net(0), batches, "validation")
+    with pytest.raises(ValueError, match="calibration by 'confidence', test by 'patience'"):
+        inference.budget_curve(confident, outputs, [1, 2, 3, 4, 5, 6])
+
+
 # Early exit
 
 
-def simulated(net, images, thresholds):
+def simulated(net, images, thresholds, *how):
     with torch.no_grad():
         logits = net(images)
-    said = [torch.stack(x) for x in zip(*map(inference.decide, logits), strict=True)]
-    outputs = Outputs(*said, torch.zeros(len(images), dtype=torch.int64), "test")
+    outputs = Outputs.of(torch.stack(logits), torch.zeros(len(images), dtype=torch.int64), "test", *how)
     exits = inference.apply(outputs, thresholds, range(1, len(logits) + 1)).exit
     return outputs.prediction.gather(0, exits[None])[0], exits
 
@@ -269,7 +302,7 @@ def varied(pictures):
 
 def spread_thresholds(net, images):
     """Thresholds at a random quantile of each exit's confidences."""
-    confidence = [inference.decide(logits.detach())[0] for logits in net(images)]
+    confidence = [logits.detach().softmax(1).amax(1).float() for logits in net(images)]
     return [*(c.quantile(q).item() for c, q in zip(confidence[:-1], 0.3 + 0.6 * torch.rand(5), strict=True)), 0]
 
 
@@ -285,6 +318,50 @@ def test_early_exit_equals_the_simulation(seed, pictures):
     assert torch.equal(labels, expected_labels)
     assert torch.equal(exits, expected_exits)
     assert pictures == 1 or len(exits.unique()) >= 3
+
+
+@pytest.mark.parametrize("criterion", inference.CRITERIA)
+@pytest.mark.parametrize("pictures", [1, 33])
+def test_every_criterion_and_temperature_equals_its_simulation(criterion, pictures):
+    net = float64_net(3)
+    images = varied(33)
+    how = criterion, [2.0, 0.5, 1.0, 3.0, 1.5, 0.7]
+    with torch.no_grad():
+        scores = Outputs.of(torch.stack(net(images)), torch.zeros(33).long(), "validation", *how).confidence
+    thresholds = [*scores[:-1].quantile(0.7, dim=1).tolist(), 0]
+    if criterion == "patience":
+        thresholds = [2 / 5] * 5 + [0]  # two agreements in a row
+    images = images[:pictures]
+    labels, exits = EarlyExit(net, thresholds, *how)(images)
+    expected_labels, expected_exits = simulated(net, images, thresholds, *how)
+    assert torch.equal(labels, expected_labels)
+    assert torch.equal(exits, expected_exits)
+    assert pictures == 1 or len(exits.unique()) >= 3
+
+
+@pytest.mark.parametrize("pictures", [1, 33])
+def test_compiled_says_the_same(pictures):
+    net = float64_net(2)
+    images = varied(33)
+    thresholds = spread_thresholds(net, images)
+    fast = EarlyExit(net, thresholds, compile=True)
+    for some in (images[:pictures], images[:1]):
+        for ours, theirs in zip(fast(some), EarlyExit(net, thresholds)(some), strict=True):
+            assert torch.equal(ours, theirs)
+    assert not [name for name, _ in net.named_modules() if "_orig_mod" in name]  # the network itself is not compiled
+
+
+@pytest.mark.parametrize("broken", ["weights", "pictures"])
+def test_what_is_not_finite_is_an_error_and_no_answer(broken):
+    net, images = build("vgg7-2", 5).eval(), torch.randn(4, 3, 32, 32)
+    if broken == "pictures":
+        images[2, 0, 0, 0] = torch.nan
+    else:
+        net.stages[1].conv.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        EarlyExit(net, [0.999] * 5 + [0])(images)
+    with pytest.raises(ValueError, match="not finite"):
+        inference.collect(net, [(images, torch.zeros(4).long())], "test")
 
 
 @pytest.mark.parametrize(("thresholds", "exit"), [([0] * 6, 0), ([1] * 5 + [0], 5), ([1, 1, 0, 1, 1, 0], 2)])

@@ -1,0 +1,87 @@
+"""Inference that stops: a picture that has left costs nothing further."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dfs_edu.inference.criteria import Judge
+from dfs_edu.inference.outputs import evaluating
+from dfs_edu.inference.thresholds import checked_thresholds
+
+
+class EarlyExit:
+    """Early exit for real: pictures that are sure enough leave, and the rest goes on as a smaller batch.
+
+    thresholds    K numbers in [0, 1], the last one 0
+    criterion     what is compared with them: "confidence", "margin", "entropy" or "patience" (criteria.py)
+    temperatures  K numbers by which the exits' logits are divided first; None: 1
+    compile       torch.compile every stage and head, with the weights that they have now: for many small batches, of
+                  one picture above all, where starting operations takes longer than the operations
+
+    Calling it with images (B, ...) gives labels int64 (B,) and exits int64 (B,), the index from 0 of the exit where
+    each left: what `apply` says of the same pictures. One wait for the device an exit at most. The network is left as
+    found. Raises ValueError for thresholds that are not such, no images, or logits of the last exit that are not
+    finite.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        thresholds: Sequence[float] | Tensor,
+        criterion: str = "confidence",
+        temperatures: Sequence[float] | Tensor | None = None,
+        compile: bool = False,
+    ):
+        self.thresholds = checked_thresholds(thresholds, len(net.heads)).tolist()
+        self.judge = Judge(len(net.heads), criterion, temperatures)
+        self.net = _compiled(net) if compile else net
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(images):
+            raise ValueError(f"images of shape {tuple(images.shape)}: there must be one at least")
+        labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
+        exits = torch.empty_like(labels)
+        here = None  # the pictures still in the network; None: all of them
+        self.judge.restart()
+        with evaluating(self.net):
+            steps = self.net.exits(images)
+            logits = next(steps)
+            for k, threshold in enumerate(self.thresholds):
+                score, prediction = self.judge(logits)
+                if here is None:
+                    labels.copy_(prediction)
+                    exits.fill_(k)
+                else:
+                    labels[here], exits[here] = prediction, k  # whoever goes on is overwritten further on
+                if k == len(self.thresholds) - 1:
+                    self._check_finite(logits)
+                    break
+                stays = ~(score >= threshold)  # so does who is not sure of anything: NaN
+                going_on = stays.nonzero()[:, 0]  # its size must be known here: the one wait
+                if not len(going_on):
+                    break
+                if len(going_on) == len(score):
+                    logits = steps.send(None)
+                    continue
+                here = going_on if here is None else here[going_on]
+                self.judge.keep(going_on)
+                logits = steps.send(going_on)
+        return labels, exits
+
+    @staticmethod
+    def _check_finite(logits: Tensor) -> None:
+        if not logits.isfinite().all():
+            raise ValueError("the last exit's logits are not finite: the pictures or the weights hold NaN or infinity")
+
+
+def _compiled(net: nn.Module) -> nn.Module:
+    """The same network with compiled stages and heads, ready to be evaluated; `net` itself stays as it is."""
+    net = copy.deepcopy(net).eval().requires_grad_(False)
+    for modules in (net.stages, net.heads):
+        for i, module in enumerate(modules):
+            modules[i] = torch.compile(module)
+    return net

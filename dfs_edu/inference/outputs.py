@@ -1,0 +1,180 @@
+"""What every exit says about every picture of a split: once collected, every threshold can be tried on it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfs_edu.checkpoint import write_whole
+from dfs_edu.inference.criteria import Judge, checked_criterion
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What each of K exits says about each of N pictures of one split.
+
+    confidence  float32 (K, N), how sure the exit is, from 0 to 1: its score by the criterion
+    prediction  int64 (K, N), the most probable class
+    label       int64 (N,), the true class
+    split       "train", "validation" or "test"
+    criterion   what the score is: "confidence", the largest softmax probability, or another key of `CRITERIA`
+    logits      float32 (K, N, classes), where they were asked for; `save` leaves them out
+
+    Raises ValueError for shapes that do not fit, no pictures, or a confidence that is not a number from 0 to 1.
+    """
+
+    confidence: Tensor
+    prediction: Tensor
+    label: Tensor
+    split: str
+    criterion: str = "confidence"
+    logits: Tensor | None = None
+
+    def __post_init__(self):
+        checked_criterion(self.criterion)
+        shapes = [tuple(t.shape) for t in (self.confidence, self.prediction, self.label)]
+        if self.confidence.ndim != 2 or self.prediction.shape != self.confidence.shape or shapes[2] != shapes[0][1:]:
+            raise ValueError(f"confidence, prediction, label of shapes {shapes}: they are (K, N), (K, N), (N,)")
+        if not self.confidence.numel():
+            raise ValueError(f"outputs of {shapes[0][0]} exits for {shapes[0][1]} pictures: there must be one at least")
+        if self.confidence.isnan().any():
+            raise ValueError("confidence holds NaN: the network's logits are not finite")
+        if not (self.confidence.min() >= 0 and self.confidence.max() <= 1.001):  # a sum of rounded probabilities
+            low, high = self.confidence.aminmax()
+            raise ValueError(f"confidence from {low.item():.6g} to {high.item():.6g}: it is a number from 0 to 1")
+        if self.logits is not None and self.logits.shape[:2] != self.confidence.shape:
+            raise ValueError(f"logits of shape {tuple(self.logits.shape)} for confidences of shape {shapes[0]}")
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Outputs of the parts of one split, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        confidence, prediction = ([getattr(p, name) for p in parts] for name in ("confidence", "prediction"))
+        logits = None if parts[0].logits is None else torch.cat([p.logits for p in parts], 1)
+        labels = torch.cat([p.label for p in parts])
+        first = parts[0]
+        return cls(torch.cat(confidence, 1), torch.cat(prediction, 1), labels, first.split, first.criterion, logits)
+
+    @classmethod
+    def of(cls, logits: Tensor, label: Tensor, split: str, criterion: str = "confidence", temperatures=None) -> Outputs:
+        """From logits (K, N, classes), kept, and labels (N,): scores by a criterion at the exits' temperatures (K,)."""
+        judge = Judge(len(logits), criterion, temperatures)
+        confidence, prediction = (torch.stack(said) for said in zip(*map(judge, logits), strict=True))
+        return cls(confidence, prediction, label, split, criterion, logits)
+
+    def again(self, criterion: str | None = None, temperatures=None) -> Outputs:
+        """The same logits, scored by another criterion or at temperatures (K,). Raises ValueError without logits."""
+        return Outputs.of(self.asked_for(), self.label, self.split, criterion or self.criterion, temperatures)
+
+    def asked_for(self) -> Tensor:
+        """The logits; ValueError where they were not collected."""
+        if self.logits is None:
+            raise ValueError("these outputs hold no logits: collect(..., logits=True) keeps them")
+        return self.logits
+
+    @property
+    def correct(self) -> Tensor:
+        """bool (K, N): is exit k right about picture n?"""
+        return self.prediction == self.label
+
+    @property
+    def accuracy(self) -> Tensor:
+        """float64 (K,): fraction of all pictures that exit k gets right (anytime prediction)."""
+        return self.correct.double().mean(1)
+
+    @cached_property
+    def ranking(self) -> tuple[Tensor, Tensor]:
+        """For each exit, confidences from the highest down and whose they are, (K, N) each; sorted once, then kept."""
+        return self.confidence.sort(1, descending=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz: three bytes an exit and picture. The file appears complete or not at all.
+
+        What is kept of the confidence is 1 - confidence in float16: its small numbers are its finest, so pictures
+        of which the network is nearly certain stay in order.
+        """
+        narrow = np.uint8 if max(self.prediction.max(), self.label.max()) < 256 else np.int16
+        arrays = {
+            "doubt": (1 - self.confidence).numpy().astype(np.float16),
+            "prediction": self.prediction.numpy().astype(narrow),
+            "label": self.label.numpy().astype(narrow),
+            "split": np.array(self.split),
+            "criterion": np.array(self.criterion),
+        }
+        write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Outputs:
+        """Read what `save` wrote; confidences come back to within 0.00025. Raises ValueError for any other file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                doubt, prediction, label = (torch.from_numpy(file[name]) for name in ("doubt", "prediction", "label"))
+                criterion = str(file["criterion"]) if "criterion" in file else "confidence"
+                return cls(1 - doubt.float(), prediction.long(), label.long(), str(file["split"]), criterion)
+        except (KeyError, TypeError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} does not hold outputs written by Outputs.save: {error}") from error
+
+
+def collect(
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    split: str | None = None,
+    *,
+    criterion: str = "confidence",
+    temperatures=None,
+    logits: bool = False,
+) -> Outputs:
+    """Every exit's score and prediction for every picture of `batches`, in their order.
+
+    batches       yields (images (B, 3, H, W), labels (B,)) on the network's device
+    split         the split's name, where `batches.split.name` does not say it
+    criterion     how sure an exit is, see `CRITERIA`
+    temperatures  K numbers by which the exits' logits are divided first (see `fit_temperatures`); None: 1
+    logits        keep the logits too, float32 on the CPU: K N classes numbers
+
+    The network works in eval mode without gradients and is left as found. Raises ValueError without a split's name,
+    for a name that contradicts the batches', for no pictures, and for logits that are not finite.
+    """
+    known = getattr(getattr(batches, "split", None), "name", None)
+    if (split or known) is None:
+        raise ValueError('split=None: these batches do not know their split; say split="validation" or "test"')
+    if split and known and split != known:
+        raise ValueError(f"split={split!r}: these batches come from the {known} split")
+    judge = Judge(len(net.heads), criterion, temperatures)
+    said, kept = [], []
+    with evaluating(net):
+        for images, labels in batches:
+            judge.restart()
+            exits = net(images)
+            score, prediction = zip(*map(judge, exits), strict=True)
+            said.append((torch.stack(score), torch.stack(prediction), labels))
+            if logits:
+                kept.append(torch.stack(exits).float().cpu())
+    if not said:
+        raise ValueError("batches holds no pictures")
+    score, prediction, label = (torch.cat(parts, dim=-1).cpu() for parts in zip(*said, strict=True))
+    outputs = Outputs(score, prediction, label, split or known, criterion)
+    return replace(outputs, logits=torch.cat(kept, 1)) if logits else outputs
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards every module has the mode that it had."""
+    in_training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in in_training:
+            module.training = True

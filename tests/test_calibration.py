@@ -1,0 +1,128 @@
+"""Temperatures known beforehand, calibration errors worked out by hand, and criteria against their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dfs_edu import inference
+from dfs_edu.inference import Judge, Outputs
+
+
+def made(temperatures, pictures=6000, classes=5, split="validation", seed=0):
+    """Logits (K, N, classes) that are `temperatures` times what the labels were drawn by."""
+    generator = torch.Generator().manual_seed(seed)
+    true = 2 * torch.randn(pictures, classes, generator=generator)
+    label = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    return Outputs.of(torch.stack([t * true for t in temperatures]), label, split)
+
+
+def test_the_temperature_is_found_again():
+    known = [0.5, 1.0, 3.0]
+    found = inference.fit_temperatures(made(known))
+    np.testing.assert_allclose(found, known, rtol=0.05)
+
+
+def test_no_other_temperature_is_better():
+    outputs = made([0.4, 2.5], pictures=500)
+    found = inference.fit_temperatures(outputs)
+
+    def loss(t):
+        return torch.stack([F.cross_entropy(z / s, outputs.label) for z, s in zip(outputs.logits, t, strict=True)])
+
+    for factor in (0.95, 1.05):
+        assert (loss(found) < loss(factor * found)).all()
+
+
+def test_calibrating_changes_confidence_and_no_prediction():
+    validation, test = made([3.0, 0.4]), made([3.0, 0.4], split="test", seed=1)
+    cooled = test.again(temperatures=inference.fit_temperatures(validation))
+    assert torch.equal(cooled.prediction, test.prediction)
+    before, after = inference.calibration_error(test), inference.calibration_error(cooled)
+    assert (before > 0.1).all()
+    assert (after < 0.03).all()
+
+
+def by_hand():
+    """Bins of a fifth: 0.5 and 0.55 with one right, 0.9 and 1 with two right; nobody anywhere else."""
+    confidence = torch.tensor([[0.5, 0.55, 0.9, 1.0]])
+    return Outputs(confidence, torch.tensor([[0, 1, 2, 3]]), torch.tensor([0, 0, 2, 3]), "test")
+
+
+def test_calibration_error_by_hand():
+    # half the pictures: |0.525 - 0.5|; the other half: |0.95 - 1|
+    assert inference.calibration_error(by_hand(), bins=5).tolist() == pytest.approx([0.5 * 0.025 + 0.5 * 0.05])
+
+
+def test_reliability_by_hand():
+    found = inference.reliability(by_hand(), bins=5)
+    assert found.count.tolist() == [[0, 0, 2, 0, 2]]
+    assert found.confidence[0, [2, 4]].tolist() == pytest.approx([0.525, 0.95])
+    assert found.accuracy[0, [2, 4]].tolist() == [0.5, 1]
+    assert found.accuracy[0, [0, 1, 3]].isnan().all()
+    assert found.edges.tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+
+
+def test_the_error_is_what_the_diagram_shows():
+    outputs = made([2.0, 0.7], pictures=1000)
+    shown = inference.reliability(outputs)
+    apart = (shown.confidence - shown.accuracy).abs().nan_to_num() * shown.count / 1000
+    torch.testing.assert_close(inference.calibration_error(outputs), apart.sum(1), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="temperatures must be fitted on validation"):
+        inference.fit_temperatures(made([1.0], pictures=9, split="test"))
+    with pytest.raises(ValueError, match="hold no logits"):
+        inference.fit_temperatures(Outputs(torch.ones(1, 2), torch.zeros(1, 2).long(), torch.zeros(2).long(), "train"))
+    with pytest.raises(ValueError, match="scores by 'margin' are no probabilities"):
+        inference.calibration_error(made([1.0], pictures=9).again("margin"))
+    with pytest.raises(ValueError, match="bins=0"):
+        inference.reliability(by_hand(), bins=0)
+    for wrong in ([1.0], [1.0, 0.0], [1.0, math.inf], [1.0, math.nan]):
+        with pytest.raises(ValueError, match=r"temperatures=.*give 2 positive numbers"):
+            made([1.0, 1.0], pictures=9).again(temperatures=wrong)
+    with pytest.raises(ValueError, match="criterion='certainty': use one of confidence, margin, entropy, patience"):
+        made([1.0], pictures=9).again("certainty")
+
+
+# Criteria
+
+
+def test_scores_of_one_picture_by_hand():
+    logits = torch.tensor([[0.7, 0.2, 0.1]]).log()
+    score = {name: Judge(1, name)(logits)[0].item() for name in inference.CRITERIA}
+    assert score["confidence"] == pytest.approx(0.7)
+    assert score["margin"] == pytest.approx(0.5)
+    entropy = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
+    assert score["entropy"] == pytest.approx(1 - entropy / math.log(3))
+    assert score["patience"] == 0
+
+
+def test_patience_counts_exits_that_agree_with_the_one_before():
+    said = torch.tensor([[0, 1], [0, 0], [0, 0], [2, 0], [2, 0]])  # of five exits, for two pictures
+    judge = Judge(5, "patience")
+    scores = torch.stack([judge(5.0 * F.one_hot(k, 3))[0] for k in said])
+    assert (4 * scores).T.tolist() == [[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]]
+    judge.restart()
+    assert judge(5.0 * F.one_hot(said[0], 3))[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", inference.CRITERIA)
+def test_scores_are_from_0_to_1_and_no_two_batches_meet(name):
+    logits = 3 * torch.randn(4, 50, 7, generator=torch.Generator().manual_seed(0))
+    whole = Outputs.of(logits, torch.zeros(50).long(), "validation", name)
+    assert whole.confidence.min() >= 0
+    assert whole.confidence.max() <= 1
+    parts = [
+        Outputs.of(logits[:, p], torch.zeros(len(p)).long(), "validation", name) for p in torch.arange(50).split(9)
+    ]
+    torch.testing.assert_close(Outputs.joined(parts).confidence, whole.confidence)
+
+
+def test_sure_and_unsure():
+    logits = torch.tensor([[1000.0, 0, 0], [0.0, 0, 0]])
+    for name, unsure in (("confidence", 1 / 3), ("margin", 0), ("entropy", 0)):
+        assert Judge(1, name)(logits)[0].tolist() == pytest.approx([1, unsure], abs=1e-6)
