@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         "train": (_train_arguments, train, "train a network and keep its record"),
         "evaluate": (_evaluate_arguments, evaluate, "accuracy of a trained network at each exit and under budgets"),
         "probe": (_probe_arguments, probe, "measure where the exits of a trained network disagree"),
+        "export": (_export_arguments, export, "write a trained network as ONNX and torch.export files, stage by stage"),
         "costs": (_costs_arguments, costs, "parameters and MACs of every exit, the published ones beside them"),
         "runs": (_runs_arguments, runs, "list runs, name the best, compare some exit by exit"),
         "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
@@ -149,6 +150,52 @@ def evaluate(args: argparse.Namespace) -> None:
         share = " ".join(f"{100 * s:.0f}" for s in point.share.tolist())
         rows.append([f"{budget / 1e6:.2f}", f"{point.macs / 1e6:.2f}", f"{100 * point.accuracy:.2f}", share])
     print(_rows(["budget MMACs", "spent", "test %", "share leaving, %"], rows))
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    from dfs_edu.inference import CRITERIA
+
+    parser.add_argument("run", type=Path, help=RUN)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: export/ in the run's)")
+    parser.add_argument("--criterion", choices=CRITERIA, default="confidence", help="by what a picture leaves")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=0.5,
+        help="average cost that thresholds are fitted for: 0 the first exit's, 1 the last one's (default 0.5)",
+    )
+    _data_arguments(parser)
+
+
+def export(args: argparse.Namespace) -> None:
+    """A folder that runs with numpy and onnxruntime alone: temperatures and thresholds are fitted on validation."""
+    from dfs_edu import export as write
+    from dfs_edu import inference, probes
+
+    if not 0 <= args.budget <= 1:
+        raise ValueError(f"--budget {args.budget}: from 0, the first exit's cost, to 1, the last one's")
+    network, dataset, batches = _trained(args)
+    validation = inference.collect(network, batches(dataset.validation), logits=True)
+    temperatures = inference.fit_temperatures(validation)
+    validation = validation.again(args.criterion, temperatures)
+    shape = (3, dataset.pixels, dataset.pixels)
+    macs = probes.cost(network, shape).macs
+    budget = macs[0] + args.budget * (macs[-1] - macs[0])
+    thresholds = inference.best_thresholds(validation, macs, [budget])[0]
+    point = inference.apply(validation, thresholds, macs)
+    folder = write.export(
+        network.cpu(),
+        args.out or args.run / "export",
+        classes=dataset.classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        thresholds=thresholds,
+        temperatures=temperatures,
+        criterion=args.criterion,
+        input_shape=shape,
+        name=args.run.resolve().name,
+    )
+    print(f"{folder}: {100 * point.accuracy:.2f} % on validation for {point.macs / 1e6:.4g} MMACs a picture")
 
 
 def _probe_arguments(parser: argparse.ArgumentParser) -> None:

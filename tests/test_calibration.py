@@ -36,6 +36,12 @@ def test_no_other_temperature_is_better():
         assert (loss(found) < loss(factor * found)).all()
 
 
+def test_an_exit_that_knows_nothing_is_not_cooled_for_ever():
+    logits = torch.randn(1, 400, 5, generator=torch.Generator().manual_seed(0))
+    wrong = Outputs.of(logits, logits[0].argmin(1), "validation")
+    assert inference.fit_temperatures(wrong).tolist() == [100]
+
+
 def test_calibrating_changes_confidence_and_no_prediction():
     validation, test = made([3.0, 0.4]), made([3.0, 0.4], split="test", seed=1)
     cooled = test.again(temperatures=inference.fit_temperatures(validation))

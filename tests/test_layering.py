@@ -21,7 +21,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
-    ("course", "doctor", "explore", "checks", "follow"),
+    ("course", "doctor", "explore", "checks", "follow", "export"),
     ("publish", "figures"),
     ("train",),
     ("probes", "inference"),
@@ -33,7 +33,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit",),
     ("splitgrad",),
-    ("surgery", "heap"),
+    ("surgery", "heap", "runtime"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

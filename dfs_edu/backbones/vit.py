@@ -32,7 +32,7 @@ class Embedding(nn.Module):
         H, W = self.patch_embed.img_size
         if x.shape[2:] != (H, W):
             raise ValueError(f"pictures of {x.shape[2]}x{x.shape[3]} pixels: this transformer reads {H}x{W}")
-        token = self.cls_token.expand(len(x), -1, -1)
+        token = self.cls_token.expand(x.shape[0], -1, -1)
         return self.norm_pre(cat([token, self.patch_embed(x)], 1) + self.pos_embed)
 
 

@@ -12,13 +12,16 @@ from torchmetrics.functional.classification import binary_calibration_error
 from dfs_edu.inference.outputs import Outputs
 
 
+RANGE = (0.01, 100)  # of temperatures: beyond, an exit knows nothing and rounding decides who is how sure
+
+
 def fit_temperatures(outputs: Outputs) -> Tensor:
     """Temperatures (K,), float32: dividing each exit's logits by its own makes the labels most probable.
 
     outputs   of the validation split, collected with logits=True
 
-    One number an exit: no prediction changes. The logarithm of T is fitted, in float64, by LBFGS (Guo et al., On
-    Calibration of Modern Neural Networks, ICML 2017). Raises ValueError for the test split, and without logits.
+    One number an exit, from 0.01 to 100: no prediction changes. The logarithm of T is fitted, in float64, by LBFGS (Guo
+    et al., On Calibration of Modern Neural Networks, ICML 2017). Raises ValueError for the test split, and without logits.
     """
     if outputs.split == "test":
         raise ValueError("outputs of the test split: temperatures must be fitted on validation")
@@ -36,7 +39,7 @@ def fit_temperatures(outputs: Outputs) -> Tensor:
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return log_t.detach().exp().float()
+    return log_t.detach().exp().clamp(*RANGE).float()
 
 
 def calibration_error(outputs: Outputs, bins: int = 15) -> Tensor:

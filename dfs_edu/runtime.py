@@ -1,0 +1,131 @@
+"""Early exit on ONNX Runtime, from what `dfs-edu export` wrote. Needs numpy and onnxruntime, not the rest of dfs_edu.
+
+This file lies beside the exported network as runtime.py:
+
+    from runtime import Runner
+    labels, exits = Runner("folder")(pictures)      # uint8 (B, 3, H, W)
+
+One file a stage and one a head: a stage runs on the pictures that are still in the network, and no others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+FORMAT = "dfs_edu export 1"
+
+
+def confidence(p, agreed):
+    return p.max(1)
+
+
+def margin(p, agreed):
+    two = np.partition(p, -2, axis=1)
+    return two[:, -1] - two[:, -2]
+
+
+def entropy(p, agreed):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, -p * np.log(p), 0)
+    return np.clip(1 - terms.sum(1) / math.log(p.shape[1]), 0, 1)
+
+
+def patience(p, agreed):
+    return agreed
+
+
+CRITERIA = {"confidence": confidence, "margin": margin, "entropy": entropy, "patience": patience}
+
+
+class Runner:
+    """An exported network.
+
+    folder      what `dfs-edu export` wrote
+    thresholds  instead of the manifest's: K numbers in [0, 1], the last one 0
+    options     for each onnxruntime.InferenceSession, such as providers=["CUDAExecutionProvider"]
+
+    Calling it with pictures uint8 (B, 3, H, W), or normalised float32 ones, gives labels int64 (B,) and exits int64
+    (B,), from 0. Raises ValueError for another format of folder, wrong thresholds, pictures of another shape, none, or
+    such as give logits that are not finite.
+    """
+
+    def __init__(self, folder, thresholds=None, **options):
+        folder = Path(folder)
+        self.manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        if self.manifest.get("format") != FORMAT:
+            raise ValueError(f"{folder} is of format {self.manifest.get('format')!r}, this runner reads {FORMAT!r}")
+        options.setdefault("providers", onnxruntime.get_available_providers())
+        self.stages, self.heads = (
+            [onnxruntime.InferenceSession(str(folder / part["onnx"]), **options) for part in self.manifest[kind]]
+            for kind in ("stages", "heads")
+        )
+        self.thresholds = self._checked(self.manifest["thresholds"] if thresholds is None else thresholds)
+        self.score = CRITERIA[self.manifest["criterion"]]
+        picture = self.manifest["picture"]
+        self.shape = tuple(picture["shape"])
+        self.mean, self.std = (255 * np.float32(picture[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+
+    def _checked(self, thresholds) -> list[float]:
+        values = [float(t) for t in thresholds]
+        K = len(self.heads)
+        if len(values) != K or not all(0 <= t <= 1 for t in values) or values[-1] != 0:
+            raise ValueError(f"thresholds={values}: give {K} numbers from 0 to 1, the last one 0")
+        return values
+
+    def __call__(self, pictures) -> tuple[np.ndarray, np.ndarray]:
+        B, K = len(pictures), len(self.heads)
+        labels, exits, here = np.zeros(B, np.int64), np.zeros(B, np.int64), np.arange(B)
+        before, streak = None, np.zeros(B, np.int64)
+        for k, (logits, keep) in enumerate(self._walk(pictures)):
+            p = softmax(logits / np.float32(self.manifest["temperatures"][k]))
+            said = p.argmax(1)
+            streak = (streak + 1) * (said == before) if before is not None else streak
+            labels[here], exits[here] = said, k  # whoever goes on is overwritten further on
+            if k == K - 1 and not np.isfinite(logits).all():
+                raise ValueError("the last exit's logits are not finite: the pictures hold NaN or infinity")
+            stays = ~(self.score(p, streak / max(K - 1, 1)).astype(np.float32) >= np.float32(self.thresholds[k]))
+            if k == K - 1 or not stays.any():
+                break
+            before, streak, here = said[stays], streak[stays], here[stays]
+            keep(stays)
+        return labels, exits
+
+    def logits(self, pictures) -> list[np.ndarray]:
+        """Of every exit for every picture: K arrays float32 (B, classes)."""
+        return [logits for logits, _ in self._walk(pictures)]
+
+    def _walk(self, pictures):
+        """(logits, what to call with a mask of those that go on) of each exit, computed when asked for."""
+        state = [self._normalised(pictures)]
+
+        def keep(stays) -> None:
+            if not stays.all():
+                state[:] = [part[stays] for part in state]
+
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            state[:] = run(stage, state)
+            yield run(head, state)[0], keep
+
+    def _normalised(self, pictures) -> np.ndarray:
+        pictures = np.asarray(pictures)
+        if pictures.ndim != 4 or pictures.shape[1:] != self.shape or not len(pictures):
+            raise ValueError(f"pictures of shape {pictures.shape}: give (B, {', '.join(map(str, self.shape))})")
+        if pictures.dtype == np.uint8:
+            return (pictures - self.mean) / self.std
+        if pictures.dtype != np.float32:
+            raise ValueError(f"pictures of {pictures.dtype}: give uint8, or normalised float32")
+        return pictures
+
+
+def run(session, state) -> list[np.ndarray]:
+    return session.run(None, {entry.name: part for entry, part in zip(session.get_inputs(), state, strict=True)})
+
+
+def softmax(logits) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
