@@ -11,7 +11,6 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from dfs_edu.inference.outputs import Outputs
 
-
 RANGE = (0.01, 100)  # of temperatures: beyond, an exit knows nothing and rounding decides who is how sure
 
 
@@ -21,7 +20,8 @@ def fit_temperatures(outputs: Outputs) -> Tensor:
     outputs   of the validation split, collected with logits=True
 
     One number an exit, from 0.01 to 100: no prediction changes. The logarithm of T is fitted, in float64, by LBFGS (Guo
-    et al., On Calibration of Modern Neural Networks, ICML 2017). Raises ValueError for the test split, and without logits.
+    et al., On Calibration of Modern Neural Networks, ICML 2017). Raises ValueError for the test split, and without
+    logits.
     """
     if outputs.split == "test":
         raise ValueError("outputs of the test split: temperatures must be fitted on validation")

@@ -1,7 +1,8 @@
 """How sure is an exit of a picture? Scores from 0 to 1: a picture leaves where the score reaches the exit's threshold.
 
-A criterion takes the exit's probabilities p (B, classes) and `agreed` (B,): in how many exits in a row before this one
-the prediction was the same, as a fraction of the K - 1 that there can be. It returns the score (B,).
+A criterion takes the exit's probabilities p (B, classes) and, where it is in HISTORY, `agreed` (B,): how many exits in
+a row, this one last, predict what the one before them did, as a fraction of the K - 1 that there can be. It returns the
+score (B,).
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import torch
 from torch import Tensor
 
 
-def confidence(p: Tensor, agreed: Tensor) -> Tensor:
+def confidence(p: Tensor, agreed: Tensor | None = None) -> Tensor:
     """The largest probability: of MSDNet, Huang et al., ICLR 2018."""
     return p.amax(1)
 
 
-def margin(p: Tensor, agreed: Tensor) -> Tensor:
+def margin(p: Tensor, agreed: Tensor | None = None) -> Tensor:
     """How far the largest probability is above the second."""
     first, second = p.topk(2, dim=1).values.unbind(1)
     return first - second
 
 
-def entropy(p: Tensor, agreed: Tensor) -> Tensor:
+def entropy(p: Tensor, agreed: Tensor | None = None) -> Tensor:
     """What the entropy lacks of its largest value, log(classes), as a fraction of it: BranchyNet, ICPR 2016."""
     return (1 - torch.special.entr(p).sum(1) / math.log(p.shape[1])).clamp(0, 1)
 
@@ -34,6 +35,7 @@ def patience(p: Tensor, agreed: Tensor) -> Tensor:
     return agreed
 
 
+HISTORY = (patience,)
 CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "confidence": confidence,
     "margin": margin,
@@ -71,14 +73,21 @@ class Judge:
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The next exit's logits (B, classes) -> score float32 (B,), prediction int64 (B,)."""
-        wide = logits if logits.dtype == torch.float64 else logits.float()  # a softmax is never below float32
-        p = (wide / self.temperatures[self.k]).softmax(1)
+        p, t = logits if logits.dtype == torch.float64 else logits.float(), self.temperatures[self.k]
+        p = (p if t == 1 else p / t).softmax(1)  # never below float32
         prediction = p.argmax(1)
+        self.k += 1
+        return self.score(p, self._agreed(prediction)).float(), prediction
+
+    def _agreed(self, prediction: Tensor) -> Tensor | None:
+        if self.score not in HISTORY:
+            return None
         same = torch.zeros_like(prediction) if self.before is None else (prediction == self.before).long()
         self.streak = same if self.streak is None else (self.streak + 1) * same
-        self.before, self.k = prediction, self.k + 1
-        return self.score(p, self.streak / max(self.exits - 1, 1)).float(), prediction
+        self.before = prediction
+        return self.streak / max(self.exits - 1, 1)
 
     def keep(self, index: Tensor) -> None:
         """The pictures of the batch that go on."""
-        self.before, self.streak = self.before[index], self.streak[index]
+        if self.before is not None:
+            self.before, self.streak = self.before[index], self.streak[index]

@@ -171,7 +171,8 @@ def collect(
 def evaluating(net: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients; afterwards every module has the mode that it had."""
     in_training = [module for module in net.modules() if module.training]
-    net.eval()
+    if in_training:
+        net.eval()
     try:
         with torch.inference_mode():
             yield
