@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anywidget
+import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
+import torch
 import traitlets
 from PIL import Image
 from torch import Tensor
@@ -24,6 +26,8 @@ from dfs_edu.inference import Outputs
 STATIC = Path(__file__).parent / "static"
 GALLERY = 120  # pictures sent to the page, about 1 kB each
 EACH = 6  # of these, shown at an exit
+STEPS = 100  # of the budget slider, from the first exit's cost to the last one's
+BINS = 40  # of the histograms of confidence
 
 
 class ThresholdExplorer(anywidget.AnyWidget):
@@ -34,12 +38,15 @@ class ThresholdExplorer(anywidget.AnyWidget):
     macs        K cumulative costs in MACs
     images      uint8 (M, 3, H, W), the first M pictures of the test split; 120 of them are used
     classes     the names of the classes
+    title       shown above, where there are several
 
     thresholds  K numbers in [0, 1], the last one 0; setting them makes `budget` what they cost on validation
-    budget      average MACs of a picture on validation, from the first exit's cost to the last one's; setting it fits
-                the thresholds
+    budget      average MACs of a picture on validation, from the first exit's cost to the last one's; setting it finds
+                the thresholds of the highest accuracy on validation (`inference.best_thresholds`)
     result      what the page shows, as plain numbers: accuracy, macs, share, exit_accuracy, fitted (are the thresholds
-                those of the budget?) and gallery, for each exit a list of [picture, predicted class]
+                those of the budget?), histogram, for each exit the confidences of the pictures that come to it, in 40
+                bins from 0 to 1, as fractions of all pictures, and gallery, for each exit a list of [picture, predicted
+                class]
     point       the same as an inference.Point
 
     Raises ValueError for arguments that do not fit together, traitlets.TraitError for a wrong threshold or budget.
@@ -60,6 +67,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
         macs: Sequence[float] | Tensor,
         images,
         classes: Sequence[str],
+        title: str = "",
         **kwargs,
     ):
         images = np.asarray(images)
@@ -73,15 +81,21 @@ class ThresholdExplorer(anywidget.AnyWidget):
             raise ValueError(f"{len(classes)} names of classes: the outputs need {least}")
         self._validation, self._test = validation, test
         self._macs = inference.checked_macs(macs, len(test.confidence))
-        self.curve = inference.budget_curve(validation, test, macs)
+        # Of every place of the slider, beforehand: a move then costs no search.
+        self._places = torch.linspace(*self._macs[[0, -1]].tolist(), STEPS + 1, dtype=torch.float64)
+        self._found = inference.best_thresholds(validation, self._macs, self._places)
+        self.curve = inference.Curve.of(test, self._found, self._macs)
+        self._bins = (test.confidence * BINS).long().clamp(max=BINS - 1)  # (K, N)
         self._fitting = False
-        super().__init__(setup=self._setup(images[:GALLERY], list(classes)), **kwargs)
+        super().__init__(setup=self._setup(images[:GALLERY], list(classes), title), **kwargs)
         self.budget = self._macs[[0, -1]].mean().item()
 
-    def _setup(self, images: np.ndarray, classes: list[str]) -> dict:
+    def _setup(self, images: np.ndarray, classes: list[str], title: str) -> dict:
         """What stays as it is."""
         labels = self._test.label[: len(images)].tolist()
         return {
+            "title": title,
+            "steps": STEPS,
             "macs": self._macs.tolist(),
             "curve": [plain(self.curve.macs, 0), plain(self.curve.accuracy, 4)],
             "anytime": plain(self._test.accuracy, 4),
@@ -110,9 +124,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
     @traitlets.observe("budget")
     def _budget_changed(self, change):
         if not self._fitting:
-            self._update(
-                inference.thresholds_for_budget(self._validation, self._macs, change["new"]), change["new"], True
-            )
+            self._update(self._thresholds_of(change["new"]), change["new"], True)
 
     @traitlets.observe("thresholds")
     def _thresholds_changed(self, change):
@@ -120,6 +132,12 @@ class ThresholdExplorer(anywidget.AnyWidget):
             spent = inference.apply(self._validation, change["new"], self._macs).macs
             low, high = self._macs[[0, -1]].tolist()
             self._update(change["new"], min(max(spent, low), high), False)
+
+    def _thresholds_of(self, budget: float) -> Tensor:
+        place = (self._places - budget).abs().argmin()
+        if abs(self._places[place] - budget) < 1e-9 * budget:
+            return self._found[place]
+        return inference.best_thresholds(self._validation, self._macs, [budget])[0]
 
     def _update(self, thresholds, budget: float, fitted: bool) -> None:
         """What follows from a move changes together, in one message to the page."""
@@ -134,10 +152,17 @@ class ThresholdExplorer(anywidget.AnyWidget):
                     "share": self.point.share.tolist(),
                     "exit_accuracy": plain(self.point.exit_accuracy, 6),
                     "fitted": fitted,
+                    "histogram": self._histogram(),
                     "gallery": self._gallery(),
                 }
         finally:
             self._fitting = False
+
+    def _histogram(self) -> list[list[float]]:
+        """How confident each exit is of the pictures that come to it, as fractions of all pictures."""
+        N = len(self.point.exit)
+        come = [bins[self.point.exit >= k] for k, bins in enumerate(self._bins)]
+        return [plain(torch.bincount(bins, minlength=BINS) / N, 4) for bins in come]
 
     def _gallery(self) -> list[list[list[int]]]:
         """For each exit, the first pictures that leave there: [index, predicted class]."""
@@ -152,7 +177,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
         """The present point on the budget curve, for readers without a running notebook."""
         point, split = self.point, self._test.split
         return figures.accuracy_cost(
-            {f"fitted thresholds, {split}": self.curve},
+            {f"thresholds found on {self._validation.split}, measured on {split}": self.curve},
             {split: (self._macs, self._test.accuracy)},
             point,
             title=f"Early exit: {100 * point.accuracy:.2f} % at {point.macs / 1e6:.4g} MMACs a picture ({split})",
@@ -163,6 +188,39 @@ class ThresholdExplorer(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return {**self.static_figure()._repr_mimebundle_(), **data}, metadata
+
+
+def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> ipywidgets.Box:
+    """Two or more explorers beside each other, by title; a move of one makes the others spend the same part of theirs.
+
+    A budget counts from the cost of the first exit, 0, to that of the last, 1, so that networks of other costs can be
+    compared. Raises ValueError for fewer than two.
+    """
+    if len(explorers) < 2:
+        raise ValueError(f"{len(explorers)} explorers: give two at least")
+    for title, explorer in explorers.items():
+        explorer.setup = {**explorer.setup, "title": title}
+        explorer.layout = ipywidgets.Layout(flex="1 1 0", min_width="340px")
+    everyone = list(explorers.values())
+    moving = []  # the explorer that leads; the others only follow
+
+    def follow(change) -> None:
+        if moving:
+            return
+        moving.append(change["owner"])
+        low, high = change["owner"]._macs[[0, -1]].tolist()
+        part = (change["new"] - low) / (high - low)
+        try:
+            for explorer in everyone:
+                if explorer is not change["owner"]:
+                    cheap, dear = explorer._macs[[0, -1]].tolist()
+                    explorer.budget = min(max(cheap + part * (dear - cheap), cheap), dear)
+        finally:
+            moving.clear()
+
+    for explorer in everyone:
+        explorer.observe(follow, "budget")
+    return ipywidgets.Box(everyone, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="24px"))
 
 
 def plain(values: Tensor, digits: int) -> list:

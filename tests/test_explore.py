@@ -11,7 +11,7 @@ import traitlets
 from PIL import Image
 
 from dfs_edu import inference
-from dfs_edu.explore import EACH, GALLERY, STATIC, ThresholdExplorer
+from dfs_edu.explore import BINS, EACH, GALLERY, STATIC, ThresholdExplorer, side_by_side
 from dfs_edu.inference import Outputs
 
 MACS = [1e6, 3e6, 8e6]
@@ -51,14 +51,14 @@ def assert_shows(explorer, thresholds):
 
 def test_it_starts_at_the_budget_in_the_middle(explorer):
     assert explorer.budget == 4.5e6
-    assert_shows(explorer, inference.thresholds_for_budget(outputs("validation"), MACS, 4.5e6))
+    assert_shows(explorer, inference.best_thresholds(outputs("validation"), MACS, [4.5e6])[0])
     assert explorer.result["fitted"]
 
 
 @pytest.mark.parametrize("budget", [1e6, 2.2e6, 8e6])
 def test_the_budget_sets_the_thresholds(explorer, budget):
     explorer.budget = budget
-    assert_shows(explorer, inference.thresholds_for_budget(outputs("validation"), MACS, budget))
+    assert_shows(explorer, inference.best_thresholds(outputs("validation"), MACS, [budget])[0])
     assert explorer.budget == budget
     assert spent_on_validation(explorer) <= budget
     assert explorer.result["fitted"]
@@ -76,6 +76,38 @@ def test_accuracy_where_nobody_leaves_is_none(explorer):
     explorer.thresholds = [0.0, 0.5, 0.0]
     assert explorer.result["exit_accuracy"][1:] == [None, None]
     json.dumps(explorer.result, allow_nan=False)
+
+
+def test_the_histogram_counts_who_comes_to_an_exit(explorer):
+    explorer.thresholds = [0.7, 0.4, 0.0]
+    test, here = outputs("test", seed=1), torch.ones(400, dtype=torch.bool)
+    for k, shown in enumerate(explorer.result["histogram"]):
+        counts = np.histogram(test.confidence[k][here], BINS, (0, 1))[0]
+        assert shown == pytest.approx((counts / 400).tolist(), abs=1e-4)
+        assert sum(shown) == pytest.approx(sum(explorer.result["share"][k:]), abs=1e-3)
+        here &= test.confidence[k] < [0.7, 0.4, 0][k]
+
+
+def test_any_budget_in_between_is_found_as_well(explorer):
+    explorer.budget = 3.33e6
+    assert spent_on_validation(explorer) <= 3.33e6
+    assert_shows(explorer, inference.best_thresholds(outputs("validation"), MACS, [3.33e6])[0])
+
+
+def test_two_side_by_side_spend_the_same_part(explorer):
+    dearer = [2 * m for m in MACS]
+    other = ThresholdExplorer(outputs("validation", seed=2), outputs("test", seed=3), dearer, images(), CLASSES)
+    box = side_by_side({"joint": explorer, "surgery": other})
+    assert list(box.children) == [explorer, other]
+    assert (explorer.setup["title"], other.setup["title"]) == ("joint", "surgery")
+    explorer.budget = 2.4e6
+    assert other.budget == pytest.approx(4.8e6)
+    assert other.result["fitted"]
+    other.thresholds = [0.9, 0.4, 0.0]
+    assert other.thresholds == [0.9, 0.4, 0.0]
+    assert explorer.budget == pytest.approx(other.budget / 2)
+    with pytest.raises(ValueError, match="1 explorers: give two"):
+        side_by_side({"joint": explorer})
 
 
 def test_the_gallery_shows_who_leaves_where(explorer):

@@ -6,9 +6,11 @@ again from deep to shallow, each cut made the best for the others, is coordinate
 
 1. for a price of cost, lambda, without a budget: right answers minus lambda times cost. Many prices give sets of
    thresholds from cheap to dear, each a trade between all exits at once;
-2. within each budget, from the best of these and of the geometric shares: what is left of the budget is spent.
+2. within each budget, from the best of these that is within it, from the cheapest that is beyond it, and from
+   geometric shares: what is too dear is saved, and what is left of the budget is spent.
 
-No step makes it worse, so the result is at least as good as geometric shares on the outputs that it was found on.
+No step makes a set within the budget worse, so the result is at least as good as geometric shares on the outputs that
+it was found on.
 """
 
 from __future__ import annotations
@@ -40,12 +42,13 @@ def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: S
     deep[:, -1] = 0
     free = torch.full((len(PRICES),), torch.inf, dtype=torch.float64)
     family = search.climb(deep, gain * PRICES / (macs[-1] - macs[0]), free)
-    starts = [search.best_within(torch.cat(family), budgets), geometric_within(outputs, macs, budgets)]
-    thrift = torch.full((2 * len(budgets),), 0.5 / N / macs[-1].item(), dtype=torch.float64)  # below one right answer
-    found = search.climb(torch.cat(starts), thrift, budgets.repeat(2))[-1]
-    right, _ = search.effect(found)
-    better = right.view(2, -1).argmax(0)  # (P,)
-    return found.view(2, len(budgets), -1)[better, torch.arange(len(budgets))]
+    sets = [*search.around(torch.cat(family), budgets), geometric_within(outputs, macs, budgets)]
+    thrift = 0.5 / N / macs[-1].item()  # of equally many right answers the cheapest: all the cost is below one answer
+    for _ in range(2):  # what was found for one budget may serve a larger one, too
+        start, room = torch.cat(sets), budgets.repeat(len(sets))
+        found = search.climb(start, torch.full_like(room, thrift), room)[-1]
+        sets = [search.around(found, budgets)[0]]
+    return sets[0]
 
 
 class _Search:
@@ -69,7 +72,8 @@ class _Search:
         here, gone = self._arrivals(thresholds)
         right, cost = (of[-1].expand(here[0].shape) for of in (self.right, self.macs))  # of leaving at the last exit
         for k in reversed(range(len(self.macs) - 1)):
-            thresholds[:, k] = self._cut(k, here[k], gone[k], right, cost, price, budgets)
+            cut, fits = self._cut(k, here[k], gone[k], right, cost, price, budgets)
+            thresholds[:, k] = torch.where(fits, cut, thresholds[:, k])
             leaves = self.confidence[k] >= thresholds[:, k : k + 1]
             right, cost = torch.where(leaves, self.right[k], right), torch.where(leaves, self.macs[k], cost)
         return thresholds
@@ -77,7 +81,8 @@ class _Search:
     def _cut(self, k: int, here: Tensor, gone: Tensor, right: Tensor, cost: Tensor, price: Tensor, budgets: Tensor):
         """The best threshold (P,) of exit k, to which come the pictures `here` (P, N), the others being `gone` (2, P).
 
-        right and cost (P, N): what comes of a picture that goes on.
+        right and cost (P, N): what comes of a picture that goes on. Also (P,): is there one within the budget? Where
+        there is none, a shallower exit will have to save; the first one always can.
         """
         order, N = self.order[k], here.shape[1]
         base = gone + torch.stack([(here * right).sum(1), (here * cost).sum(1)])  # (2, P): nobody leaves at k
@@ -92,7 +97,7 @@ class _Search:
         leaving = value.where(within, -torch.inf).argmax(1)  # (P,)
         last = (leaving - 1).clamp(min=0)
         t = between(ranked[last], ranked[leaving.clamp(max=N - 1)])
-        return torch.where(leaving == 0, 1.0, torch.where(leaving == N, 0.0, t))
+        return torch.where(leaving == 0, 1.0, torch.where(leaving == N, 0.0, t)), within.any(1)
 
     def _arrivals(self, thresholds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Who comes to each exit (P, N), and right answers and cost (2, P) of those who left before."""
@@ -111,11 +116,12 @@ class _Search:
         """Right answers and cost (2, P), summed over the pictures."""
         return self._arrivals(thresholds)[1][-1]
 
-    def best_within(self, thresholds: Tensor, budgets: Tensor) -> Tensor:
-        """For each budget, the set of thresholds with the most right answers; all leave at exit 1 where none fits."""
-        first = torch.zeros(1, thresholds.shape[1])
-        candidates = torch.cat([first, thresholds])
+    def around(self, thresholds: Tensor, budgets: Tensor) -> tuple[Tensor, Tensor]:
+        """For each budget, of these sets the one with the most right answers within it, and the cheapest beyond it."""
+        ends = torch.ones(2, thresholds.shape[1])  # nobody goes on, everybody does
+        ends[0], ends[1, -1] = 0, 0
+        candidates = torch.cat([ends, thresholds])
         right, cost = self.effect(candidates)
-        fits = cost <= budgets[:, None] * self.confidence.shape[1]
+        fits = cost <= budgets[:, None] * self.confidence.shape[1]  # (P, candidates)
         fits[:, 0] = True
-        return candidates[right.where(fits, -1).argmax(1)]
+        return candidates[right.where(fits, -1).argmax(1)], candidates[cost.where(~fits, torch.inf).argmin(1)]

@@ -2,7 +2,6 @@
 // Nothing is fetched from anywhere: the plot is inline SVG, the pictures come as one data URI.
 
 const MMAC = 1e6;
-const STEPS = 100; // of the budget slider, from the first exit's cost to the last one's
 const EACH = 6; // pictures at an exit
 const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
 
@@ -48,8 +47,35 @@ function header(root) {
   };
 }
 
+// How confident an exit is of the pictures that come to it: those from the threshold on, which leave, are coloured. The
+// slider below has the same scale.
+function histogram(root) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "dfs-histogram");
+  svg.setAttribute("viewBox", "0 0 1 1");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true"); // shares and accuracies say it in words
+  root.append(svg);
+  const [stay, leave, mark] = ["dfs-stay", "dfs-leave", "dfs-threshold-mark"].map((className) => {
+    const path = document.createElementNS(svg.namespaceURI, "path");
+    path.setAttribute("class", className);
+    svg.append(path);
+    return path;
+  });
+  return (counts, threshold, highest) => {
+    const bar = (n, i) => {
+      const height = Math.sqrt(n / highest); // a root: few are seen beside many
+      return n ? `M${i / counts.length},1v${-height}h${0.9 / counts.length}v${height}z` : "";
+    };
+    const leaves = (i) => (i + 0.5) / counts.length >= threshold;
+    stay.setAttribute("d", counts.map((n, i) => (leaves(i) ? "" : bar(n, i))).join(""));
+    leave.setAttribute("d", counts.map((n, i) => (leaves(i) ? bar(n, i) : "")).join(""));
+    mark.setAttribute("d", `M${threshold},0v1`);
+  };
+}
+
 function controls(root, model) {
-  const { macs, splits } = model.get("setup");
+  const { macs, splits, steps } = model.get("setup");
   const box = element("div", "dfs-controls", root);
   const [low, high] = [macs[0], macs.at(-1)];
 
@@ -61,9 +87,9 @@ function controls(root, model) {
 
   element("span", "dfs-name", box, "Budget");
   const budgetRow = element("div", "dfs-budget-row", box);
-  const budget = slider("dfs-budget", "budget", STEPS, 1, budgetRow);
+  const budget = slider("dfs-budget", "budget", steps, 1, budgetRow);
   const budgetValue = element("output", "dfs-budget-value", budgetRow);
-  budget.addEventListener("input", () => send("budget", Math.min(low + (budget.value / STEPS) * (high - low), high)));
+  budget.addEventListener("input", () => send("budget", Math.min(low + (budget.value / steps) * (high - low), high)));
 
   for (const [className, title] of [["", ""], ["", "threshold"], ["", ""], ["", "leaves here"], ["dfs-number", "right"]]) {
     element("span", "dfs-title " + className, box, title);
@@ -71,11 +97,13 @@ function controls(root, model) {
   const rows = macs.map((_, k) => {
     element("span", "dfs-name", box, `Exit ${k + 1}`);
     const last = k === macs.length - 1;
-    const input = last ? element("span", "dfs-all", box, "takes all") : slider("dfs-threshold", `threshold of exit ${k + 1}`, 1, 0.01, box);
+    const cell = element("div", "dfs-cell", box);
+    const drawHistogram = histogram(cell);
+    const input = last ? element("span", "dfs-all", cell, "takes all") : slider("dfs-threshold", `threshold of exit ${k + 1}`, 1, 0.01, cell);
     const value = element("output", "dfs-number", box);
     const share = element("div", "dfs-share", box);
     const bar = element("div", "dfs-bar", element("div", "dfs-track", share));
-    return { input, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), right: element("span", "dfs-number dfs-right", box) };
+    return { input, drawHistogram, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), right: element("span", "dfs-number dfs-right", box) };
   });
   const sliders = rows.slice(0, -1);
   sliders.forEach(({ input }, k) =>
@@ -88,10 +116,12 @@ function controls(root, model) {
 
   return () => {
     const [thresholds, spent, result] = ["thresholds", "budget", "result"].map((name) => model.get(name));
-    budget.value = Math.round((STEPS * (spent - low)) / (high - low));
+    budget.value = Math.round((steps * (spent - low)) / (high - low));
     budgetValue.textContent = mmacs(spent);
     budget.setAttribute("aria-valuetext", `${mmacs(spent)} on ${splits[0][0]}`);
-    rows.forEach(({ input, value, bar, shareValue, right }, k) => {
+    const highest = Math.max(...result.histogram.flat()) || 1;
+    rows.forEach(({ input, drawHistogram, value, bar, shareValue, right }, k) => {
+      drawHistogram(result.histogram[k], thresholds[k], highest);
       if (k < sliders.length) {
         input.value = thresholds[k];
         value.textContent = thresholds[k].toFixed(3);
@@ -214,7 +244,8 @@ function render({ model, el }) {
   const setup = model.get("setup");
   const root = element("div", "dfs-explorer", el);
   root.setAttribute("role", "group");
-  root.setAttribute("aria-label", "threshold explorer");
+  root.setAttribute("aria-label", ["threshold explorer", setup.title].filter(Boolean).join(", "));
+  if (setup.title) element("div", "dfs-heading", root, setup.title);
   const drawHeader = header(root);
   const body = element("div", "dfs-body", root);
   const drawControls = controls(body, model);
@@ -224,8 +255,8 @@ function render({ model, el }) {
     "div",
     "dfs-note",
     root,
-    `A picture leaves at the first exit whose confidence reaches its threshold. The budget's thresholds are fitted on ${setup.splits[0][0]}; ` +
-      `accuracy, cost, shares and pictures are those of ${setup.splits[1][0]}. Line: the budget curve; squares: all leave at one exit. ` +
+    `A picture leaves at the first exit whose confidence reaches its threshold. The budget's thresholds are those of the highest accuracy on ${setup.splits[0][0]}; ` +
+      `accuracy, cost, shares, pictures and histograms (confidence of the pictures that come to an exit; height by the root of their number) are those of ${setup.splits[1][0]}. Line: the budget curve; squares: all leave at one exit. ` +
       `MMACs: millions of multiply-accumulates.`,
   );
 
