@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -230,6 +231,49 @@ def test_sliders_by_keyboard_and_mouse(run_all):
     page.get_by_role("slider", name="budget").press("Home")  # the smallest budget sets the thresholds: all leave first
     wait_until(page, "macs", 1)
     wait_until(page, "accuracy", simulated([0, 0, 0])[0])
+
+
+LARGE = """
+import torch
+from dfs_edu.explore import ThresholdExplorer
+from dfs_edu.inference import Outputs
+torch.manual_seed(0)
+def outputs(split):
+    label = torch.randint(10, (10_000,))
+    right = torch.rand(7, 10_000) < torch.linspace(0.4, 0.9, 7)[:, None]
+    return Outputs(torch.rand(7, 10_000), torch.where(right, label, (label + 1) % 10), label, split)
+pictures = torch.randint(256, (120, 3, 32, 32)).to(torch.uint8)
+macs = [1e6, 3e6, 8e6, 1.2e7, 2e7, 3e7, 5e7]
+ThresholdExplorer(outputs("validation"), outputs("test"), macs, pictures, [f"class {i}" for i in range(10)])
+"""
+WATCH = """() => {
+    window.times = [];
+    let pressed = 0;
+    document.addEventListener("keydown", () => (pressed = performance.now()), true);
+    new MutationObserver(() => times.push(performance.now() - pressed)).observe(
+        document.querySelector(".dfs-macs"), {childList: true, characterData: true, subtree: true});
+}"""
+
+
+@pytest.mark.parametrize("name", ["threshold of exit 1", "budget"])
+def test_from_key_to_page_in_a_tenth_of_a_second(run_all, name):
+    """10,000 pictures, seven exits: from the key to the changed number, by the page's own clock."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    page = run_all(new_notebook(cells=[new_code_cell(LARGE)], metadata={"kernelspec": kernel}), "large.ipynb")
+    slider = page.get_by_role("slider", name=name)
+    slider.press("Home")
+    page.wait_for_timeout(2000)
+    page.evaluate(WATCH)
+    medians = []
+    for _ in range(4):  # a machine that does other things at the same time gets further tries
+        for key in ["ArrowRight"] * 9:
+            seen = page.evaluate("times.length")
+            slider.press(key)
+            page.wait_for_function(f"times.length > {seen}")
+        medians.append(statistics.median(page.evaluate("times.splice(0)")))
+        if medians[-1] < 100:
+            break
+    assert min(medians) < 100, medians
 
 
 @pytest.mark.notebook
