@@ -300,6 +300,237 @@ def warm_up(mine: Callable) -> None:
     _compare("the warm-up", mine, right, cases, mistakes)
 
 
+def geometric_shares(mine: Callable) -> None:
+    """mine(q, exits) -> K shares proportional to q to the power k, of sum 1."""
+
+    def right(q, exits):
+        return inference.geometric_shares(torch.tensor([q]), exits)[0]
+
+    def powers(q, exits):
+        return torch.tensor([q**k for k in range(exits)], dtype=torch.float64)
+
+    mistakes = [
+        (powers, "their sum is not 1: divide by it"),
+        (lambda q, n: powers(q, n).softmax(0), "divide by the sum; a softmax takes powers of e first"),
+        (lambda q, n: right(1 / q, n), "the order is turned round: a small q sends most out at the first exit"),
+        (lambda q, n: right(q, n).cumsum(0), "that is how many have left by exit k: return how many leave there"),
+        (lambda q, n: powers(q, n) / powers(q, n).max(), "divide by the sum, not by the largest"),
+    ]
+    cases = [(0.5, 3), (float(torch.rand(1)) + 1.2, 4), (float(torch.rand(1)) * 0.5 + 0.2, 7)]
+    _compare("geometric shares", mine, right, cases, mistakes)
+
+
+def best_cut(mine: Callable) -> None:
+    """mine(confidence (n,), right_here, right_later, cost_here, cost_later, price) -> how many leave at one exit.
+
+    right_here and right_later are bool (n,), the costs and the price numbers. The surest leave; what is made as large
+    as it can be is right answers minus price times cost.
+    """
+
+    def values(confidence, here, later, cost_here, cost_later, price):
+        """For 0 ... n leaving, up to what is the same for all."""
+        order = confidence.argsort(descending=True)
+        gain = (here.double() - later.double())[order] + price * (cost_later - cost_here)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), gain.cumsum(0)])
+
+    def right(*case):
+        return values(*case).argmax()
+
+    def other(**changes):
+        """The answer if these of the inputs were others, made from those that were given."""
+        names = ("confidence", "right_here", "right_later", "cost_here", "cost_later", "price")
+
+        def answer(*case):
+            given = dict(zip(names, case, strict=True))
+            return right(*(given | {name: change(given) for name, change in changes.items()}).values())
+
+        return answer
+
+    mistakes = [
+        (other(price=lambda of: 0), "the price is not in it: who leaves saves price * (cost_later - cost_here)"),
+        (other(price=lambda of: -of["price"]), "the sign of the price: what costs less is worth more"),
+        (other(confidence=lambda of: -of["confidence"]), "the surest leave first: sort from the highest down"),
+        (
+            other(confidence=lambda of: -torch.arange(len(of["confidence"]))),
+            "sort right_here and right_later by confidence first",
+        ),
+        (
+            other(right_later=lambda of: torch.zeros_like(of["right_later"])),
+            "who goes on may be right later: leaving gains right_here - right_later",
+        ),
+        (
+            other(cost_later=lambda of: 0),
+            "leaving costs cost_here and saves cost_later: both are in it",
+        ),
+        (lambda *case: right(*case) - 1, "one too few: place 0 of the sums, before anybody has left, is no picture"),
+        (
+            lambda *case: case[0].sort(descending=True).values[(right(*case) - 1).clamp(min=0)],
+            "return how many leave, not the confidence of the last of them",
+        ),
+        (lambda *case: values(*case).max(), "return how many leave, not what it is worth"),
+    ]
+    cases = [_cut_case(n) for n in (200, 50, 500)]
+    _compare("the best cut", mine, right, cases, mistakes)
+
+
+def _cut_case(n: int) -> tuple:
+    """An exit that is as often right as it is sure. Who is not sure is more often right later, so some should stay."""
+    confidence = torch.rand(n)
+    right_here, right_later = torch.rand(n) < confidence, torch.rand(n) < 0.4 + confidence / 2
+    return confidence, right_here, right_later, 2e6, 5e6, 4e-8 + 2e-8 * float(torch.rand(1))
+
+
+def bootstrap(mine: Callable) -> None:
+    """mine(right (N,), drawn (R, N)) -> (low, high), the 95 % percentile interval of the accuracy.
+
+    drawn   R resamples: of each, which N pictures it holds
+    """
+
+    def ends(of: Tensor, low=0.025, high=0.975):
+        return [float(of.double().quantile(q)) for q in (low, high)]
+
+    def right(right, drawn):
+        return ends(right[drawn].double().mean(1))
+
+    def normal(right, drawn):
+        means = right[drawn].double().mean(1)
+        return [float(means.mean() + s * 1.96 * means.std()) for s in (-1, 1)]
+
+    mistakes = [
+        (lambda r, d: ends(r[d].double().sum(1)), "that counts right answers: an accuracy is their mean"),
+        (lambda r, d: ends(r[d].double().mean(1), 0.05, 0.95), "95 % lie between: leave out 2.5 % at either end"),
+        (lambda r, d: ends(r[d].double().mean(1), 0, 1), "that is the range: leave out 2.5 % at either end"),
+        (lambda r, d: ends(r[d].double().mean(0)), "average over the pictures of a resample, dimension 1"),
+        (lambda r, d: ends(r), "those are quantiles of the pictures: resample, average, then take the quantiles"),
+        (normal, "that is an interval of a normal distribution: take the quantiles of the resamples' accuracies"),
+        (lambda r, d: right(r, d)[::-1], "the lower end first"),
+    ]
+    cases = [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (400, N))) for N in (50, 200, 1000)]
+    _compare("the bootstrap interval", mine, right, cases, mistakes)
+
+
+def softmax(mine: Callable) -> None:
+    """mine(logits (N, classes), temperature) -> probabilities (N, classes): softmax of the logits / temperature."""
+
+    def right(z, t):
+        return (z / t).softmax(1)
+
+    def overflows(z, t):
+        return (z / t).exp() / (z / t).exp().sum(1, keepdim=True)
+
+    mistakes = [
+        (lambda z, t: (z * t).softmax(1), "divide by the temperature: a high one makes an exit less sure"),
+        (lambda z, t: z.softmax(1), "the temperature is missing: divide the logits by it"),
+        (lambda z, t: z.softmax(1) / t, "divide the logits, not the probabilities: their sum is no longer 1"),
+        (lambda z, t: (z / t).softmax(0), "the classes are in dimension 1: each row's sum is 1"),
+        (lambda z, t: (z / t).exp(), "divide by each row's sum: probabilities have the sum 1"),
+        (lambda z, t: (z / t).exp() / (z / t).exp().sum(), "divide by the sum of each row, not of all"),
+        (lambda z, t: (z / t).log_softmax(1), "that is the logarithm of the probabilities"),
+        (overflows, "exp of a large number is infinite: subtract each row's largest first, which changes nothing"),
+    ]
+    cases = [(scale * torch.randn(N, C), t) for scale, N, C, t in ((2, 4, 3, 2.0), (3, 7, 10, 0.4), (200, 5, 6, 1.2))]
+    _compare("softmax at a temperature", mine, right, cases, mistakes)
+
+
+def calibration_error(mine: Callable) -> None:
+    """mine(confidence (N,), correct bool (N,), bins) -> expected calibration error of one exit, a number."""
+
+    def of_bins(value):
+        """value(gap (bins,), 0 in an empty bin; share (bins,) of the pictures that is in each)"""
+
+        def function(confidence, correct, bins):
+            true = torch.ones(len(correct), dtype=torch.int64)
+            said = inference.Outputs(confidence[None], correct[None].long(), true, "validation")
+            found = inference.reliability(said, bins)
+            gap = (found.confidence - found.accuracy)[0].nan_to_num()
+            return value(gap, found.count[0] / len(correct))
+
+        return function
+
+    def certain_apart(confidence, correct, bins):
+        bin = (confidence * bins).long()  # from 0 to bins, the last for a confidence of 1 alone
+        return torch.bincount(bin, confidence.double() - correct.double()).abs().sum() / len(correct)
+
+    right = of_bins(lambda gap, share: (gap.abs() * share).sum())
+    mistakes = [
+        (
+            of_bins(lambda gap, share: (gap * share).sum().abs()),
+            "too sure in one bin does not make up for too shy in another: take each bin's distance, then add",
+        ),
+        (of_bins(lambda gap, share: (gap * share).sum()), "take the distance in each bin, without its sign"),
+        (of_bins(lambda gap, share: gap[share > 0].abs().mean()), "a bin weighs as much as the pictures in it"),
+        (of_bins(lambda gap, share: gap.abs().mean()), "a bin weighs as much as the pictures in it"),
+        (of_bins(lambda gap, share: (gap.abs() * share).mean()), "weighted by their shares, the bins are added"),
+        (of_bins(lambda gap, share: gap.abs().max()), "that is the worst bin: the expected error is a mean over all"),
+        (
+            of_bins(lambda gap, share: (gap.abs() * share).where(share > 0, torch.nan).sum()),
+            "an empty bin has no mean, 0 / 0 is nan: leave it out",
+        ),
+        (lambda s, r, bins: (s - r.float()).abs().mean(), "compare the means of a bin: one picture is right or wrong"),
+        (lambda *case: right(*case) * len(case[0]), "divide by the number of pictures"),
+        (certain_apart, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
+    ]
+    cases = []
+    for N, bins in ((300, 5), (400, 10), (40, 15)):
+        confidence = 0.2 + 0.8 * torch.rand(N)
+        confidence[: N // 10] = 1  # as float32 rounds who is nearly certain
+        cases.append((confidence, torch.rand(N) < 0.6, bins))
+    _compare("the calibration error", mine, right, cases, mistakes)
+
+
+def margin(mine: Callable) -> None:
+    """mine(p (N, classes)) -> score (N,): how far the largest probability is above the second."""
+
+    def right(p):
+        return inference.CRITERIA["margin"](p)
+
+    mistakes = [
+        (lambda p: p.amax(1), "that is the confidence: subtract the second largest"),
+        (lambda p: -right(p), "the largest minus the second, not the other way round"),
+        (lambda p: p.amax(1) - p.amin(1), "that is the largest minus the smallest"),
+        (lambda p: p[:, 0] - p[:, 1], "those are classes 0 and 1: sort the probabilities first, or use topk"),
+        (lambda p: p.sort(1).values[:, 1] - p.sort(1).values[:, 0], "sort goes from the lowest up: the last two count"),
+        (lambda p: 2 * p.amax(1) - 1, "1 - the largest is what all other classes have together, not the second"),
+        (lambda p: p.topk(2, dim=1).values[:, 1], "that is the second largest: subtract it from the largest"),
+        (lambda p: p.topk(2, dim=0).values.diff(dim=0)[0].neg(), "the classes are in dimension 1"),
+    ]
+    cases = [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
+    _compare("the margin", mine, right, cases, mistakes)
+
+
+def normalise(mine: Callable) -> None:
+    """mine(pictures uint8 (B, 3, H, W), mean (3,), std (3,)) -> normalised floats of the same shape."""
+
+    def right(pictures, mean, std):
+        return (pictures / 255 - mean[:, None, None]) / std[:, None, None]
+
+    mistakes = [
+        (lambda x, m, s: (x - m[:, None, None]) / s[:, None, None], "divide by 255 first: mean and std are of 0 to 1"),
+        (lambda x, m, s: x / 255 - m[:, None, None], "divide by std as well"),
+        (lambda x, m, s: (x / 255 - m) / s, "a mean for each column: mean[:, None, None] is one for each channel"),
+        (lambda x, m, s: x / 255, "subtract the mean, and divide by std"),
+    ]
+    cases = [(torch.randint(256, (B, 3, 3, 3), dtype=torch.uint8), torch.rand(3), 0.1 + torch.rand(3)) for B in (1, 4)]
+    _compare("normalising", mine, right, cases, mistakes)
+
+
+def going_on(mine: Callable) -> None:
+    """mine(here (n,), score (n,), threshold) -> the numbers in `here` of the pictures that go on, in their order."""
+
+    def right(here, score, threshold):
+        return here[score < threshold]
+
+    mistakes = [
+        (lambda h, s, t: h[s >= t], "those are the ones that leave"),
+        (lambda h, s, t: h[s <= t], "a score that just reaches the threshold leaves"),
+        (lambda h, s, t: (s < t).nonzero()[:, 0], "those are places among the ones still here: give their numbers"),
+        (lambda h, s, t: s < t, "that says who: index `here` with it"),
+    ]
+    here = [torch.randperm(20)[:n] for n in (2, 7, 12)]
+    cases = [(h, torch.arange(len(h)) / len(h), (len(h) // 2) / len(h)) for h in here]
+    _compare("who goes on", mine, right, cases, mistakes)
+
+
 def _t95(n: int) -> float:
     return float(stdtrit(n - 1, 0.975))
 
@@ -368,7 +599,8 @@ def _same(answer, expected) -> bool:
         answer, expected = torch.as_tensor(answer).double(), torch.as_tensor(expected).double()
     except (TypeError, ValueError, RuntimeError):
         return False
-    return answer.shape == expected.shape and torch.allclose(answer, expected, rtol=1e-4, atol=1e-6)
+    # a mistake may give NaN, the right answer never does
+    return answer.shape == expected.shape and torch.allclose(answer, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _difference(answer, expected) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.io
 from PIL import Image
+from plotly.subplots import make_subplots
 
 from dfs_edu.results import interval
 
@@ -22,12 +23,17 @@ __all__ = [
     "accuracy_cost",
     "accuracy_over_time",
     "accuracy_per_exit",
+    "budget_differences",
     "conflict_heatmap",
     "conflict_heatmaps",
+    "cuts",
     "gradient_work",
     "learning_curves",
     "pictures",
+    "rates",
+    "reliability",
     "shares",
+    "shares_by",
 ]
 
 plotly.io.renderers.default = "plotly_mimetype"  # the others put all of plotly.js into every notebook
@@ -231,16 +237,20 @@ def accuracy_cost(
     point=None,
     title: str = "Accuracy against average cost",
     published: Mapping | None = None,
+    bands: Mapping | None = None,
 ) -> go.Figure:
     """Name -> inference.Curve as lines.
 
     anytime     name -> (macs (K,), accuracy (K,)): every picture leaves at exit k; drawn as marks alone
     point       inference.Point: where a present choice of thresholds lies
     published   name -> (macs (K,), accuracy (K,)): numbers that others report, hollow, and said to be published
+    bands       name of a curve -> (lowest (P,), highest (P,)) accuracy of its interval, as a faint area behind the line
     """
     fig = figure([], title, "average cost in MMACs a picture", "accuracy in %")
     for i, (name, curve) in enumerate(curves.items()):
         look = {"line": style(i)["line"]}
+        if name in (bands or {}):
+            fig.add_trace(area(millions(curve.macs), *map(percent, bands[name]), COLOURS[i % 7]))
         fig.add_scatter(x=millions(curve.macs), y=percent(curve.accuracy), name=name, mode="lines", **look)
     measured = {f"{name}, all at one exit": exits for name, exits in (anytime or {}).items()}
     reported = {f"{name} (published)": exits for name, exits in (published or {}).items()}
@@ -262,7 +272,56 @@ def accuracy_cost(
             x=millions([point.macs]), y=percent([point.accuracy]), name="these thresholds", mode="markers", marker=mark
         )
     # Long names stand one under the other, and must not eat the plot.
-    return fig.update_layout(legend=below(), height=380 + 20 * max(0, len(fig.data) - 2))
+    return fig.update_layout(legend=below(), height=380 + 20 * max(0, len(fig.data) - len(bands or {}) - 2))
+
+
+def budget_differences(
+    budgets, differences: Mapping, title: str = "Difference in accuracy at each budget, with its 95 % interval"
+) -> go.Figure:
+    """Name -> (difference, lowest, highest), fractions (P,) each, against P budgets in MACs.
+
+    A line shows nothing where its band holds 0.
+    """
+    fig = figure([], title, "budget in MMACs a picture", "difference in points")
+    fig.add_hline(0, line={"color": INK, "width": 1})
+    x = millions(budgets)
+    for i, (name, (difference, low, high)) in enumerate(differences.items()):
+        fig.add_trace(area(x, percent(low), percent(high), COLOURS[i % 7]))
+        fig.add_scatter(x=x, y=percent(difference), name=name, mode="lines", line=style(i)["line"])
+    return fig.update_layout(legend=below())
+
+
+def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
+    """What lies between two lines over the same x, faint, without a name of its own in the legend."""
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return go.Scatter(
+        x=x + x[::-1],
+        y=high + low[::-1],
+        fill="toself",
+        fillcolor=f"rgba({r},{g},{b},0.2)",
+        mode="none",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def cuts(
+    values: Mapping, title: str = "What is right if so many leave here", y: str = "right answers", points: int = 100
+) -> go.Figure:
+    """Name -> a number for each cut of one exit (N + 1,): entry n if the n surest leave there; a star at its highest.
+
+    Of a longer line `points` entries are drawn, and the highest.
+    """
+    fig = figure([], title, "how many leave here", y)
+    for i, (name, value) in enumerate(values.items()):
+        value = np.asarray(value, dtype=float)
+        best = int(value.argmax())
+        shown = np.unique(np.r_[np.linspace(0, len(value) - 1, min(points, len(value))).astype(int), best])
+        x = shown.tolist()
+        fig.add_scatter(x=x, y=rounded(value[shown], 1), name=name, mode="lines", line=style(i)["line"])
+        star = {"symbol": "star", "size": 13, "color": COLOURS[i % 7]}
+        fig.add_scatter(x=[best], y=rounded(value[[best]], 1), mode="markers", marker=star, showlegend=False)
+    return fig.update_layout(legend=below())
 
 
 def millions(macs) -> list:
@@ -306,6 +365,55 @@ def accuracy_over_time(
     return fig.update_layout(legend=below())
 
 
+def reliability(
+    diagrams: Mapping, exits: Sequence[int] | None = None, title: str = "Right as often as sure? Accuracy by confidence"
+) -> go.Figure:
+    """Name -> inference.Reliability: a panel an exit; a mark a bin, the larger the more of the pictures are in it.
+
+    exits   indices from 0 of the exits that are shown; None: all
+
+    On the diagonal, an exit is right as often as it is sure; below, it is too sure. Raises ValueError for no diagrams.
+    """
+    if not diagrams:
+        raise ValueError("diagrams={}: a reliability diagram shows one at least")
+    K = len(next(iter(diagrams.values())).count)
+    exits = list(range(K)) if exits is None else list(exits)
+    columns = min(3, len(exits))
+    rows = -(-len(exits) // columns)
+    fig = figure([], title, height=140 + 210 * rows, legend=below(), title_pad_b=30, margin={"t": 70, "b": 90})
+    names = [f"exit {k + 1}" for k in exits]
+    spacing = {"horizontal_spacing": 0.07, "vertical_spacing": 0.32 / rows}
+    make_subplots(rows, columns, subplot_titles=names, figure=fig, **spacing)
+    fig.update_annotations(font_size=13)
+    ideal = {"mode": "lines", "line": {"color": INK, "dash": "dot", "width": 1.5}, "hoverinfo": "skip"}
+    for i, k in enumerate(exits):
+        panel = {"row": i // columns + 1, "col": i % columns + 1}
+        fig.add_scatter(x=[0, 100], y=[0, 100], name="right as often as sure", showlegend=i == 0, **ideal, **panel)
+        for j, (name, diagram) in enumerate(diagrams.items()):
+            count = np.asarray(diagram.count[k])
+            some = count > 0
+            look = style(j)
+            share = count[some] / count.sum()
+            look["marker"] |= {"size": rounded(5 + 22 * np.sqrt(share), 1), "opacity": 0.75, "line": {"width": 0}}
+            fig.add_scatter(
+                x=percent(np.asarray(diagram.confidence[k])[some]),
+                y=percent(np.asarray(diagram.accuracy[k])[some]),
+                customdata=count[some].tolist(),
+                hovertemplate="%{x} % sure: %{y} % right<br>%{customdata} pictures<extra>%{fullData.name}</extra>",
+                name=name,
+                legendgroup=name,
+                showlegend=i == 0,
+                mode="lines+markers",
+                cliponaxis=False,
+                **look,
+                **panel,
+            )
+    fig.update_xaxes(range=[-3, 103], tickvals=[0, 50, 100])
+    fig.update_yaxes(range=[-3, 103], tickvals=[0, 50, 100])
+    fig.update_xaxes(title_text="confidence in %", row=rows)
+    return fig.update_yaxes(title_text="right in %", col=1)
+
+
 def shares(point, title: str = "Where pictures leave") -> go.Figure:
     """inference.Point: the share of pictures that leaves at each exit, and how many of them are classified right."""
     K = len(point.share)
@@ -316,6 +424,36 @@ def shares(point, title: str = "Where pictures leave") -> go.Figure:
     bars = go.Bar(x=list(range(1, K + 1)), y=percent(point.share), text=right, textposition="outside", cliponaxis=False)
     fig = figure([bars], title, "exit", "share of pictures in %", height=320)
     return fig.update_layout(xaxis=exit_ticks(K))
+
+
+def shares_by(points: Mapping, title: str = "Where pictures leave, by each method") -> go.Figure:
+    """Name -> inference.Point: side by side, the share of pictures that leaves at each exit."""
+    fig = figure([], title, "exit", "share of pictures in %", height=360, barmode="group")
+    for i, (name, point) in enumerate(points.items()):
+        look = {"color": COLOURS[i % 7], "pattern": {"shape": ["", "/", "."][i % 3], "fgcolor": "white", "size": 6}}
+        share = percent(point.share)
+        # A number above each bar: none where nobody leaves, so that an empty place is seen to be empty.
+        text = [f"{s:.0f}" if s >= 0.5 else "" for s in share]
+        x = list(range(1, len(share) + 1))
+        fig.add_bar(x=x, y=share, name=name, text=text, textposition="outside", cliponaxis=False, marker=look)
+    exits = max((len(trace.x) for trace in fig.data), default=0)
+    return fig.update_layout(xaxis=exit_ticks(exits), legend=below())
+
+
+def rates(rates: Mapping, title: str = "Pictures a second") -> go.Figure:
+    """{pictures at once: {way: pictures a second}}, as bars side by side, one group for each way."""
+    bars = [
+        go.Bar(
+            x=list(of),
+            y=rounded(list(of.values()), 1),
+            name=f"{size} at once" if size > 1 else "one by one",
+            text=[f"{rate:,.0f}" for rate in of.values()],
+            textposition="outside",
+            cliponaxis=False,
+        )
+        for size, of in rates.items()
+    ]
+    return figure(bars, title, y="pictures a second", barmode="group", legend=below())
 
 
 # Pictures

@@ -1,9 +1,10 @@
 """Checks of exercises: right answers pass, stubs do not raise, and the usual mistakes are told by name."""
 
+import numpy as np
 import pytest
 import torch
 
-from dfs_edu import checks
+from dfs_edu import checks, inference
 
 
 def exits(stages, heads, x):
@@ -51,6 +52,39 @@ def interval(d):
     return d.mean(), t * d.std() / len(d) ** 0.5
 
 
+def best_cut(confidence, right_here, right_later, cost_here, cost_later, price):
+    def worth(n):  # of the n surest leaving, picture by picture
+        leaves = torch.zeros(len(order), dtype=torch.bool)
+        leaves[order[:n]] = True
+        answers = torch.where(leaves, right_here, right_later).double()
+        return (answers - price * torch.where(leaves, cost_here, cost_later).double()).sum().item()
+
+    order = confidence.sort(descending=True).indices
+    return max(range(len(order) + 1), key=worth)
+
+
+def bootstrap(right, drawn):
+    accuracy = sorted((right[pictures].sum() / len(right)).item() for pictures in drawn)
+    return [float(np.percentile(accuracy, q)) for q in (2.5, 97.5)]
+
+
+def calibration_error(confidence, correct, bins):
+    error = 0
+    for b in range(bins):
+        here = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if here.any():
+            error += here.double().mean() * (confidence[here].mean() - correct[here].double().mean()).abs()
+    return error
+
+
+def binned(confidence, correct, bins, last=None):
+    """The gap of each bin that has pictures, and its share of them."""
+    bin = (confidence * bins).long().clamp(max=last)
+    parts = [(bin == b).nonzero()[:, 0] for b in range(bins + 1)]
+    gaps = [confidence[p].double().mean() - correct[p].double().mean() for p in parts if len(p)]
+    return torch.stack(gaps), torch.tensor([len(p) / len(bin) for p in parts if len(p)])
+
+
 RIGHT = {
     "exits": exits,
     "cumulative_macs": lambda s, h: torch.cumsum(s, 0) + torch.cumsum(h, 0),
@@ -65,9 +99,16 @@ RIGHT = {
     "front": front,
     "learning_rate": lambda e, p, m: p / 10 ** len([x for x in m if x <= e]),
     "interval": interval,
+    "geometric_shares": lambda q, K: torch.tensor([q**k * (1 - q) / (1 - q**K) for k in range(K)]),  # a known sum
+    "best_cut": best_cut,
+    "bootstrap": bootstrap,
+    "softmax": lambda z, t: torch.stack([torch.softmax(row / t, 0) for row in z]),
+    "calibration_error": calibration_error,
+    "margin": lambda p: p.sort(1).values[:, -2:].diff(dim=1)[:, 0],
+    "normalise": lambda x, m, s: torch.stack([(x[:, c] / 255 - m[c]) / s[c] for c in range(3)], 1),
+    "going_on": lambda here, score, t: torch.tensor([h for h, s in zip(here.tolist(), score, strict=True) if s < t]),
     "warm_up": lambda e, b, base, warm: base * b / 256 if e >= warm else base + (base * b / 256 - base) * e / warm,
 }
-
 WRONG = [  # check, a mistake, a word of what must be said
     ("exits", lambda s, h, x: [b(a(x)) for a, b in zip(s, h, strict=True)], "was given the picture"),
     ("exits", lambda s, h, x: exits(s, h, x)[-1:], "only the last exit"),
@@ -110,7 +151,43 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("warm_up", lambda e, b, base, warm: base + base * ((b / 256) ** 0.5 - 1) * min(e / warm, 1), "linear"),
     ("warm_up", lambda e, b, base, warm: base, "higher rate"),
     ("front", lambda m, a: a >= a.cummax(0).values, "any order"),
+    ("softmax", lambda z, t: torch.softmax(z * t, 1), "divide by the temperature"),
+    ("softmax", lambda z, t: torch.softmax(z, 1), "missing"),
+    ("softmax", lambda z, t: torch.softmax(z, 1) / t, "not the probabilities"),
+    ("softmax", lambda z, t: torch.softmax(z / t, 0), "dimension 1"),
+    ("softmax", lambda z, t: torch.exp(z / t) / torch.exp(z / t).sum(1, keepdim=True), "subtract each row's largest"),
+    ("calibration_error", lambda s, r, b: (s.mean() - r.float().mean()).abs(), "does not make up"),
+    ("calibration_error", lambda s, r, b: s.mean() - r.float().mean(), "without its sign|does not make up"),
+    ("calibration_error", lambda s, r, b: binned(s, r, b, b - 1)[0].abs().mean(), "weighs as much"),
+    ("calibration_error", lambda s, r, b: binned(s, r, b, b - 1)[0].abs().max(), "worst bin"),
+    ("calibration_error", lambda s, r, b: (s - r.float()).abs().mean(), "right or wrong"),
+    ("calibration_error", lambda s, r, b: (lambda g, w: (g.abs() * w).sum())(*binned(s, r, b)), "clamp"),
+    ("calibration_error", lambda s, r, b: float("nan"), "leave it out"),
+    ("margin", lambda p: p.max(1).values, "the confidence"),
+    ("margin", lambda p: p.max(1).values - p.min(1).values, "the smallest"),
+    ("margin", lambda p: p[:, 0] - p[:, 1], "classes 0 and 1"),
+    ("margin", lambda p: p.max(1).values - (1 - p.max(1).values), "all other classes"),
     ("front", lambda m, a: front(m, a).nonzero()[:, 0], "a bool"),
+    ("normalise", lambda x, m, s: (x - m[:, None, None]) / s[:, None, None], "divide by 255 first"),
+    ("normalise", lambda x, m, s: x / 255 - m[:, None, None], "divide by std"),
+    ("normalise", lambda x, m, s: (x / 255 - m) / s, "for each column"),
+    ("normalise", lambda x, m, s: x / 255, "subtract the mean"),
+    ("going_on", lambda h, s, t: h[s >= t], "the ones that leave"),
+    ("going_on", lambda h, s, t: h[s <= t], "just reaches"),
+    ("going_on", lambda h, s, t: (s < t).nonzero()[:, 0], "places among"),
+    ("going_on", lambda h, s, t: s < t, "index `here`"),
+    ("geometric_shares", lambda q, K: [q**k for k in range(K)], "sum is not 1"),
+    ("geometric_shares", lambda q, K: inference.geometric_shares(torch.tensor([q]), K)[0].flip(0), "small q"),
+    ("best_cut", lambda c, h, la, a, b, p: best_cut(c, h, la, a, b, 0), "price is not in it"),
+    ("best_cut", lambda c, h, la, a, b, p: best_cut(-c, h, la, a, b, p), "surest leave first"),
+    ("best_cut", lambda c, h, la, a, b, p: best_cut(c, h, torch.zeros_like(la), a, b, p), "right later"),
+    ("best_cut", lambda c, h, la, a, b, p: best_cut(c, h, la, a, 0, p), "saves cost_later"),
+    ("best_cut", lambda *case: best_cut(*case) - 1, "one too few"),
+    ("best_cut", lambda *case: case[0].sort(descending=True).values[best_cut(*case) - 1], "how many leave"),
+    ("bootstrap", lambda r, d: [x * len(r) for x in bootstrap(r, d)], "an accuracy is their mean"),
+    ("bootstrap", lambda r, d: bootstrap(r, d)[::-1], "lower end first"),
+    ("bootstrap", lambda r, d: r[d].double().mean(1).quantile(torch.tensor([0.05, 0.95]).double()).tolist(), "2.5 %"),
+    ("bootstrap", lambda r, d: r[d].double().mean(1), "list of 2"),
 ]
 
 

@@ -24,12 +24,22 @@ def report(seed=0, layers=3, exits=3):
 
 def point():
     share, exit_accuracy = torch.tensor([0.75, 0.25, 0.0]), torch.tensor([0.9, 0.5, NAN])
-    return inference.Point(0.8, 2.5e6, share, exit_accuracy, torch.tensor([0, 0, 0, 1]))
+    exit, right = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, True, False])
+    return inference.Point(0.8, 2.5e6, share, exit_accuracy, exit, right)
 
 
 def curve():
     macs = torch.linspace(1e6, 4e6, 40, dtype=torch.float64)
     return inference.Curve(macs, macs / 8e6, torch.zeros(40, 3), torch.ones(40))
+
+
+def diagram(seed=0, exits=4, pictures=500):
+    """Exit 1 never reaches the upper bins."""
+    generator = torch.Generator().manual_seed(seed)
+    confidence = torch.rand(exits, pictures, generator=generator)
+    confidence[0] *= 0.5
+    right = torch.rand(exits, pictures, generator=generator) < 0.5
+    return inference.reliability(inference.Outputs(confidence, right.long(), torch.ones(pictures).long(), "test"), 10)
 
 
 def cost(forward, backward):
@@ -48,6 +58,11 @@ ALL = {
     "learning_curves": lambda: figures.learning_curves(RECORD),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
     "shares": lambda: figures.shares(point()),
+    "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
+    "reliability": lambda: figures.reliability({"as trained": diagram(), "calibrated": diagram(1)}),
+    "shares_by": lambda: figures.shares_by({"one": point(), "other": point()}),
+    "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
+    "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
     "pictures": lambda: figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a", "b"], "Two pictures"),
 }
 
@@ -133,6 +148,41 @@ def test_accuracy_cost_in_percent_and_millions():
     assert (now.x[0], now.y[0]) == (2.5, 80.0)
 
 
+def test_bands_lie_behind_their_line_and_out_of_the_legend():
+    both = {"joint": curve(), "other": curve()}
+    fig = figures.accuracy_cost(both, bands={"joint": (curve().accuracy - 0.01, curve().accuracy + 0.02)})
+    band, joint, _ = fig.data
+    assert (band.fill, band.showlegend) == ("toself", False)
+    assert band.fillcolor == "rgba(0,114,178,0.2)"  # of the line's own colour
+    assert joint.line.color == "#0072B2"
+    assert (band.y[0], band.y[-1]) == (14.5, 11.5)
+    assert (band.x[0], band.x[-1]) == (1.0, 1.0)
+    assert fig.layout.height == figures.accuracy_cost(both).layout.height
+
+
+def test_differences_in_points_with_their_bands():
+    band, line = ALL["budget_differences"]().data
+    assert (list(line.x), list(line.y)) == ([1.0, 2.0], [10.0, 20.0])
+    assert list(band.y) == [20.0, 40.0, 10.0, 0.0]
+
+
+def test_the_best_cut_is_drawn_even_where_the_line_is_thinned():
+    value = np.zeros(5001)
+    value[1234] = 7
+    line, star = figures.cuts({"": value}).data
+    assert (list(star.x), list(star.y)) == ([1234], [7.0])
+    assert 7.0 in line.y
+    assert len(line.x) <= 101
+    assert (line.x[0], line.x[-1]) == (0, 5000)
+
+
+def test_shares_side_by_side():
+    one, other = ALL["shares_by"]().data
+    assert list(one.y) == [75.0, 25.0, 0.0]
+    assert list(one.text) == ["75", "25", ""]
+    assert one.marker.pattern.shape != other.marker.pattern.shape
+
+
 def test_learning_curves_shares_and_work():
     assert list(figures.learning_curves(RECORD).data[1].y) == pytest.approx([20, 40, 60])
     (bars,) = figures.shares(point()).data
@@ -142,6 +192,25 @@ def test_learning_curves_shares_and_work():
     assert (list(forward.x), list(backward.x)) == ([10.0, 10.0], [20.0, 15.0])
 
 
+def test_reliability_shows_the_bins_that_have_pictures():
+    given = diagram()
+    fig = figures.reliability({"one": given, "two": diagram(1)}, exits=[0, 3])
+    assert [note.text for note in fig.layout.annotations] == ["exit 1", "exit 4"]
+    ideal, first, other, _, last, _ = fig.data
+    assert list(ideal.x) == list(ideal.y) == [0, 100]
+    some = given.count[0] > 0
+    assert len(first.x) == some.sum() == 5  # of 10 bins
+    assert list(first.x) == pytest.approx((100 * given.confidence[0][some]).tolist(), abs=0.01)
+    assert list(first.y) == pytest.approx((100 * given.accuracy[0][some]).tolist(), abs=0.01)
+    assert list(last.customdata) == given.count[3].tolist()
+    assert np.argmax(last.marker.size) == given.count[3].argmax()
+    assert [trace.showlegend for trace in fig.data] == [True] * 3 + [False] * 3
+    assert first.marker.symbol != other.marker.symbol
+    assert (first.xaxis, last.xaxis) == ("x", "x2")
+    with pytest.raises(ValueError, match="diagrams"):
+        figures.reliability({})
+
+
 def test_time_adds_up_over_the_epochs():
     rows = [{"epoch": i, "seconds": 60 * i, "validation_accuracy": [0.1, 0.1 * i]} for i in (1, 2, 3)]
     fig = figures.accuracy_over_time({"a": {"epochs": rows}, "b": {"epochs": rows[:1]}})
@@ -149,6 +218,12 @@ def test_time_adds_up_over_the_epochs():
     assert list(fig.data[0].y) == pytest.approx([10, 20, 30])
     assert list(fig.data[1].x) == [1]
     assert list(figures.accuracy_over_time({"a": {"epochs": rows}}, exit=0).data[0].y) == [10, 10, 10]
+
+
+def test_rates_stand_side_by_side():
+    one, many = ALL["rates"]().data
+    assert (list(one.x), list(one.y), one.name) == (["torch", "onnx"], [500, 900], "one by one")
+    assert (list(many.y), many.name, list(many.text)) == ([1234.5, 2000], "128 at once", ["1,234", "2,000"])
 
 
 def test_pictures_come_out_pixel_for_pixel():

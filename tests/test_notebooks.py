@@ -95,6 +95,8 @@ def a_full_cifar100_run(found: dict) -> None:
     for gap, half in found["gaps"].values():
         assert len(gap) == len(half)
         assert all(h > 0 for h in half)
+    published, onecycle = found["minutes"]
+    assert 0 < onecycle < published
 
 
 def a_full_imagenet_run(found: dict) -> None:
@@ -113,6 +115,39 @@ def a_full_imagenet_run(found: dict) -> None:
     )  # two FLOPs a MAC, three passes, but for the first layer's gradient
 
 
+def how_sure_is_sure(found: dict) -> None:
+    fractions(found["error"], 6)
+    fractions(found["after"], 6)
+    assert all(0.01 <= t <= 100 for t in found["temperatures"])
+    assert set(found["gaps"]) == {"margin", "entropy", "patience"}
+    for mean, low, high in found["gaps"].values():
+        assert low <= mean <= high
+    for errors in found["cifar100"].values():
+        fractions(errors, 6)
+
+
+def how_to_spend_a_budget(found: dict) -> None:
+    methods = {"geometric shares", "one threshold", "solver"}
+    assert set(found["share"]) == set(found["accuracy"]) == set(found["fitted"]) == methods
+    for share in found["share"].values():
+        assert sum(share) == pytest.approx(1)
+    for accuracy in (*found["accuracy"].values(), *found["fitted"].values()):
+        fractions(accuracy, 25)
+    assert found["fitted"]["solver"] == sorted(found["fitted"]["solver"])  # a larger budget is never worse
+    assert found["leads"]["validation"][0] > 0
+    assert found["cuts"][0] <= found["cuts"][1] <= found["cuts"][2]  # the dearer going on, the more leave
+    for mean, low, high in (row for rows in found["difference"].values() for row in rows):
+        assert low - 1e-9 <= mean <= high + 1e-9
+
+
+def how_do_i_take_it_away(found: dict) -> None:
+    assert found["same_label"] > 0.99
+    assert found["same_exit"] > 0.99
+    assert found["apart"] < 1e-4
+    assert found["macs"] == cumulative_macs()
+    assert all(rate > 0 for rates in found["rates"] for rate in rates)
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
@@ -123,6 +158,9 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "06": which_backbone,
     "07": a_full_cifar100_run,
     "08": a_full_imagenet_run,
+    "09": how_sure_is_sure,
+    "10": how_to_spend_a_budget,
+    "11": how_do_i_take_it_away,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -132,8 +170,11 @@ SAME_AS_COMMITTED = {
     "04": ["whole"],
     "05": ["macs", "saved", "vit_saved"],
     "06": ["macs", "peak", "cifar100"],
-    "07": ["work", "gaps"],
+    "07": ["work", "gaps", "minutes"],
     "08": ["step", "macs", "hours", "peak"],
+    "09": ["cifar100"],
+    "10": ["cifar100", "seeds"],
+    "11": ["macs"],
 }
 
 
