@@ -430,7 +430,8 @@ def shares_by(points: Mapping, title: str = "Where pictures leave, by each metho
     """Name -> inference.Point: side by side, the share of pictures that leaves at each exit."""
     fig = figure([], title, "exit", "share of pictures in %", height=360, barmode="group")
     for i, (name, point) in enumerate(points.items()):
-        look = {"color": COLOURS[i % 7], "pattern": {"shape": ["", "/", "."][i % 3], "fgcolor": "white", "size": 6}}
+        look = {"color": COLOURS[i % 7], "pattern": {"shape": ["", "/", "."][i % 3], "size": 6}}
+        look["pattern"] |= {"bgcolor": COLOURS[i % 7], "fgcolor": "white"}  # else nothing lies behind the pattern
         share = percent(point.share)
         # A number above each bar: none where nobody leaves, so that an empty place is seen to be empty.
         text = [f"{s:.0f}" if s >= 0.5 else "" for s in share]
