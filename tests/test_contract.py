@@ -317,7 +317,9 @@ def cost_of(family, junction):
 
 @every_family
 @pytest.mark.parametrize("junction", COSTS, ids=str)
-def test_cost_is_theory_and_what_a_real_step_computes(family, junction):
+def test_cost_is_theory_and_what_a_real_step_computes(family, junction, monkeypatch):
+    # A CPU turns depthwise convolutions round, faster although with a stride it multiplies zeros: they do not count.
+    monkeypatch.setattr(splitgrad, "_turns", lambda *_: False)
     found, net = cost_of(family, junction), network(family, junction, torch.float32).eval()
     images, labels = batch(family, 1, torch.float32)
     own = {} if family != "resnet18" else {torch.ops.aten.convolution_backward: convolution_backward}
