@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from tiny import FAMILIES
 
 import dfs_edu as dfs
@@ -177,3 +178,22 @@ def test_a_trained_network_from_the_command_line(tmp_path, capsys):
     assert spent < 0.6
     assert cli.main(["export", str(run.folder), "--budget", "1.5"]) == 1
     assert "--budget 1.5" in capsys.readouterr().err
+
+
+def test_attached_networks_too(tmp_path):
+    torch.manual_seed(0)
+    model = torchvision.models.mobilenet_v3_small(weights=None, num_classes=5)
+    net = dfs.attach(model, at=2, input_shape=(3, 64, 64)).eval()
+    how = {
+        "classes": list("abcde"),
+        "mean": MEAN,
+        "std": STD,
+        "thresholds": [0.21, 0.21, 0],
+        "input_shape": (3, 64, 64),
+    }
+    runner, images = Runner(export(net, tmp_path / "net", **how)), pictures(64, 5)
+    with torch.no_grad():
+        for ours, theirs in zip(runner.logits(images), net(normalised(images)), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for ours, theirs in zip(runner(images), EarlyExit(net, how["thresholds"])(normalised(images)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
