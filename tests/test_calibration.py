@@ -71,11 +71,26 @@ def test_reliability_by_hand():
     assert found.edges.tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
-def test_the_error_is_what_the_diagram_shows():
-    outputs = made([2.0, 0.7], pictures=1000)
-    shown = inference.reliability(outputs)
-    apart = (shown.confidence - shown.accuracy).abs().nan_to_num() * shown.count / 1000
-    torch.testing.assert_close(inference.calibration_error(outputs), apart.sum(1), rtol=1e-5, atol=1e-6)
+def on_the_edges():
+    """Confidences on every edge of fifths, and between; 1 is wrong, so a bin of its own would show."""
+    confidence = torch.tensor([[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.0]])
+    right = torch.tensor([[0, 0, 1, 0, 1, 1, 0, 1]])
+    return Outputs(confidence, right, torch.ones(8, dtype=torch.int64), "test")
+
+
+def test_who_is_certain_is_in_the_last_bin_of_the_error_too():
+    sure = Outputs(torch.tensor([[0.9, 1.0]]), torch.tensor([[1, 0]]), torch.tensor([1, 1]), "test")
+    assert inference.calibration_error(sure, bins=5).tolist() == pytest.approx([0.95 - 0.5])
+    assert inference.reliability(sure, bins=5).count.tolist() == [[0, 0, 0, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "bins"), [(made([2.0, 0.7], pictures=1000), 15), (on_the_edges(), 5)], ids=["drawn", "on the edges"]
+)
+def test_the_error_is_what_the_diagram_shows(outputs, bins):
+    shown = inference.reliability(outputs, bins)
+    apart = (shown.confidence - shown.accuracy).abs().nan_to_num() * shown.count / len(outputs.label)
+    torch.testing.assert_close(inference.calibration_error(outputs, bins), apart.sum(1), rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_refused():

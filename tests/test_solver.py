@@ -1,6 +1,6 @@
 """The solver against every possible set of thresholds, against geometric shares, and on outputs that it must refuse."""
 
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -57,6 +57,27 @@ def test_close_to_the_best_of_all_sets_of_thresholds(seed):
     assert (found <= best).all()
     assert (best - found).mean() < 0.02  # of 14 pictures, one is 0.07
     assert found[-1] == best[-1]  # with room for everything
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_exit_that_knows_nothing_is_passed_by(seed):
+    """As on the digits: exits 1 and 2 know next to nothing, exit 3 nearly all. Oracle: every cut of every pair."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.zeros(80, dtype=torch.int64)
+    right = torch.rand(4, 80, generator=generator) < torch.tensor([0.15, 0.2, 0.9, 0.95])[:, None]
+    confidence = (torch.rand(4, 80, generator=generator) + torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None]) / 4
+    outputs = Outputs(confidence, (~right).long(), label, "validation")
+    macs = [0.4, 2.8, 4.0, 6.3]
+    pairs = []
+    for i, j in combinations(range(4), 2):
+        for cut in [0.0, *(outputs.confidence[i] - 1e-4).tolist(), 1.0]:
+            pairs.append(torch.tensor([*[1.0] * i, cut, *[1.0] * (j - i - 1), *[0.0] * (4 - j)]))
+    accuracy, cost = spent(outputs, pairs, macs)
+    budgets = torch.linspace(0.5, 6, 12, dtype=torch.float64)
+    best = torch.stack([accuracy[cost <= b + 1e-9].max() for b in budgets])
+    found, spending = spent(outputs, inference.best_thresholds(outputs, macs, budgets), macs)
+    assert (found >= best).all(), (best - found).tolist()
+    assert (spending <= budgets + 1e-9).all()
 
 
 def test_a_single_cut_is_the_best_there_is():

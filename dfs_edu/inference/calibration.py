@@ -12,6 +12,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from dfs_edu.inference.outputs import Outputs
 
 RANGE = (0.01, 100)  # of temperatures: beyond, an exit knows nothing and rounding decides who is how sure
+BELOW_ONE = 1 - 2**-24  # the next float32
 
 
 def fit_temperatures(outputs: Outputs) -> Tensor:
@@ -49,7 +50,8 @@ def calibration_error(outputs: Outputs, bins: int = 15) -> Tensor:
     for scores that are no probabilities.
     """
     _check(outputs, bins)
-    pairs = zip(outputs.confidence.clamp(0, 1), outputs.correct, strict=True)
+    # torchmetrics has a bin of its own for a confidence of exactly 1: the largest number below 1 is in the last one
+    pairs = zip(outputs.confidence.clamp(0, BELOW_ONE), outputs.correct, strict=True)
     return torch.stack([binary_calibration_error(sure, right.int(), bins) for sure, right in pairs]).double()
 
 
@@ -73,7 +75,9 @@ def reliability(outputs: Outputs, bins: int = 15) -> Reliability:
     _check(outputs, bins)
     K = len(outputs.confidence)
     edges = torch.linspace(0, 1, bins + 1)
-    bin = torch.bucketize(outputs.confidence, edges[1:-1])  # (K, N), each bin with its upper edge
+    bin = torch.bucketize(
+        outputs.confidence, edges[1:-1], right=True
+    )  # (K, N), each bin with its lower edge, the last with both
     place = (bin + bins * torch.arange(K)[:, None]).flatten()
     count, sure, right = (
         torch.bincount(place, weights, minlength=K * bins).view(K, bins)

@@ -6,8 +6,10 @@ again from deep to shallow, each cut made the best for the others, is coordinate
 
 1. for a price of cost, lambda, without a budget: right answers minus lambda times cost. Many prices give sets of
    thresholds from cheap to dear, each a trade between all exits at once;
-2. within each budget, from the best of these that is within it, from the cheapest that is beyond it, and from
-   geometric shares: what is too dear is saved, and what is left of the budget is spent.
+2. within each budget, from the best of these that is within it, from the cheapest that is beyond it, from geometric
+   shares, and from the best that two exits do alone: what is too dear is saved, and what is left of the budget is
+   spent. (Two alone: where deeper exits are no better for those that come to them than what they cost, several have
+   to be switched off together, and no step that moves one exit finds that.)
 
 No step makes a set within the budget worse, so the result is at least as good as geometric shares on the outputs that
 it was found on.
@@ -16,6 +18,7 @@ it was found on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -42,11 +45,11 @@ def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: S
     deep[:, -1] = 0
     free = torch.full((len(PRICES),), torch.inf, dtype=torch.float64)
     family = search.climb(deep, gain * PRICES / (macs[-1] - macs[0]), free)
-    sets = [*search.around(torch.cat(family), budgets), geometric_within(outputs, macs, budgets)]
+    sets = [*search.around(torch.cat(family), budgets), geometric_within(outputs, macs, budgets), search.pairs(budgets)]
     thrift = 0.5 / N / macs[-1].item()  # of equally many right answers the cheapest: all the cost is below one answer
-    for _ in range(2):  # what was found for one budget may serve a larger one, too
+    for sweeps in (1, SWEEPS):  # one sweep tells which start is the best; what serves one budget may serve another, too
         start, room = torch.cat(sets), budgets.repeat(len(sets))
-        found = search.climb(start, torch.full_like(room, thrift), room)[-1]
+        found = search.climb(start, torch.full_like(room, thrift), room, sweeps)[-1]
         sets = [search.around(found, budgets)[0]]
     return sets[0]
 
@@ -58,11 +61,16 @@ class _Search:
         self.confidence, self.macs = outputs.confidence, macs
         self.right = outputs.correct.double()
         self.ranked, self.order = outputs.ranking  # (K, N)
+        ends = torch.ones(len(macs), 1, dtype=torch.bool)
+        rising = self.ranked[:, 1:] < self.ranked[:, :-1]  # equal confidences leave together
+        self.possible = torch.cat([ends, rising, ends], 1)  # (K, N + 1), may so many leave?
+        certain = (self.ranked >= 1).sum(1, keepdim=True)  # they leave at threshold 1 as well
+        self.possible &= torch.arange(self.possible.shape[1]) >= certain
 
-    def climb(self, thresholds: Tensor, price: Tensor, budgets: Tensor) -> list[Tensor]:
+    def climb(self, thresholds: Tensor, price: Tensor, budgets: Tensor, sweeps: int = SWEEPS) -> list[Tensor]:
         """The thresholds after each sweep, for a price (P,) of cost and within budgets (P,)."""
         steps = [thresholds]
-        for _ in range(SWEEPS):
+        for _ in range(sweeps):
             steps.append(self._sweep(steps[-1], price, budgets))
         return steps[1:]
 
@@ -89,15 +97,35 @@ class _Search:
         gains = torch.stack([here * (self.right[k] - right), here * (self.macs[k] - cost)]).index_select(2, order)
         total_right, total_cost = torch.cat([base[..., None], base[..., None] + gains.cumsum(2)], 2)  # (P, N + 1)
         value = total_right - price[:, None] * total_cost
-        ranked = self.ranked[k]
-        possible = torch.ones(N + 1, dtype=torch.bool)
-        possible[1:-1] = ranked[1:] < ranked[:-1]  # equal confidences leave together
-        possible[: (ranked >= 1).sum()] = False  # who is certain leaves at threshold 1 as well
-        within = possible & (total_cost <= N * budgets[:, None] * (1 + 1e-12))
-        leaving = value.where(within, -torch.inf).argmax(1)  # (P,)
-        last = (leaving - 1).clamp(min=0)
-        t = between(ranked[last], ranked[leaving.clamp(max=N - 1)])
-        return torch.where(leaving == 0, 1.0, torch.where(leaving == N, 0.0, t)), within.any(1)
+        within = self.possible[k] & (total_cost <= N * budgets[:, None] * (1 + 1e-12))
+        return self._threshold(k, value.where(within, -torch.inf).argmax(1)), within.any(1)
+
+    def _threshold(self, k: int, leaving: Tensor) -> Tensor:
+        """The threshold at which so many of all pictures, the most confident ones, would leave at exit k."""
+        ranked, N = self.ranked[k], self.ranked.shape[1]
+        t = between(ranked[(leaving - 1).clamp(min=0)], ranked[leaving.clamp(max=N - 1)])
+        return torch.where(leaving == 0, 1.0, torch.where(leaving == N, 0.0, t))
+
+    def pairs(self, budgets: Tensor) -> Tensor:
+        """For each budget the best (P, K) in which some leave at one exit and all others at one deeper exit."""
+        K, N = self.confidence.shape
+        best = torch.full((len(budgets),), -torch.inf, dtype=torch.float64)
+        sets = torch.ones(len(budgets), K)
+        for i, j in combinations(range(K), 2):
+            gains = (self.right[i] - self.right[j])[self.order[i]].cumsum(0)
+            right = self.right[j].sum() + torch.cat(
+                [gains.new_zeros(1), gains]
+            )  # (N + 1,), for so many that leave at i
+            best_from, leaving_from = right.where(self.possible[i], -torch.inf).flip(0).cummax(0)
+            saving = N * (self.macs[j] - budgets) / (self.macs[j] - self.macs[i])
+            least = saving.ceil().clamp(0, N).long()  # (P,), so many have to leave at i
+            value = best_from[N - least].where(saving <= N, -torch.inf)
+            better = value > best
+            cut = self._threshold(i, N - leaving_from[N - least])
+            alone = torch.ones(len(budgets), K)
+            alone[:, i], alone[:, j:] = cut, 0
+            best, sets = torch.where(better, value, best), torch.where(better[:, None], alone, sets)
+        return sets
 
     def _arrivals(self, thresholds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Who comes to each exit (P, N), and right answers and cost (2, P) of those who left before."""
