@@ -68,10 +68,11 @@ def test_an_exit_that_knows_nothing_is_passed_by(seed):
     confidence = (torch.rand(4, 80, generator=generator) + torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None]) / 4
     outputs = Outputs(confidence, (~right).long(), label, "validation")
     macs = [0.4, 2.8, 4.0, 6.3]
-    pairs = []
-    for i, j in combinations(range(4), 2):
-        for cut in [0.0, *(outputs.confidence[i] - 1e-4).tolist(), 1.0]:
-            pairs.append(torch.tensor([*[1.0] * i, cut, *[1.0] * (j - i - 1), *[0.0] * (4 - j)]))
+    pairs = [
+        torch.tensor([*[1.0] * i, cut, *[1.0] * (j - i - 1), *[0.0] * (4 - j)])
+        for i, j in combinations(range(4), 2)
+        for cut in [0.0, *(outputs.confidence[i] - 1e-4).tolist(), 1.0]
+    ]
     accuracy, cost = spent(outputs, pairs, macs)
     budgets = torch.linspace(0.5, 6, 12, dtype=torch.float64)
     best = torch.stack([accuracy[cost <= b + 1e-9].max() for b in budgets])
