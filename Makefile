@@ -39,7 +39,8 @@ test: $(STAMP)
 	@echo "Checking style, then running the tests: about 20 minutes."
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
-	@$(VENV) -m pytest
+	@$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser"
+	@$(VENV) -m pytest -m browser
 
 bench: $(STAMP)
 	@echo "Measuring: about 15 minutes. Leave the machine alone meanwhile."

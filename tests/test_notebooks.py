@@ -211,8 +211,7 @@ def complaints(notebook) -> list[str]:
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook(path, tmp_path, caplog, capfd, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # as committed: sums of another order train otherwise
+def test_notebook(path, tmp_path, caplog, capfd):
     (result,) = course.run([path], scale="smoke", dataset="digits", seed=0, device="cpu", out=tmp_path, timeout=900)
     assert result.error is None
     assert complaints(nbformat.read(result.executed, as_version=4)) == []
