@@ -205,8 +205,8 @@ def test_lab_opens_the_first_notebook_on_this_machine_only(checkout):
 def test_test_stops_at_the_first_failure(checkout):
     _, calls = make(checkout, "test")
     assert calls[-4:-2] == ["-m ruff check .", "-m ruff format --check ."]
-    assert ["-m pytest" in call and '-m "not browser"'.replace('"', "") in call for call in calls[-2:]] == [True, False]
-    assert calls[-1] == "-m pytest -m browser"
+    side_by_side = "--numprocesses auto --maxprocesses 4 --dist worksteal"
+    assert calls[-2:] == [f"-m pytest {side_by_side} -m not browser", "-m pytest -m browser"]
     (checkout / "old").touch()  # from here on, every call fails
     done, calls = make(checkout, "test")
     assert done.returncode != 0
