@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import dfs_edu as dfs
-from benchmarks.turns import measure, prepared, warm
+from benchmarks.turns import prepared
 from dfs_edu import heap
 from dfs_edu.backbones import pixels_of
 from dfs_edu.inference import EarlyExit, Outputs, apply, evaluating, fit_thresholds
@@ -25,6 +25,7 @@ from dfs_edu.train import pick_device
 BACKBONES = ("vgg7-64", "resnet18", "msdnet-cifar")
 CALLS = {1: 64, 32: 8, 256: 2}  # pictures at once, and calls a round
 PICTURES = 512
+WARM_UP = 2  # rounds that are not counted
 LEAVE = {"nobody": 0.0, "a quarter": 0.25, "half": 0.5, "nearly all": 0.9}  # of all pictures, before the last exit
 
 
@@ -67,9 +68,9 @@ def compare(backbone: str, batch: int, device: torch.device, rounds: int, compil
             ways[f"{name} leave early{suffix}"] = EarlyExit(net, thresholds, compile=bool(suffix))
             ratios[f"{name} leave early{suffix}"] = (macs[-1] / macs[exits].mean()).item()
     calls = {name: Calls(way, batches, device) for name, way in ways.items()}
-    measure({name: warm(call, device) for name, call in calls.items()}, rounds, f"{backbone}, batch {batch}")
+    dfs.probes.seconds(calls, rounds, WARM_UP, f"{backbone}, batch {batch}")
     print(f"\n{backbone}, batch {batch}, {device_name(device)}, {rounds} rounds of {len(batches)} calls")
-    report({name: call.seconds[2:] for name, call in calls.items()}, ratios)  # but for those to get warm
+    report({name: call.seconds[WARM_UP:] for name, call in calls.items()}, ratios)
 
 
 class Calls:

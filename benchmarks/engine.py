@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import dfs_edu as dfs
-from benchmarks.turns import elsewhere, measure, prepared, warm
+from benchmarks.turns import elsewhere, prepared
 from dfs_edu import heap
 from dfs_edu.losses import Objective, exit_losses
 from dfs_edu.optim import make_optimizer
@@ -49,7 +49,7 @@ def main() -> None:
     for backbone in args.backbone:
         batch = args.batch or BATCHES.get(backbone, 64)
         steps = contestants(backbone, batch, device, compiled=not args.no_compile)
-        seconds = measure(steps, args.rounds)
+        seconds = dfs.probes.seconds(steps, args.rounds, title=backbone)
         print(f"\n{backbone}, batch {batch}, {device_name(device)}, median of {args.rounds} rounds")
         plain = statistics.median(seconds["plain"])
         for name, values in seconds.items():
@@ -101,7 +101,7 @@ def plain_step(backbone: str, batch: int, device: torch.device):
         optimizer.step()
         optimizer.zero_grad()
 
-    return warm(update, device)
+    return update
 
 
 def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, compiled: bool):
@@ -118,7 +118,7 @@ def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, com
         optimizer.step()
         optimizer.zero_grad()
 
-    return warm(update, device)
+    return update
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import dfs_edu as dfs
-from benchmarks.turns import measure, prepared, warm
+from benchmarks.turns import prepared
 from dfs_edu import heap
 from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
@@ -65,7 +65,7 @@ def main() -> None:
         for bf16 in (False, True) if bf16_pays(device) else (False,):
             precision = "bf16" if bf16 else "fp32"
             steps = {name: make_step(backbone, batch, junction, device, bf16) for name, junction in CONTESTANTS.items()}
-            seconds = measure(steps, args.rounds, precision)
+            seconds = dfs.probes.seconds(steps, args.rounds, title=f"{backbone} {precision}")
             print(f"\n{backbone}, batch {batch}, {precision}, {device_name(device)}, median of {args.rounds} rounds")
             report(seconds, flops)
 
@@ -81,7 +81,7 @@ def report(seconds: dict[str, list[float]], flops: dict[str, np.ndarray]) -> Non
 
 
 def make_step(backbone: str, batch: int, junction: Junction, device: torch.device, bf16: bool):
-    """A warm training step on random pictures: forward, backward, optimizer."""
+    """A training step on random pictures: forward, backward, optimizer."""
     net, images, labels = prepared(backbone, batch, device, junction)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
 
@@ -92,7 +92,7 @@ def make_step(backbone: str, batch: int, junction: Junction, device: torch.devic
         optimizer.step()
         optimizer.zero_grad()
 
-    return warm(update, device)
+    return update
 
 
 def step_flops(backbone: str, junction: Junction) -> np.ndarray:

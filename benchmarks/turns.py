@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import dfs_edu as dfs
 from dfs_edu.backbones import pixels_of
@@ -30,26 +28,13 @@ def prepared(
     return net, images, torch.randint(100, (batch,), device=device)
 
 
-def warm(update: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A step that waits until the device is done; it has been taken twice."""
-
-    def step() -> None:
-        update()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    for _ in range(2):
-        step()
-    return step
-
-
 def elsewhere(contestant: Callable, *args) -> Callable[[], None]:
     """A step taken by a process of its own, for what is set for a whole process: contestant(*args) makes the step."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     context.Process(target=_serve, args=(there, contestant, args), daemon=True).start()
     there.close()  # so that the end of the process is noticed here
-    here.recv()  # it is warm
+    here.recv()  # it is there
 
     def step() -> None:
         here.send("go")
@@ -65,14 +50,3 @@ def _serve(pipe, contestant: Callable, args: tuple) -> None:
             pipe.send("done")
             pipe.recv()
             step()
-
-
-def measure(steps: dict[str, Callable[[], None]], rounds: int, title: str = "") -> dict[str, list[float]]:
-    """Seconds of a step of each contestant, round by round."""
-    seconds = {name: [] for name in steps}
-    for _ in tqdm(range(rounds), desc=title):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds

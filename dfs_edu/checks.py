@@ -6,6 +6,7 @@ A check never raises: it prints "not yet" for an exercise that nobody has tried,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -529,6 +530,65 @@ def going_on(mine: Callable) -> None:
     here = [torch.randperm(20)[:n] for n in (2, 7, 12)]
     cases = [(h, torch.arange(len(h)) / len(h), (len(h) // 2) / len(h)) for h in here]
     _compare("who goes on", mine, right, cases, mistakes)
+
+
+def break_even(mine: Callable) -> None:
+    """mine(choosing, rest) -> the fraction of pictures that must leave at an exit for it to save time.
+
+    Every picture there pays `choosing`; who stays pays `rest` as well; without the exit all would pay `rest`.
+    """
+    mistakes = [
+        (lambda c, r: r / c, "the other way round: what is paid, divided by what each one that leaves saves"),
+        (lambda c, r: c / (c + r), "who leaves saves the rest, not the rest and the choosing: that was paid"),
+        (lambda c, r: 1 - c / r, "that is the fraction that may stay"),
+        (lambda c, r: r / (c + r), "leaving saves the rest: choosing = fraction * rest"),
+    ]
+    cases = [(0.1, 1.0), (0.3, 0.7), (2.0, 8.0)]
+    _compare("the break-even", mine, lambda choosing, rest: choosing / rest, cases, mistakes)
+
+
+def within(mine: Callable) -> None:
+    """mine(seconds (N,), q) -> the shortest of these times within which at least a fraction q of pictures is answered.
+
+    q is above 0 and at most 1.
+    """
+
+    def right(seconds, q):
+        return seconds.sort().values[math.ceil(q * len(seconds) - 1e-9) - 1]
+
+    def above(seconds, q):
+        return seconds.sort().values[min(int(q * len(seconds)), len(seconds) - 1)]
+
+    mistakes = [
+        (lambda s, q: s[math.ceil(q * len(s) - 1e-9) - 1], "sort the times first"),
+        (
+            lambda s, q: right(-s, q).neg(),
+            "that is the time that a fraction q is *slower* than: sort from fast to slow",
+        ),
+        (above, "one place too far: places count from 0, so the m-th time is at m - 1"),
+        (lambda s, q: s.quantile(q), "that lies between two times: one of the measured times is asked for"),
+        (lambda s, q: q * s.max(), "a fraction of the pictures, not of the longest time"),
+        (lambda s, q: s.mean(), "the mean says nothing about the slow ones"),
+    ]
+    cases = [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.8), (40, 0.95), (101, 0.5), (10, 1.0))]
+    _compare("the time within which", mine, right, cases, mistakes)
+
+
+def together(mine: Callable) -> None:
+    """mine(exit (batches, n), seconds (K,)) -> mean seconds of a batch that is done when its last picture is."""
+    mistakes = [
+        (lambda exit, seconds: seconds[exit].mean(), "a batch is as slow as its slowest picture, not as the mean one"),
+        (lambda exit, seconds: seconds[exit.max()], "each batch has a slowest picture of its own"),
+        (lambda exit, seconds: seconds[exit.amax(0)].mean(), "the pictures of a batch are in dimension 1"),
+        (lambda exit, seconds: seconds[exit.amin(1)].mean(), "the slowest picture left last: max, not min"),
+        (lambda exit, seconds: seconds[exit.amax(1)].sum(), "the mean of the batches, not their sum"),
+        (lambda exit, seconds: seconds[exit].sum(1).mean(), "the pictures of a batch are worked on at the same time"),
+    ]
+    cases = [(torch.tensor([[0, 1], [0, 2], [0, 0], [0, 1]]), torch.rand(3, dtype=torch.float64).cumsum(0))]
+    for K, n in ((6, 4), (7, 8)):
+        exit = (torch.rand(20, n) ** 3 * K).long()
+        cases.append((exit, torch.rand(K, dtype=torch.float64).cumsum(0)))
+    _compare("a batch that waits", mine, lambda exit, seconds: seconds[exit.amax(1)].mean(), cases, mistakes)
 
 
 def _t95(n: int) -> float:

@@ -1,5 +1,7 @@
 """Checks of exercises: right answers pass, stubs do not raise, and the usual mistakes are told by name."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,9 @@ RIGHT = {
     "margin": lambda p: p.sort(1).values[:, -2:].diff(dim=1)[:, 0],
     "normalise": lambda x, m, s: torch.stack([(x[:, c] / 255 - m[c]) / s[c] for c in range(3)], 1),
     "going_on": lambda here, score, t: torch.tensor([h for h, s in zip(here.tolist(), score, strict=True) if s < t]),
+    "break_even": lambda choosing, rest: choosing * rest**-1,
+    "within": lambda s, q: min(t for t in s.tolist() if (s <= t).double().mean() >= q - 1e-9),
+    "together": lambda exit, s: sum(max(s[e] for e in row) for row in exit.tolist()) / len(exit),
     "warm_up": lambda e, b, base, warm: base * b / 256 if e >= warm else base + (base * b / 256 - base) * e / warm,
 }
 WRONG = [  # check, a mistake, a word of what must be said
@@ -173,6 +178,22 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("normalise", lambda x, m, s: (x / 255 - m) / s, "for each column"),
     ("normalise", lambda x, m, s: x / 255, "subtract the mean"),
     ("going_on", lambda h, s, t: h[s >= t], "the ones that leave"),
+    ("break_even", lambda c, r: r / c, "the other way round"),
+    ("break_even", lambda c, r: c / (c + r), "that was paid"),
+    ("break_even", lambda c, r: 1 - c / r, "may stay"),
+    ("break_even", lambda c, r: r / (c + r), "leaving saves the rest"),
+    ("within", lambda s, q: s[math.ceil(q * len(s) - 1e-9) - 1], "sort the times"),
+    ("within", lambda s, q: s.sort(descending=True).values[math.ceil(q * len(s) - 1e-9) - 1], "slower"),
+    ("within", lambda s, q: s.sort().values[min(int(q * len(s)), len(s) - 1)], "one place too far"),
+    ("within", lambda s, q: s.quantile(q), "between two times"),
+    ("within", lambda s, q: q * s.max(), "not of the longest"),
+    ("within", lambda s, q: s.mean(), "the slow ones"),
+    ("together", lambda e, s: s[e].mean(), "its slowest picture"),
+    ("together", lambda e, s: s[e.max()], "of its own"),
+    ("together", lambda e, s: s[e.amax(0)].mean(), "dimension 1"),
+    ("together", lambda e, s: s[e.amin(1)].mean(), "max, not min"),
+    ("together", lambda e, s: s[e.amax(1)].sum(), "not their sum"),
+    ("together", lambda e, s: s[e].sum(1).mean(), "at the same time"),
     ("going_on", lambda h, s, t: h[s <= t], "just reaches"),
     ("going_on", lambda h, s, t: (s < t).nonzero()[:, 0], "places among"),
     ("going_on", lambda h, s, t: s < t, "index `here`"),

@@ -59,6 +59,9 @@ ALL = {
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
     "shares": lambda: figures.shares(point()),
     "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
+    "speed_ups": lambda: figures.speed_ups({"one by one": ([1, 1.5, 2], [0.9, 1.2, 1.4]), "128 at once": ([2], [1.9])}),
+    "parts_of_whole": lambda: figures.parts_of_whole({"MACs": [1e6, 4e6], "time": torch.tensor([0.5, 0.8])}),
+    "waits": lambda: figures.waits({"whole": [0.002, 0.001], "early": np.linspace(0, 1, 1000)}),
     "reliability": lambda: figures.reliability({"as trained": diagram(), "calibrated": diagram(1)}),
     "shares_by": lambda: figures.shares_by({"one": point(), "other": point()}),
     "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
@@ -224,6 +227,24 @@ def test_rates_stand_side_by_side():
     one, many = ALL["rates"]().data
     assert (list(one.x), list(one.y), one.name) == (["torch", "onnx"], [500, 900], "one by one")
     assert (list(many.y), many.name, list(many.text)) == ([1234.5, 2000], "128 at once", ["1,234", "2,000"])
+
+
+def test_speed_ups_lie_beside_what_was_promised():
+    promise, one, many = ALL["speed_ups"]().data
+    assert (list(promise.x), list(promise.y)) == ([1, 2], [1, 2])
+    assert (list(one.x), list(one.y), list(many.y)) == ([1, 1.5, 2], [0.9, 1.2, 1.4], [1.9])
+
+
+def test_costs_are_parts_of_the_last_exits():
+    macs, time = ALL["parts_of_whole"]().data
+    assert (list(macs.x), list(macs.y), list(time.y)) == ([1, 2], [25, 100], pytest.approx([62.5, 100]))
+
+
+def test_waits_are_sorted_and_end_with_everybody():
+    whole, early = ALL["waits"]().data
+    assert (list(whole.x), list(whole.y)) == ([1, 2], [50, 100])
+    assert len(early.x) == 200
+    assert (early.x[-1], early.y[-1]) == (1000, 100)
 
 
 def test_pictures_come_out_pixel_for_pixel():

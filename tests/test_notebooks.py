@@ -148,6 +148,21 @@ def how_do_i_take_it_away(found: dict) -> None:
     assert all(rate > 0 for rates in found["rates"] for rate in rates)
 
 
+def what_does_early_exit_save(found: dict) -> None:
+    sizes = {"one by one", "16 at a time", "250 at a time"}
+    assert set(found["speed"]) == set(found["idle"]) == sizes
+    for promised, measured in found["speed"].values():
+        assert promised == sorted(promised)
+        assert promised[0] == 1  # nobody leaves early
+        assert promised[-1] > 1.5
+        assert all(speed > 0 for speed in measured)
+    assert found["macs"] == cumulative_macs()
+    for seconds in found["time_to"].values():
+        assert seconds == sorted(seconds)
+        assert seconds[0] > 0
+    assert all(p50 <= p95 for p50, p95 in found["latency"].values())
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
@@ -161,6 +176,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "09": how_sure_is_sure,
     "10": how_to_spend_a_budget,
     "11": how_do_i_take_it_away,
+    "12": what_does_early_exit_save,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -175,6 +191,7 @@ SAME_AS_COMMITTED = {
     "09": ["cifar100"],
     "10": ["cifar100", "seeds"],
     "11": ["macs"],
+    "12": ["macs"],
 }
 
 

@@ -3,5 +3,6 @@
 from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
 from dfs_edu.probes.memory import Memory, peak_memory
+from dfs_edu.probes.timing import seconds
 
-__all__ = ["Conflict", "Cost", "Memory", "conflict", "cost", "peak_memory"]
+__all__ = ["Conflict", "Cost", "Memory", "conflict", "cost", "peak_memory", "seconds"]
