@@ -52,25 +52,30 @@ class EarlyExit:
             logits = next(steps)
             for k, threshold in enumerate(self.thresholds):
                 score, prediction = self.judge(logits)
-                if here is None:
-                    labels.copy_(prediction)
-                    exits.fill_(k)
-                else:
-                    labels[here], exits[here] = prediction, k  # whoever goes on is overwritten further on
-                if k == len(self.thresholds) - 1:
-                    self._check_finite(logits)
-                    break
-                stays = ~(score >= threshold)  # so does who is not sure of anything: NaN
-                going_on = stays.nonzero()[:, 0]  # its size must be known here: the one wait
-                if not len(going_on):
-                    break
-                if len(going_on) == len(score):
-                    logits = steps.send(None)
-                    continue
-                here = going_on if here is None else here[going_on]
-                self.judge.keep(going_on)
+                last = k == len(self.thresholds) - 1
+                going_on = score.new_empty(0) if last else self._going_on(score, threshold)
+                if going_on is not None:  # somebody leaves; whoever goes on is overwritten further on
+                    if here is None:
+                        labels.copy_(prediction)
+                        exits.fill_(k)
+                    else:
+                        labels[here], exits[here] = prediction, k
+                    if not len(going_on):
+                        break
+                    here = going_on if here is None else here[going_on]
+                    self.judge.keep(going_on)
                 logits = steps.send(going_on)
+            if last:
+                self._check_finite(logits)
         return labels, exits
+
+    @staticmethod
+    def _going_on(score: Tensor, threshold: float) -> Tensor | None:
+        """Which of the pictures here go on; None: all. Knowing how many they are is the one wait for the device."""
+        if len(score) == 1:  # all or none: its score is all that there is to look at
+            return score.new_empty(0) if score.item() >= threshold else None
+        going_on = (~(score >= threshold)).nonzero()[:, 0]  # who is sure of nothing, NaN, goes on too
+        return None if len(going_on) == len(score) else going_on
 
     @staticmethod
     def _check_finite(logits: Tensor) -> None:
