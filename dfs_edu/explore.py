@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dfs_edu import figures, inference
 from dfs_edu.inference import Outputs
+from dfs_edu.inference.thresholds import check_pair
 
 STATIC = Path(__file__).parent / "static"
 GALLERY = 120  # pictures sent to the page, about 1 kB each
@@ -70,6 +71,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
         title: str = "",
         **kwargs,
     ):
+        check_pair(validation, test)
         images = np.asarray(images)
         N = len(test.label)
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or not 0 < len(images) <= N:

@@ -127,6 +127,46 @@ def run_all(lab, browser):
         page.close()
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_page_without_code_in_voila(lab, browser, theme):
+    """The same server shows a notebook as a page; it runs when it is opened, and its sliders are alive."""
+    nbformat.write(scratch(), lab.folder / "page.ipynb")
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    try:
+        page.set_default_timeout(1000 * PATIENCE)
+        page.goto(f"{lab.address}voila/render/page.ipynb?token={TOKEN}&theme={theme}")
+        slider = first_slider(page)
+        slider.press("Home")
+        accuracy, cost = simulated([0, *default_thresholds(page)[1:]])
+        wait_until(page, "accuracy", accuracy)
+        wait_until(page, "macs", cost)
+        assert "import torch" not in page.locator("body").inner_text()
+        ink, paper = (brightness(page, name) for name in ("color", "background-color"))
+        assert (ink > paper) == (theme == "dark")
+    finally:
+        page.close()
+
+
+def default_thresholds(page) -> list[float]:
+    """The thresholds that the sliders stand at."""
+    sliders = page.get_by_role("slider", name="threshold of exit")
+    return [float(sliders.nth(i).input_value()) for i in range(sliders.count())]
+
+
+def brightness(page, name: str) -> float:
+    """Mean of red, green and blue, of the explorer's text or of what lies behind it."""
+    found = page.evaluate(
+        """name => {
+            let part = document.querySelector(".dfs-explorer");
+            const of = () => getComputedStyle(part).getPropertyValue(name);
+            while (name != "color" && of().endsWith(", 0)") && part.parentElement) part = part.parentElement;
+            return of();
+        }""",
+        name,
+    )
+    return statistics.mean(map(float, re.findall(r"[0-9.]+", found)[:3]))
+
+
 def shown(page, name: str) -> float:
     """The number that the element of class dfs-NAME shows."""
     return float(re.search(r"[-+]?[0-9.]+(?:e[-+]?\d+)?", page.locator(f".dfs-{name}").inner_text())[0])
@@ -162,6 +202,7 @@ def first_slider(page):
     return page.get_by_role("slider", name="threshold of exit 1")
 
 
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # without it, JupyterLab asks
 SCRATCH = """
 import torch
 from dfs_edu.explore import ThresholdExplorer
@@ -194,11 +235,13 @@ def simulated(thresholds) -> tuple[float, float]:
     return 100 * right / len(label), spent / len(label)
 
 
-def test_sliders_by_keyboard_and_mouse(run_all):
+def scratch():
     tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}  # without it, JupyterLab asks
-    scratch = new_notebook(cells=[new_code_cell(tests + SCRATCH)], metadata={"kernelspec": kernel})
-    page = run_all(scratch, "scratch.ipynb")
+    return new_notebook(cells=[new_code_cell(tests + SCRATCH)], metadata={"kernelspec": KERNEL})
+
+
+def test_sliders_by_keyboard_and_mouse(run_all):
+    page = run_all(scratch(), "scratch.ipynb")
     slider, second = first_slider(page), page.get_by_role("slider", name="threshold of exit 2")
 
     second.press("Home")  # all that reach exit 2 leave there
@@ -255,15 +298,19 @@ WATCH = """() => {
 }"""
 
 
-@pytest.mark.parametrize("name", ["threshold of exit 1", "budget"])
-def test_from_key_to_page_in_a_tenth_of_a_second(run_all, name):
+def test_from_key_to_page_in_a_tenth_of_a_second(run_all):
     """10,000 pictures, seven exits: from the key to the changed number, by the page's own clock."""
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    page = run_all(new_notebook(cells=[new_code_cell(LARGE)], metadata={"kernelspec": kernel}), "large.ipynb")
-    slider = page.get_by_role("slider", name=name)
+    page = run_all(new_notebook(cells=[new_code_cell(LARGE)], metadata={"kernelspec": KERNEL}), "large.ipynb")
+    page.evaluate(WATCH)
+    for name in ("threshold of exit 1", "budget"):
+        assert fastest(page, page.get_by_role("slider", name=name)) < 100
+
+
+def fastest(page, slider) -> float:
+    """Milliseconds from a key on the slider to the changed page: the best median of nine keys."""
     slider.press("Home")
     page.wait_for_timeout(2000)
-    page.evaluate(WATCH)
+    page.evaluate("times.splice(0)")
     medians = []
     for _ in range(4):  # a machine that does other things at the same time gets further tries
         for key in ["ArrowRight"] * 9:
@@ -273,7 +320,7 @@ def test_from_key_to_page_in_a_tenth_of_a_second(run_all, name):
         medians.append(statistics.median(page.evaluate("times.splice(0)")))
         if medians[-1] < 100:
             break
-    assert min(medians) < 100, medians
+    return min(medians)
 
 
 @pytest.mark.notebook

@@ -1,5 +1,8 @@
 """Early exit against one-picture-at-a-time loops, hand-computed cases and torch's own counter."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dfs_edu import inference
 from dfs_edu.backbones import build
 from dfs_edu.inference import EarlyExit, Outputs
+from dfs_edu.inference.outputs import fingerprint
 
 MACS = [10.0, 30.0, 60.0]
 
@@ -268,6 +272,46 @@ def test_the_criterion_is_kept_with_the_outputs(tmp_path):
     confident = inference.collect(float64_net(0), batches, "validation")
     with pytest.raises(ValueError, match="calibration by 'confidence', test by 'patience'"):
         inference.budget_curve(confident, outputs, [1, 2, 3, 4, 5, 6])
+
+
+def test_thresholds_of_another_network_or_other_temperatures_are_refused(tmp_path):
+    """Fitted on one network, tried on another: the outputs know whose they are, on disk as well."""
+    batches, macs = [(varied(4), torch.arange(4))], [1, 2, 3, 4, 5, 6]
+    net, other = float64_net(0), float64_net(1)
+    validation = inference.collect(net, batches, "validation", logits=True)
+    test = inference.collect(net, batches, "test", logits=True)
+    inference.budget_curve(validation, test, macs)
+    test.save(tmp_path / "test.npz")
+    inference.budget_curve(validation, Outputs.load(tmp_path / "test.npz"), macs)
+    with pytest.raises(ValueError, match=f"of network {validation.source}, test outputs of network [0-9a-f]{{16}}:"):
+        inference.budget_curve(validation, inference.collect(other, batches, "test"), macs)
+    cooled = test.again(temperatures=[0.5] * 6)
+    with pytest.raises(ValueError, match=r"0\.5,0\.5"):
+        inference.budget_curve(validation, cooled, macs)
+    inference.budget_curve(validation.again(temperatures=[0.5] * 6), cooled, macs)
+    assert inference.collect(net, batches, "test", temperatures=[0.5] * 6).source == cooled.source
+    assert cooled.again().source == test.source  # not cooled any more
+    assert Outputs.joined([validation, validation]).source == validation.source
+
+
+def test_outputs_of_nobody_known_may_be_tried():
+    """Recorded by an older version, or made by hand."""
+    batches = [(varied(4), torch.arange(4))]
+    known = inference.collect(float64_net(0), batches, "validation")
+    unknown = replace(inference.collect(float64_net(0), batches, "test"), source="")
+    inference.budget_curve(known, unknown, [1, 2, 3, 4, 5, 6])
+
+
+def test_a_fingerprint_is_of_the_weights_and_of_nothing_else():
+    net = float64_net(0)
+    first = fingerprint(net)
+    assert fingerprint(copy.deepcopy(net).train().to(memory_format=torch.channels_last)) == first
+    with torch.no_grad():
+        next(iter(net.heads[-1].parameters())).flatten()[0] += 1e-12
+    assert fingerprint(net) != first
+    net = float64_net(0)
+    next(b for b in net.buffers() if b.is_floating_point())[0] += 1  # a running mean
+    assert fingerprint(net) != first
 
 
 # Early exit

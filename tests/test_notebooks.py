@@ -185,7 +185,7 @@ SAME_AS_COMMITTED = {
     "03": ["saved", "cifar100"],
     "04": ["whole"],
     "05": ["macs", "saved", "vit_saved"],
-    "06": ["macs", "cifar100"],
+    "06": ["macs", "cifar100", "peak"],
     "07": ["work", "gaps", "minutes"],
     "08": ["step", "macs", "hours", "peak"],
     "09": ["cifar100"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ class Outputs:
     split       "train", "validation" or "test"
     criterion   what the score is: "confidence", the largest softmax probability, or another key of `CRITERIA`
     logits      float32 (K, N, classes), where they were asked for; `save` leaves them out
+    source      who said it: a digest of the network's weights, and temperatures other than 1; "" where nobody knows
 
     Raises ValueError for shapes that do not fit, no pictures, or a confidence that is not a number from 0 to 1.
     """
@@ -38,6 +40,7 @@ class Outputs:
     split: str
     criterion: str = "confidence"
     logits: Tensor | None = None
+    source: str = ""
 
     def __post_init__(self):
         checked_criterion(self.criterion)
@@ -62,8 +65,8 @@ class Outputs:
         confidence, prediction = ([getattr(p, name) for p in parts] for name in ("confidence", "prediction"))
         logits = None if parts[0].logits is None else torch.cat([p.logits for p in parts], 1)
         labels = torch.cat([p.label for p in parts])
-        first = parts[0]
-        return cls(torch.cat(confidence, 1), torch.cat(prediction, 1), labels, first.split, first.criterion, logits)
+        joined = torch.cat(confidence, 1), torch.cat(prediction, 1), labels
+        return cls(*joined, parts[0].split, parts[0].criterion, logits, parts[0].source)
 
     @classmethod
     def of(cls, logits: Tensor, label: Tensor, split: str, criterion: str = "confidence", temperatures=None) -> Outputs:
@@ -74,7 +77,8 @@ class Outputs:
 
     def again(self, criterion: str | None = None, temperatures=None) -> Outputs:
         """The same logits, scored by another criterion or at temperatures (K,). Raises ValueError without logits."""
-        return Outputs.of(self.asked_for(), self.label, self.split, criterion or self.criterion, temperatures)
+        scored = Outputs.of(self.asked_for(), self.label, self.split, criterion or self.criterion, temperatures)
+        return replace(scored, source=_at(self.source.split(" ")[0], temperatures))
 
     def asked_for(self) -> Tensor:
         """The logits; ValueError where they were not collected."""
@@ -110,6 +114,7 @@ class Outputs:
             "label": self.label.numpy().astype(narrow),
             "split": np.array(self.split),
             "criterion": np.array(self.criterion),
+            "source": np.array(self.source),
         }
         write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
@@ -120,7 +125,9 @@ class Outputs:
             with np.load(path, allow_pickle=False) as file:
                 doubt, prediction, label = (torch.from_numpy(file[name]) for name in ("doubt", "prediction", "label"))
                 criterion = str(file["criterion"]) if "criterion" in file else "confidence"
-                return cls(1 - doubt.float(), prediction.long(), label.long(), str(file["split"]), criterion)
+                source = str(file["source"]) if "source" in file else ""  # older files know neither
+                said = 1 - doubt.float(), prediction.long(), label.long()
+                return cls(*said, str(file["split"]), criterion, source=source)
         except (KeyError, TypeError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} does not hold outputs written by Outputs.save: {error}") from error
 
@@ -163,8 +170,24 @@ def collect(
     if not said:
         raise ValueError("batches holds no pictures")
     score, prediction, label = (torch.cat(parts, dim=-1).cpu() for parts in zip(*said, strict=True))
-    outputs = Outputs(score, prediction, label, split or known, criterion)
-    return replace(outputs, logits=torch.cat(kept, 1)) if logits else outputs
+    all_logits = torch.cat(kept, 1) if logits else None
+    source = _at(fingerprint(net), temperatures)
+    return Outputs(score, prediction, label, split or known, criterion, all_logits, source)
+
+
+def fingerprint(net: nn.Module) -> str:
+    """A digest of a network's parameters and buffers: another one for other weights, the same on every device."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _at(digest: str, temperatures) -> str:
+    if not digest or temperatures is None or all(t == 1 for t in temperatures):
+        return digest
+    return f"{digest} " + ",".join(f"{float(t):.6g}" for t in temperatures)
 
 
 @contextmanager

@@ -147,23 +147,32 @@ def budget_curve(
               asks for one q
 
     Raises ValueError where the thresholds would be fitted on the test split, or on the split that they are tested on,
-    and for outputs that differ in their exits or their criterion.
+    and for outputs that differ in their exits, their criterion, their network or its temperatures.
     """
-    if calibration_outputs.split in ("test", test_outputs.split):
-        raise ValueError(
-            f"calibration on {calibration_outputs.split!r}, test on {test_outputs.split!r}: "
-            "thresholds must be fitted on validation and tested on another split"
-        )
-    K = len(calibration_outputs.confidence)
-    if len(test_outputs.confidence) != K:
-        raise ValueError(f"calibration outputs of {K} exits, test outputs of {len(test_outputs.confidence)}")
-    if calibration_outputs.criterion != test_outputs.criterion:
-        raise ValueError(f"calibration by {calibration_outputs.criterion!r}, test by {test_outputs.criterion!r}")
+    check_pair(calibration_outputs, test_outputs)
     if budgets < 2:
         raise ValueError(f"budgets={budgets}: a curve has two points at least")
-    macs = checked_macs(macs, K)
+    macs = checked_macs(macs, len(calibration_outputs.confidence))
     costs = torch.linspace(macs[0], macs[-1], budgets, dtype=torch.float64)
     return Curve.of(test_outputs, (find or _geometric)(calibration_outputs, macs, costs), macs)
+
+
+def check_pair(calibration: Outputs, test: Outputs) -> None:
+    """ValueError unless thresholds fitted on the one may be tried on the other: another split, all else the same."""
+    if calibration.split in ("test", test.split):
+        raise ValueError(
+            f"calibration on {calibration.split!r}, test on {test.split!r}: "
+            "thresholds must be fitted on validation and tested on another split"
+        )
+    if len(calibration.confidence) != len(test.confidence):
+        raise ValueError(f"calibration outputs of {len(calibration.confidence)} exits, test of {len(test.confidence)}")
+    if calibration.criterion != test.criterion:
+        raise ValueError(f"calibration by {calibration.criterion!r}, test by {test.criterion!r}")
+    if calibration.source and test.source and calibration.source != test.source:
+        raise ValueError(
+            f"calibration outputs of network {calibration.source}, test outputs of network {test.source}: "
+            "thresholds fit the network, and the temperatures, that they were fitted for"
+        )
 
 
 def _geometric(outputs: Outputs, macs: Tensor, costs: Tensor) -> Tensor:
