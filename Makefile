@@ -32,6 +32,7 @@ course: $(STAMP)
 
 lab: $(STAMP)
 	@echo "Opening JupyterLab at $(FIRST). Stop it with Ctrl-C. Its address holds a token: do not share it."
+	@echo "Voila shows a notebook as a page without code: put /voila/render/ in place of /lab/tree/ in its address."
 	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m jupyterlab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/$(FIRST) \
 	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(AS_ROOT)
 

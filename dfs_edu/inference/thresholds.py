@@ -69,7 +69,7 @@ def apply(outputs: Outputs, thresholds: Sequence[float] | Tensor, macs: Sequence
     K = len(outputs.confidence)
     thresholds, macs = checked_thresholds(thresholds, K), checked_macs(macs, K)
     leaves = outputs.confidence >= thresholds[:, None]  # (K, N); the last row is all True
-    exit = leaves.byte().argmax(0)  # (N,), the first True
+    exit = K - (leaves * torch.arange(K, 0, -1, dtype=torch.int16)[:, None]).amax(0).long()  # (N,), the first True
     right = outputs.correct.gather(0, exit[None])[0]  # (N,)
     leaving = torch.bincount(exit, minlength=K).double()
     share = leaving / len(exit)
