@@ -62,6 +62,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    from dfs_edu.methods import LENGTHS, METHODS
     from dfs_edu.recipes import SCALES
 
     add = parser.add_argument
@@ -83,6 +84,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-size", dest="pixels", type=int, help="side of the pictures of ImageNet and folders, in pixels")
     add("--optimizer", choices=("sgd", "adamw"), help="instead of the recipe's")
     add("--augmentation", choices=("crop", "autoaugment"), help="autoaugment: CIFAR-10's policy and Cutout besides")
+    add("--method", choices=METHODS, help="how the losses become one update (default: their sum)")
+    add("--weights", type=float, nargs="+", metavar="W", help="of the losses in the sum, one for each exit")
+    add("--step-length", choices=LENGTHS, help="of other methods: as long as the sum's (default), or their own")
     add("--loss", choices=("cross-entropy", "distillation"), help="distillation: the last exit teaches the others")
     add("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where the machine gains")
     add("--compile", action="store_true", help="torch.compile: a slow start, then faster steps")
@@ -97,9 +101,10 @@ def train(args: argparse.Namespace) -> None:
     from dfs_edu.train import train
 
     changes = {"precision": args.precision, "compile": args.compile}
-    for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "loss"):
+    for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "method", "step_length", "loss"):
         if getattr(args, field) is not None:
             changes[field] = getattr(args, field)
+    changes |= {"weights": tuple(args.weights)} if args.weights else {}
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
     steps = args.checkpoint_steps
     run = train(recipe, args.out, resume=args.resume, root=args.data, device=args.device, checkpoint_steps=steps)

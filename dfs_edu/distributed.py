@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,23 @@ def join(device: torch.device) -> tuple[Team, torch.device]:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     return Team(dist.get_rank(), world), device
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Each tensor becomes its mean over all processes, in place; nothing to do for one alone."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= dist.get_world_size()
+
+
+def as_the_first(value):
+    """The first process's value, for all: where each would draw its own lots. Plain values and CPU tensors."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def leave() -> None:

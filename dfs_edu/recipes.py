@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from dfs_edu.backbones import parse
 from dfs_edu.data import DATASETS
+from dfs_edu.methods import LENGTHS, METHODS
 from dfs_edu.surgery import Joint, Junction, junction_from, junction_to
 
 SCALES = ("smoke", "lesson", "full", "paper")
@@ -33,6 +34,9 @@ class Recipe:
                   "multistep": times 0.1 at each epoch of `milestones`, which may be 13.5
     train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
     pixels        side of the pictures, where the data set can be read at any; None: what the backbone was made for
+    method        how the losses become one update of the trunk: "sum", or another one of methods/
+    weights       of the losses in the sum, one for each exit; none: all 1
+    step_length   of the other methods: "sum", as long a step as the sum's, so that one lr is fair; or their "own"
     loss          "cross-entropy" at each exit, or "distillation": the last exit teaches the others (losses.py)
     precision     "auto": bf16 where the machine is faster with it, else fp32; or "bf16", "fp32"
     compile       torch.compile the network: slower to start, faster a step; needs a C++ compiler on a CPU
@@ -58,6 +62,9 @@ class Recipe:
     train_images: int | None = None
     held_out_images: int | None = None
     pixels: int | None = None
+    method: str = "sum"
+    weights: tuple[float, ...] = ()
+    step_length: str = "sum"
     loss: str = "cross-entropy"
     label_smoothing: float = 0.0
     precision: str = "auto"
@@ -67,6 +74,7 @@ class Recipe:
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
         accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
         accept |= {"optimizer": ("sgd", "adamw"), "augmentation": ("crop", "autoaugment")}
+        accept |= {"method": METHODS, "step_length": LENGTHS}
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
@@ -80,6 +88,10 @@ class Recipe:
             raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
+        if self.accumulate > 1 and self.method != "sum":
+            raise ValueError(f"accumulate={self.accumulate}: {self.method} needs the gradients of a whole batch")
+        if self.weights and (self.method != "sum" or not all(w >= 0 for w in self.weights) or not any(self.weights)):
+            raise ValueError(f"weights={self.weights}: numbers from 0, one for each exit, for method 'sum'")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip={self.clip!r}: a length above zero, or None")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -96,19 +108,22 @@ class Recipe:
             parts += [options["exit_gradient"], f"{options['beta']:g}"]
             parts += [] if options["reference"] else ["partition"]
             parts += [] if options["scales"] == "last" else ["scales"]
+        parts += [] if self.method == "sum" else [self.method]
+        parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
+        parts += ["weighted", *(f"{w:g}" for w in self.weights)] if self.weights else []
         parts += [] if self.loss == "cross-entropy" else [self.loss]
         return "-".join([self.dataset, self.backbone, self.scale, *parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict:
         """Plain values, as a record keeps them; `from_dict` reads them back."""
-        values = asdict(self) | {"junction": junction_to(self.junction), "milestones": list(self.milestones)}
-        return {"name": self.name, **values}
+        lists = {"milestones": list(self.milestones), "weights": list(self.weights)}
+        return {"name": self.name, **asdict(self), "junction": junction_to(self.junction), **lists}
 
     @staticmethod
     def from_dict(values: dict) -> Recipe:
         values = {key: value for key, value in values.items() if key != "name"}
         values |= {"junction": junction_from(values["junction"]), "milestones": tuple(values["milestones"])}
-        return Recipe(**values)
+        return Recipe(**values | {"weights": tuple(values.get("weights", ()))})  # which older records do not have
 
 
 # dataset -> scale -> what differs from Recipe's defaults, whatever the backbone

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from dfs_edu import checkpoint, data, distributed, events, heap, inference, results
+from dfs_edu import checkpoint, data, distributed, events, heap, inference, methods, results
 from dfs_edu.backbones import build, pixels_of
 from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
@@ -108,6 +108,7 @@ class _Loop:
         self.network.to(self.device, memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
+        self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
         self.forward = self._forward()
         how = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
         self.batches = self._batches(self.dataset.train, train=True, **how)
@@ -132,11 +133,20 @@ class _Loop:
         if self.team.world > 1:
             idle = distributed.has_idle(self.network, self.dataset.pixels)
             distributed.synchronise(self.network)
+        if self.method.by_exit:
+            return self._compiled_by_exit() if self.recipe.compile else self.objective
         forward = torch.compile(self.objective) if self.recipe.compile else self.objective
         if self.team.world == 1:
             return forward
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
+
+    def _compiled_by_exit(self) -> nn.Module:
+        """Stages and heads compiled one by one, so that the gradient of an exit goes no deeper than the exit lies."""
+        torch._functorch.config.donated_buffer = False  # what a backward pass has read, the next exit's reads again
+        for module in (*self.network.stages, *self.network.heads):
+            module.compile()
+        return self.objective
 
     def _batches(self, split, **options) -> data.Batches | data.Streamed:
         return data.batches(split, self.dataset, self.recipe.batch_size, device=self.device, **options)
@@ -176,7 +186,7 @@ class _Loop:
             with self.forward.no_sync() if wait else nullcontext():
                 with self.autocast():
                     losses, logits = self.forward(some, theirs)  # (K,), K x (B, classes)
-                (losses.sum() / parts).backward()
+                self.method.backward(losses / parts, *self.parameters)
             self.losses += losses.detach() / parts
             self.correct += torch.stack([(logits_k.argmax(1) == theirs).sum() for logits_k in logits])
         if self.recipe.clip:
@@ -186,6 +196,13 @@ class _Loop:
         self.schedule.step()
         if self.average:
             self.average.update_parameters(self.network)
+
+    @cached_property
+    def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Those of the trunk, which exits share, and all others."""
+        trunk = [p for p in self.network.stages.parameters() if p.requires_grad]
+        shared = set(trunk)
+        return trunk, [p for p in self.objective.parameters() if p.requires_grad and p not in shared]
 
     def train_accuracy(self) -> list[float]:
         seen = self.batches.batch * self.batches.batch_size // self.team.world
@@ -265,6 +282,7 @@ class _Loop:
             "average": self.average and self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "method": self.method.state_dict(),
             "batches": self.batches.state_dict(),
             "processes": self.team.gather(mine),
             "record": self.record,
@@ -301,6 +319,7 @@ class _Loop:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.method.load_state_dict(state.get("method", {}))
         self.batches.load_state_dict(state["batches"])
         mine = state["processes"][self.team.rank]
         losses, correct, self.seconds = mine["totals"]

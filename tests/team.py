@@ -19,6 +19,8 @@ CASES = {
         dfs.Surgery(0.5, scales="all"),
         {"label_smoothing": 0.1},
     ),
+    "lots drawn": ("vgg7-4", dfs.Surgery(0.5, exit_gradient="all"), {"method": "pcgrad"}),
+    "projected": ("vgg7-4", dfs.Joint(), {"method": "upgrad"}),
     "transformer": ("vit-tiny-pixels32-patch8-depth4-width24-heads2", dfs.Equilibrium(), {"lr": 1e-3}),
 }
 

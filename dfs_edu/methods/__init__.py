@@ -1,0 +1,54 @@
+"""How K losses become one update of the trunk.
+
+    sum          the plain sum of the losses, or a weighted one: a single backward pass
+    all others   look at the K gradients of the trunk, one by one, and choose the weights of their sum at every step
+
+Whatever a method weighs in the trunk, a head gets the gradient of its own loss. Gradient equilibrium is no method here
+but a junction (`Equilibrium`): it needs no gradient by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from dfs_edu.methods.aggregated import WEIGHTINGS, Aggregated
+from dfs_edu.methods.weighted import Weighted
+
+METHODS = ("sum", *WEIGHTINGS)
+LENGTHS = ("sum", "own")
+
+__all__ = ["LENGTHS", "METHODS", "Aggregated", "Method", "Weighted", "make"]
+
+
+class Method(Protocol):
+    """by_exit: whether `backward` goes through the graph once for every exit, which DDP does not allow."""
+
+    by_exit: bool
+
+    def backward(self, losses: Tensor, trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses (K,)."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "sum") -> Method:
+    """The method of this name for so many exits.
+
+    weights   of the losses, K numbers from 0, for "sum"; none: all 1
+    length    of the others' step: "sum", as long as the sum of the gradients would be, so that one learning rate is
+              fair to all and only the direction differs; "own", what the method's authors have
+
+    Raises ValueError, naming the value, for anything else.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method={name!r}: use one of {', '.join(METHODS)}")
+    if name == "sum":
+        return Weighted(exits, weights)
+    if weights:
+        raise ValueError(f"weights={tuple(weights)}: method {name!r} chooses them itself")
+    return Aggregated(name, exits, length)

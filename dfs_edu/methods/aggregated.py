@@ -1,0 +1,124 @@
+"""Methods that choose the weights of the exits' gradients from the Gramian of these gradients, by torchjd.
+
+With g_k the gradient of exit k's loss with respect to the whole trunk, zero where the exit does not reach, and the
+Gramian G = (g_i . g_j), each of them gives the trunk the gradient sum_k w_k(G) g_k:
+
+    pcgrad      each g_k loses its component along every g_j that it opposes; the sum (Yu et al., NeurIPS 2020)
+    cagrad      near the mean, what gains most for the exit that gains least, c = 0.5 (Liu et al., NeurIPS 2021)
+    mgda        the shortest convex combination (Desideri, 2012; Sener and Koltun, NeurIPS 2018)
+    imtl-g      the one with equal projections on all g_k (Liu et al., ICLR 2021)
+    nash-mtl    the Nash bargaining solution (Navon et al., ICML 2022)
+    upgrad      each g_k projected on what harms no exit; the mean (Quinton and Rey, 2024)
+    aligned-mtl the components of the g_k made orthogonal and equally long (Senushkin et al., CVPR 2023)
+
+The K gradients are K backward passes, each as deep as its exit lies and no deeper, and are held at the same time.
+torchjd's own `mtl_backward` is not used: on nested trunks it counts a stage once for each exit behind it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import torch
+from torch import Tensor, nn
+
+from dfs_edu import distributed
+
+
+def _torchjd(name: str, **options):
+    """Imported only when it is asked for: its solvers take a second to load."""
+    return getattr(import_module("torchjd.aggregation"), name)(**options)
+
+
+# name -> (number of exits) -> function of the Gramian (K, K) to the weights (K,)
+WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
+    "pcgrad": lambda K: _torchjd("PCGradWeighting"),
+    "cagrad": lambda K: _torchjd("CAGradWeighting", c=0.5),
+    "mgda": lambda K: _torchjd("MGDAWeighting"),
+    "imtl-g": lambda K: _torchjd("IMTLGWeighting"),
+    "nash-mtl": lambda K: _Nash(K),
+    "upgrad": lambda K: _torchjd("UPGradWeighting"),
+    "aligned-mtl": lambda K: _torchjd("AlignedMTLWeighting"),
+}
+
+
+class Aggregated:
+    """See `methods.make`."""
+
+    by_exit = True
+
+    def __init__(self, name: str, exits: int, length: str = "sum"):
+        if length not in ("sum", "own"):
+            raise ValueError(f'length={length!r}: use "sum" or "own"')
+        self.weighting, self.length = WEIGHTINGS[name](exits), length
+
+    def backward(self, losses: Tensor, trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        torch.autograd.backward(losses.sum(), inputs=list(others), retain_graph=True)
+        rows = jacobian(losses, trunk)
+        distributed.average(g for row in rows for g in row if g is not None)
+        distributed.average(p.grad for p in others if p.grad is not None)
+        weights = distributed.as_the_first(self.weights(gramian(rows)))
+        for i, p in enumerate(trunk):
+            gradients = [(w, row[i]) for w, row in zip(weights.tolist(), rows, strict=True) if row[i] is not None]
+            if gradients:
+                total = sum(w * g for w, g in gradients)
+                p.grad = total if p.grad is None else p.grad + total
+
+    def weights(self, gramian: Tensor) -> Tensor:
+        """Of the gradients' sum: float64 (K, K) -> (K,)."""
+        if len(gramian) == 1:
+            return torch.ones(1, dtype=torch.float64)
+        weights = self.weighting(gramian).double()
+        if self.length == "own":
+            return weights
+        length, wanted = (weights @ gramian @ weights).sqrt(), gramian.sum().sqrt()
+        return weights * (wanted / length) if length > 0 else weights
+
+    def state_dict(self) -> dict:
+        return self.weighting.state_dict() if isinstance(self.weighting, _Nash) else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state:
+            self.weighting.load_state_dict(state)
+
+
+def jacobian(losses: Tensor, parameters: Sequence[nn.Parameter]) -> list[list[Tensor | None]]:
+    """The gradient of each loss with respect to each parameter; None where it does not reach."""
+    last = len(losses) - 1
+    return [
+        list(torch.autograd.grad(loss, parameters, retain_graph=k < last, allow_unused=True))
+        for k, loss in enumerate(losses.unbind())
+    ]
+
+
+def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
+    """Scalar products of the rows of a Jacobian: float64 (K, K) on the CPU, where the small problems are solved."""
+    G = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for column in zip(*rows, strict=True):
+        reached = torch.tensor([k for k, g in enumerate(column) if g is not None])
+        if len(reached):
+            matrix = torch.stack([g.flatten() for g in column if g is not None])
+            G[reached[:, None], reached] += (matrix @ matrix.T).double().cpu()
+    return G
+
+
+class _Nash:
+    """torchjd's Nash-MTL asks for the gradients, but looks at their scalar products alone: any root of G will do."""
+
+    def __init__(self, exits: int):
+        self.method = _torchjd("NashMTL", n_tasks=exits)
+
+    def __call__(self, gramian: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(gramian)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")
+            return self.method.weighting(vectors * values.clamp(min=0).sqrt())
+
+    def state_dict(self) -> dict:
+        """Each step starts from the weights of the last one."""
+        return {"weights": torch.from_numpy(self.method.weighting.prvs_alpha).clone()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.method.weighting.prvs_alpha = state["weights"].numpy().copy()

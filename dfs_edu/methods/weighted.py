@@ -1,0 +1,31 @@
+"""The sum of the losses, as it is or weighted: deep supervision, DSN (Lee et al., AISTATS 2015), and MSDNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Weighted:
+    """weights   K numbers from 0, one of them above it; none: all 1"""
+
+    by_exit = False
+
+    def __init__(self, exits: int, weights: Sequence[float] = ()):
+        if weights and (len(weights) != exits or not all(w >= 0 for w in weights) or not any(weights)):
+            raise ValueError(f"weights={tuple(weights)}: give {exits} numbers from 0, one for each exit")
+        self.weights = torch.tensor(weights) if weights else None
+
+    def backward(self, losses: Tensor, trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        if self.weights is not None:
+            self.weights = self.weights.to(losses)  # once: from then on they are there
+            losses = losses * self.weights
+        losses.sum().backward()
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
