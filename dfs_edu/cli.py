@@ -25,7 +25,7 @@ RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 if it did its work, 1 if it could not and said why, 130 if it was stopped."""
-    from dfs_edu import course, doctor
+    from dfs_edu import course, doctor, study
 
     parser = argparse.ArgumentParser(prog="dfs-edu", description="Multi-exit networks and their gradient conflict.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         "probe": (_probe_arguments, probe, "measure where the exits of a trained network disagree"),
         "export": (_export_arguments, export, "write a trained network as ONNX and torch.export files, stage by stage"),
         "costs": (_costs_arguments, costs, "parameters and MACs of every exit, the published ones beside them"),
+        "study": (study.add_arguments, study.main, "compare junctions and methods on an equal recipe, over seeds"),
         "runs": (_runs_arguments, runs, "list runs, name the best, compare some exit by exit"),
         "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
         "course": (course.add_arguments, course.main, "execute the notebooks and say what each found"),

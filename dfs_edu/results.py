@@ -164,11 +164,11 @@ def keep(run: str | os.PathLike, folder: str | os.PathLike = RECORDED, weights: 
 
 
 def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[list[float]]]:
-    """Final accuracy of finished runs, by junction: {"surgery own 0.5": n seeds x K exits, as fractions}, by seed."""
+    """Final accuracy of finished runs, by arm: {"surgery own 0.5": n seeds x K exits, as fractions}, by seed."""
     table: dict[str, list[list[float]]] = {}
     for record in sorted(records, key=lambda record: record["recipe"]["seed"]):
         if "final" in record:
-            table.setdefault(label(record["recipe"]["junction"]), []).append(record["final"][f"{split}_accuracy"])
+            table.setdefault(arm(record["recipe"]), []).append(record["final"][f"{split}_accuracy"])
     return table
 
 
@@ -179,6 +179,14 @@ def interval(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]
     if n == 1:
         return values[0], np.full(values.shape[1], np.nan)
     return values.mean(0), stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(n)
+
+
+def arm(recipe: dict) -> str:
+    """What a recipe compares, in words: its junction, and its method where that is not the sum."""
+    method = recipe.get("method", "sum")
+    own = ", own step" if recipe.get("step_length", "sum") == "own" else ""
+    weights = f", weights {' '.join(f'{w:g}' for w in recipe['weights'])}" if recipe.get("weights") else ""
+    return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + own + weights
 
 
 def label(junction: dict) -> str:

@@ -21,7 +21,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
-    ("course", "doctor", "explore", "checks", "follow", "export"),
+    ("course", "doctor", "explore", "checks", "follow", "export", "study"),
     ("publish", "figures"),
     ("train",),
     ("probes", "inference"),

@@ -1,0 +1,191 @@
+"""Who wins on an equal recipe: a grid of arms and seeds, trained one after the other or by many at once.
+
+An **arm** is what is compared: a junction, or a junction and a method, written as in a run's name: "joint",
+"surgery-own-0.5", "surgery-all-0.25-scales", "equilibrium", "joint+pcgrad". Everything else of the recipe is the same
+for all. Whoever trains a cell of the grid holds a lock on it, so any number of processes, on machines that share the
+folder, can work on one study; a cell that is done is skipped, one that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from dfs_edu import recipes, results
+from dfs_edu.methods import METHODS
+from dfs_edu.recipes import Recipe
+from dfs_edu.surgery import Junction, junction_from
+from dfs_edu.train import train
+
+ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5", "joint+pcgrad", "joint+upgrad")
+
+
+def arm(text: str) -> tuple[Junction, str]:
+    """Junction and method of an arm. Raises ValueError, naming it, for one that is none."""
+    words, _, method = text.partition("+")
+    name, *options = words.split("-")
+    known = {"own": ("exit_gradient", "own"), "all": ("exit_gradient", "all"), "scales": ("scales", "all")}
+    known["partition"] = ("reference", False)
+    spec = {"name": name}
+    try:
+        if name != "surgery" and options:
+            raise ValueError(f"{name} has no options")
+        for option in options:
+            field, value = known[option] if option in known else ("beta", float(option))
+            spec[field] = value
+        if method and method not in METHODS:
+            raise ValueError(f"method {method!r}: use one of {', '.join(METHODS)}")
+        return junction_from(spec), method or "sum"
+    except ValueError as error:
+        raise ValueError(f"arm {text!r}: {error}; write it as in {', '.join(ARMS)}") from error
+
+
+def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
+    """The cells, seed by seed, so that all arms have their first run before any has its second."""
+    chosen = dict(zip(arms, map(arm, arms), strict=True))
+    return [
+        replace(recipe, junction=junction, method=method, seed=seed)
+        for seed in seeds
+        for junction, method in chosen.values()
+    ]
+
+
+def work(cells: Sequence[Recipe], out: str | Path, **options) -> list[str]:
+    """Train whatever nobody else has done or is at, and say what failed: a line each; `options` are those of `train`.
+
+    A loss that is not finite ends its run and no other: it is a result, too.
+    """
+    failed = []
+    for recipe in cells:
+        if is_done(recipe, out):
+            continue
+        with claimed(recipe, out) as mine:
+            if not mine or is_done(recipe, out):
+                continue
+            try:
+                train(recipe, out, resume=True, **options)
+            except FloatingPointError as error:
+                failed.append(f"{recipe.name}: {error}")
+    return failed
+
+
+def is_done(recipe: Recipe, out: str | Path) -> bool:
+    """Whether the run is finished. Raises ValueError where another recipe has taken its folder."""
+    folder = Path(out) / recipe.name
+    if not (folder / "record.json").exists():
+        return False
+    record = results.read(folder)
+    was = Recipe.from_dict(record["recipe"])
+    if was != recipe:
+        raise ValueError(f"{folder} is of another recipe: choose another --out")
+    return "final" in record
+
+
+@contextmanager
+def claimed(recipe: Recipe, out: str | Path) -> Iterator[bool]:
+    """Whether the cell is ours; the lock goes with the process that holds it, however that ends."""
+    locks = Path(out) / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / recipe.name, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def table(cells: Sequence[Recipe], out: str | Path, split: str = "test") -> str:
+    """Of each arm: n, accuracy of each exit with its 95 % t-interval, the difference to the first arm, and its cost.
+
+    Differences are taken seed by seed, over the seeds that both have. Cost is the time of training, as a part of the
+    first arm's; a machine that did other things besides shows in it.
+    """
+    records = {recipe: results.read(Path(out) / recipe.name) for recipe in cells if is_done(recipe, out)}
+    arms: dict[str, dict[int, dict]] = {}
+    for recipe, record in records.items():
+        arms.setdefault(results.arm(record["recipe"]), {})[recipe.seed] = record
+    if not arms:
+        return "no run has finished yet"
+    (first, base), *_ = arms.items()
+    lines = []
+    for name, runs in arms.items():
+        values = [_percent(record, split) for record in runs.values()]
+        lines.append(_line(name, len(values), values, _seconds(runs) / _seconds(base)))
+    lines.append("")
+    for name, runs in list(arms.items())[1:]:
+        both = sorted(set(runs) & set(base))
+        if both:
+            gaps = [_percent(runs[seed], split) - _percent(base[seed], split) for seed in both]
+            lines.append(_line(f"{name} - {first}", len(both), gaps))
+    exits = len(_percent(next(iter(base.values())), split)) - 1
+    head = "".join(f"{f'exit {k}':>15}" for k in range(1, exits + 1))
+    return "\n".join([f"{split + ' accuracy in %':36}{'n':>3}{head}{'mean of exits':>15}{'time':>7}", *lines])
+
+
+def _percent(record: dict, split: str) -> np.ndarray:
+    """Accuracy of each exit, and their mean, (K + 1,)."""
+    accuracy = 100 * np.array(record["final"][f"{split}_accuracy"])
+    return np.append(accuracy, accuracy.mean())
+
+
+def _seconds(runs: dict[int, dict]) -> float:
+    return float(np.mean([record["final"]["seconds"] for record in runs.values()]))
+
+
+def _line(name: str, n: int, values: Sequence[np.ndarray], time: float | None = None) -> str:
+    mean, half = results.interval(values)
+    sign = "+" if time is None else ""
+    cells = (f"{m:{sign}.2f}" + ("" if np.isnan(h) else f" ±{h:5.2f}") for m, h in zip(mean, half, strict=True))
+    return f"{name:36}{n:>3}" + "".join(f"{cell:>15}" for cell in cells) + (f"{time:7.2f}" if time else "")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="data set and backbone: digits/vgg7-16, cifar100/vgg7-64 ...")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"what is compared (default {' '.join(ARMS)})")
+    parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 (default 3)")
+    parser.add_argument("--scale", choices=recipes.SCALES, default="lesson")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--processes", type=int, default=1, help="so many at once on this machine (default 1)")
+    parser.add_argument("--out", default="runs", metavar="DIR", help="folder of the runs (default runs)")
+    parser.add_argument("--data", metavar="DIR", help="where data sets lie (default: $DFS_EDU_DATA, then data/)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--report", action="store_true", help="train nothing, show what is there")
+
+
+def main(args: argparse.Namespace) -> int:
+    changes = {"precision": args.precision, "compile": args.compile}
+    changes |= {"epochs": args.epochs} if args.epochs else {}
+    if args.seeds < 1 or args.processes < 1:
+        raise ValueError(f"--seeds {args.seeds}, --processes {args.processes}: whole numbers above zero")
+    cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
+    failed = [] if args.report else _train(args, cells)
+    print(table(cells, args.out))
+    done = sum(is_done(recipe, args.out) for recipe in cells)
+    print(f"\n{done} of {len(cells)} runs are finished" + "".join(f"\nfailed: {line}" for line in failed))
+    return 1 if failed else 0
+
+
+def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> list[str]:
+    """This process and, where several are asked for, others beside it; they share the processor's cores."""
+    options = {"root": args.data, "device": args.device}
+    if args.processes == 1:
+        return work(cells, args.out, **options)
+    threads = max(1, torch.get_num_threads() // args.processes)
+    with multiprocessing.get_context("spawn").Pool(args.processes, torch.set_num_threads, (threads,)) as pool:
+        options["progress"] = False  # the bars of several would run into each other
+        started = [pool.apply_async(work, (cells, args.out), options) for _ in range(args.processes)]
+        return [line for result in started for line in result.get()]

@@ -1,0 +1,161 @@
+"""A study: what an arm is, a grid that many can work on, and a table checked by hand."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+import dfs_edu as dfs
+from dfs_edu import results, study
+from dfs_edu.cli import main
+
+SMALL = {"scale": "smoke", "train_images": 64, "held_out_images": 32, "precision": "fp32"}
+
+
+def cells(arms, seeds=range(2), **changes):
+    return study.grid(dfs.recipes.get("digits/vgg7-4", **(SMALL | changes)), arms, seeds)
+
+
+@pytest.mark.parametrize(
+    ("text", "junction", "method"),
+    [
+        ("joint", dfs.Joint(), "sum"),
+        ("equilibrium", dfs.Equilibrium(), "sum"),
+        ("surgery", dfs.Surgery(), "sum"),
+        ("surgery-all-0.25", dfs.Surgery(0.25, exit_gradient="all"), "sum"),
+        ("surgery-own-0.5-partition", dfs.Surgery(0.5, reference=False), "sum"),
+        ("surgery-own-0.5-scales+pcgrad", dfs.Surgery(0.5, scales="all"), "pcgrad"),
+        ("joint+upgrad", dfs.Joint(), "upgrad"),
+    ],
+)
+def test_arms_are_written_as_in_a_runs_name(text, junction, method):
+    assert study.arm(text) == (junction, method)
+    (recipe,) = cells([text], [0])
+    name = recipe.name.removeprefix("digits-vgg7-4-smoke-").removesuffix("-seed0")
+    assert study.arm(name.replace(f"-{method}", f"+{method}")) == (junction, method)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("jiont", "junction 'jiont': use one of joint"),
+        ("joint-0.5", "joint has no options"),
+        ("surgery-half", "could not convert"),
+        ("surgery-1.5", "beta=1.5"),
+        ("joint+average", "method 'average': use one of sum, pcgrad"),
+    ],
+)
+def test_an_arm_that_is_none(text, says):
+    with pytest.raises(ValueError, match=f"arm '{text}'".replace("+", r"\+")) as error:
+        study.arm(text)
+    assert says in str(error.value)
+
+
+def test_all_arms_come_before_any_has_its_second_seed():
+    assert [(c.seed, c.method) for c in cells(["joint", "joint+pcgrad"])] == [
+        (0, "sum"),
+        (0, "pcgrad"),
+        (1, "sum"),
+        (1, "pcgrad"),
+    ]
+
+
+def test_done_cells_are_skipped_and_taken_ones_left_to_their_owner(tmp_path, monkeypatch):
+    trained = []
+    real = study.train
+    monkeypatch.setattr(study, "train", lambda recipe, *a, **k: (trained.append(recipe.name), real(recipe, *a, **k)))
+    grid = cells(["joint", "detached"], [0])
+    (tmp_path / ".locks").mkdir()
+    with FileLock(tmp_path / ".locks" / grid[0].name):
+        elsewhere = subprocess.run(  # another process holds no lock of ours
+            [sys.executable, "-c", WORK, str(tmp_path)], capture_output=True, text=True, timeout=300
+        )
+    assert elsewhere.stdout.split() == [grid[1].name], elsewhere.stderr
+    assert study.work(grid, tmp_path, device="cpu", progress=False) == []
+    assert trained == [grid[0].name]
+    assert all(study.is_done(cell, tmp_path) for cell in grid)
+    study.work(grid, tmp_path, device="cpu", progress=False)
+    assert len(trained) == 1
+
+
+WORK = """
+import sys
+import dfs_edu as dfs
+from dfs_edu import study
+recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=64, held_out_images=32, precision="fp32")
+real = study.train
+study.train = lambda recipe, *a, **k: (print(recipe.name), real(recipe, *a, **k))
+study.work(study.grid(recipe, ["joint", "detached"], [0]), sys.argv[1], device="cpu", progress=False)
+"""
+
+
+def test_a_run_that_blows_up_is_named_and_ends_no_other(tmp_path, monkeypatch):
+    def train(recipe, *args, **kwargs):
+        if recipe.method == "pcgrad":
+            raise FloatingPointError("the loss of exit 1 is not finite")
+        done.append(recipe.name)
+
+    done = []
+    monkeypatch.setattr(study, "train", train)
+    grid = cells(["joint", "joint+pcgrad", "detached"], [0])
+    (line,) = study.work(grid, tmp_path)
+    assert line.startswith(grid[1].name)
+    assert "exit 1 is not finite" in line
+    assert done == [grid[0].name, grid[2].name]
+
+
+def test_a_folder_of_another_recipe_is_not_taken_for_done(tmp_path):
+    (recipe,) = cells(["joint"], [0])
+    results_of(recipe, tmp_path, [0.1] * 6, 1.0)
+    (other,) = cells(["joint"], [0], lr=0.01)
+    with pytest.raises(ValueError, match="is of another recipe"):
+        study.is_done(other, tmp_path)
+
+
+def results_of(recipe, out, accuracy, seconds):
+    (out / recipe.name).mkdir(parents=True)
+    final = {"validation_accuracy": accuracy, "test_accuracy": accuracy, "seconds": seconds}
+    record = {"recipe": recipe.to_dict(), "epochs": [], "final": final}
+    (out / recipe.name / "record.json").write_text(json.dumps(record))
+
+
+def test_the_table_by_hand(tmp_path):
+    """Three seeds of one, two of the other: differences over the two that both have."""
+    accuracy = {("sum", 0): 0.50, ("sum", 1): 0.52, ("sum", 2): 0.60, ("pcgrad", 0): 0.53, ("pcgrad", 1): 0.53}
+    grid = cells(["joint", "joint+pcgrad"], range(3))
+    for cell in grid:
+        if (cell.method, cell.seed) in accuracy:
+            results_of(cell, tmp_path, [accuracy[cell.method, cell.seed]] * 6, 10.0 if cell.method == "sum" else 25.0)
+    joint, pcgrad, gap = [line for line in study.table(grid, tmp_path).splitlines()[1:] if line]
+    half = 4.302653 * np.std([50, 52, 60], ddof=1) / np.sqrt(3)
+    assert joint.split()[:4] == ["joint", "3", "54.00", f"±{half:5.2f}"]
+    assert joint.split()[-1] == "1.00"
+    assert pcgrad.split()[:6] == ["joint", "+", "pcgrad", "2", "53.00", "±"]
+    assert pcgrad.split()[6] == "0.00"
+    assert pcgrad.split()[-1] == "2.50"
+    assert gap.startswith("joint + pcgrad - joint ")
+    assert "+2.00" in gap  # the mean of +3 and +1
+
+
+def test_nothing_finished_is_said(tmp_path):
+    assert study.table(cells(["joint"]), tmp_path) == "no run has finished yet"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_from_the_shell(processes, tmp_path, capsys):
+    words = f"study digits/vgg7-4 --scale smoke --arms joint joint+upgrad --seeds 1 --processes {processes}"
+    assert main([*words.split(), "--out", str(tmp_path), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "joint + upgrad - joint" in said
+    assert "2 of 2 runs are finished" in said
+    assert {results.arm(record["recipe"]) for record in results.runs(tmp_path).values()} == {"joint", "joint + upgrad"}
+    assert main([*words.split(), "--out", str(tmp_path), "--report"]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_nonsense_from_the_shell(capsys):
+    assert main(["study", "digits/vgg7-4", "--seeds", "0"]) == 1
+    assert "--seeds 0" in capsys.readouterr().err
