@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import weakref
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 from dfs_edu.backbones import build
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes import Conflict, conflict
+from dfs_edu.probes import Conflict, ConflictTracker, conflict, history
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
 JUNCTIONS = [
@@ -330,3 +331,47 @@ def test_what_an_exit_s_pull_is_in_all():
     assert report.exit_conflict().tolist() == [0.5, 0.5]
     alone = Conflict(["a"], np.ones((1, 1, 1)), np.ones((1, 1)))
     assert np.isnan(alone.exit_conflict()).all()
+
+
+# By stage, in length, through training
+
+
+def test_a_stage_is_its_layers_end_to_end():
+    net = build("vgg7-4", classes=4, junction=Surgery(0.5, exit_gradient="all")).double()
+    images, labels = batch()
+    report, K = conflict(net, images, labels), 6
+    found = report.by_stage()
+    assert found.layers == [f"stages.{s}" for s in range(K)]
+    losses = [nn.functional.cross_entropy(z, labels) for z in net.train()(images)]
+    for s, stage in enumerate(net.stages):
+        rows = [
+            torch.autograd.grad(l, list(stage.parameters()), retain_graph=True, allow_unused=True) for l in losses[s:]
+        ]
+        flat = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        np.testing.assert_allclose(found.norm[s, s:], flat.norm(dim=1), rtol=1e-6)
+        unit = flat / flat.norm(dim=1, keepdim=True)
+        np.testing.assert_allclose(found.cosine[s, s:, s:], unit @ unit.T, atol=1e-9)
+        assert np.isnan(found.norm[s, :s]).all()
+
+
+def test_lengths_that_are_alike_by_hand():
+    norm = np.array([[1.0, 3.0, np.nan]])
+    (row,) = Conflict(["a"], np.full((1, 3, 3), np.nan), norm).similarity()
+    np.testing.assert_allclose(row[:2, :2], [[1, 0.6], [0.6, 1]])  # 2 * 3 / (1 + 9)
+    assert np.isnan(row[2]).all()
+
+
+def test_a_tracker_looks_every_so_many_steps_and_leaves_plain_values():
+    net, (images, labels) = build("vgg7-4", classes=4, junction=Detached()).double(), batch()
+    tracker = ConflictTracker(images, labels, every=4)
+    looks = [look for step in range(9) if (look := tracker(step, net))]
+    assert [look["step"] for look in looks] == [0, 4, 8]
+    json.dumps(looks, allow_nan=False)
+    found = history(looks)
+    stages = conflict(net, images, labels).by_stage()
+    np.testing.assert_allclose(found["cosine"][1], stages.pairs(), atol=1e-3)
+    np.testing.assert_allclose(found["norm"][2], stages.norm, rtol=1e-2)
+    assert found["conflicting"].shape == (3, len(conflict(net, images, labels).layers))
+    assert history([]) == {}
+    with pytest.raises(ValueError, match="every=0"):
+        ConflictTracker(images, labels, every=0)

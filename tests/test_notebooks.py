@@ -193,6 +193,8 @@ SAME_AS_COMMITTED = {
     "11": ["macs"],
     "12": ["macs"],
 }
+# A gradient through max-pooling: of the equal values of a plain ground rounding chooses one, and that with the threads.
+LOOSE = {"by_hand": 0.01, "by_probe": 0.01}
 
 
 def number(notebook: Path) -> str:
@@ -240,7 +242,7 @@ def test_notebook(path, tmp_path, caplog, capfd):
     committed = course.Result(path, path, 0, course.recorded(nbformat.read(path, as_version=4))).values
     for name in SAME_AS_COMMITTED[number(path)]:
         fresh, shown = flat(result.values[name]), flat(committed[name])
-        assert fresh == pytest.approx(shown, abs=1e-4), f"run `make notebooks`: {name}"
+        assert fresh == pytest.approx(shown, abs=LOOSE.get(name, 1e-4)), f"run `make notebooks`: {name}"
 
 
 @pytest.mark.parametrize(

@@ -4,5 +4,6 @@ from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
 from dfs_edu.probes.memory import Memory, peak_memory
 from dfs_edu.probes.timing import seconds
+from dfs_edu.probes.tracker import ConflictTracker, history
 
-__all__ = ["Conflict", "Cost", "Memory", "conflict", "cost", "peak_memory", "seconds"]
+__all__ = ["Conflict", "ConflictTracker", "Cost", "Memory", "conflict", "cost", "history", "peak_memory", "seconds"]

@@ -38,6 +38,25 @@ class Conflict:
         met = (~np.isnan(pairs)).sum(1)
         return np.where(met > 0, (pairs < 0).sum(1) / np.maximum(met, 1), np.nan)
 
+    def similarity(self) -> np.ndarray:
+        """(L, K, K): how alike two exits' gradients are in length, 2 |g_i| |g_j| / (|g_i|^2 + |g_j|^2), in (0, 1].
+
+        1: equally long; near 0: one of them decides alone, whatever their cosine (Yu et al., NeurIPS 2020, section 2).
+        NaN where one does not reach.
+        """
+        squares = self.norm**2
+        return 2 * self.norm[:, :, None] * self.norm[:, None] / (squares[:, :, None] + squares[:, None])
+
+    def by_stage(self) -> Conflict:
+        """The same with the layers of each stage put end to end: K rows, "stages.0" ... instead of L."""
+        stages = [".".join(name.split(".")[:2]) for name in self.layers]
+        names = list(dict.fromkeys(stages))
+        dots = np.nan_to_num(self.cosine * self.norm[:, :, None] * self.norm[:, None])  # (L, K, K)
+        dot = np.stack([dots[[s == name for s in stages]].sum(0) for name in names])
+        norm = np.sqrt(np.diagonal(dot, axis1=1, axis2=2))  # (S, K)
+        norm = np.where(norm > 0, norm, np.nan)
+        return Conflict(names, np.clip(dot / (norm[:, :, None] * norm[:, None]), -1, 1), norm)
+
     def exit_norm(self) -> np.ndarray:
         """(K,): the length of each exit's gradient of the whole trunk; 0 for one that reaches no layer."""
         return np.sqrt(np.nansum(self.norm**2, 0))

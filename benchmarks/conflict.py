@@ -1,0 +1,115 @@
+"""The conflict probe against the usual way: K backward passes through everything, all K gradients kept and compared.
+
+Time: the ways take turns. Memory: each in a process of its own, what it holds at most beyond the network and the batch.
+Both do the same number of backward passes through each stage, one for each exit behind it, which is the least that can
+tell the exits apart; what the probe saves is memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import dfs_edu as dfs
+from benchmarks.turns import prepared
+from dfs_edu.losses import exit_losses
+from dfs_edu.results import device_name
+from dfs_edu.train import pick_device
+
+BATCHES = {"vgg7-64": 128, "resnet18": 64, "msdnet-cifar": 64}
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--memory", choices=WAYS, help="print the bytes that this way takes for the first backbone")
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    if args.memory:
+        print(taken(args.memory, *prepared(args.backbone[0], BATCHES.get(args.backbone[0], 32), device)))
+        return
+    for backbone in args.backbone:
+        compare(backbone, args.rounds, device)
+
+
+def compare(backbone: str, rounds: int, device: torch.device) -> None:
+    batch = BATCHES.get(backbone, 32)
+    net, images, labels = prepared(backbone, batch, device)
+    apart = np.nanmax(np.abs(naive(net, images, labels) - dfs.probes.conflict(net, images, labels).cosine))
+    if apart > 1e-3:
+        raise RuntimeError(f"{backbone}: the two ways differ by {apart:.2g} in a cosine")
+    ways = {name: partial(way, net, images, labels) for name, way in WAYS.items()}
+    seconds = dfs.probes.seconds(ways, rounds, warm_up=1, title=backbone)
+    trunk = sum(p.numel() * p.element_size() for p in net.stages.parameters()) / MIB
+    print(f"\n{backbone}, batch {batch}, fp32, {device_name(device)}, median of {rounds} rounds")
+    print(
+        f"one gradient of the trunk: {trunk:.0f} MiB; activations of a forward pass: {memory('forward', backbone):.0f}"
+    )
+    first = statistics.median(seconds["naive"])
+    for name, values in seconds.items():
+        beyond = memory(name, backbone) - memory("forward", backbone)
+        median = statistics.median(values)
+        print(
+            f"{name:8} {median:7.3f} s, {first / median:.2f} times as fast, {beyond:6.0f} MiB beyond the forward pass"
+        )
+
+
+def memory(way: str, backbone: str) -> float:
+    """MiB that the way takes, in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.conflict", "--backbone", backbone, "--memory", way, "--device", "cpu"]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) / MIB
+
+
+def taken(way: str, net: nn.Module, images: Tensor, labels: Tensor) -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    WAYS[way](net, images, labels)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def forward(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    net.train()
+    return exit_losses(net(images), labels)
+
+
+def naive(net: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
+    """Cosines (L, K, K)."""
+    losses = forward(net, images, labels)
+    found = []
+    for loss in losses:
+        net.zero_grad()
+        loss.backward(retain_graph=True)
+        found.append([None if p.grad is None else p.grad.clone() for p in net.stages.parameters()])
+    place = {p: i for i, p in enumerate(net.stages.parameters())}
+    layers = [list(m.parameters(recurse=False)) for m in net.stages.modules()]
+    cosines = [_cosines([[row[place[p]] for p in layer] for row in found]) for layer in layers if layer]
+    net.zero_grad()
+    return np.stack(cosines)
+
+
+def _cosines(rows: list[list[Tensor | None]]) -> np.ndarray:
+    reached = [k for k, row in enumerate(rows) if any(g is not None and g.any() for g in row)]
+    cosine = np.full((len(rows), len(rows)), np.nan)
+    if reached:
+        matrix = torch.stack([torch.cat([g.flatten() for g in rows[k] if g is not None]) for k in reached]).double()
+        unit = matrix / matrix.norm(dim=1, keepdim=True)
+        cosine[np.ix_(reached, reached)] = unit @ unit.T
+    return cosine
+
+
+WAYS: dict[str, Callable] = {"naive": naive, "probe": dfs.probes.conflict, "forward": forward}
+
+
+if __name__ == "__main__":
+    main()
