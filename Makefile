@@ -18,7 +18,7 @@ help:
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make test       style and tests: about 20 minutes'
-	@echo 'make bench      measure engine, steps, augmentation and reading on this machine: 15 minutes'
+	@echo 'make bench      measure engine, steps, reading, probe and early exit on this machine: 25 minutes'
 	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 15 minutes'
 	@echo 'make clean      remove build/ and caches; runs/, data/ and .venv stay (rm -r .venv removes that too)'
 	@echo
@@ -44,7 +44,7 @@ test: $(STAMP)
 	@$(VENV) -m pytest -m browser
 
 bench: $(STAMP)
-	@echo "Measuring: about 15 minutes. Leave the machine alone meanwhile."
+	@echo "Measuring: about 25 minutes. Leave the machine alone meanwhile."
 	@$(VENV) -m benchmarks
 
 notebooks: $(STAMP)

@@ -1,6 +1,6 @@
 """The conflict probe against the usual way: K backward passes through everything, all K gradients kept and compared.
 
-Time: the ways take turns. Memory: each in a process of its own, what it holds at most beyond the network and the batch.
+Time: the ways take turns. Memory: what of all tensors that a way makes is alive at the same time, at most.
 Both do the same number of backward passes through each stage, one for each exit behind it, which is the least that can
 tell the exits apart; what the probe saves is memory.
 """
@@ -8,10 +8,7 @@ tell the exits apart; what the probe saves is memory.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +19,7 @@ from torch import Tensor, nn
 import dfs_edu as dfs
 from benchmarks.turns import prepared
 from dfs_edu.losses import exit_losses
+from dfs_edu.probes.memory import _Live
 from dfs_edu.results import device_name
 from dfs_edu.train import pick_device
 
@@ -34,12 +32,8 @@ def main() -> None:
     parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--memory", choices=WAYS, help="print the bytes that this way takes for the first backbone")
     args = parser.parse_args()
     device = pick_device(args.device)
-    if args.memory:
-        print(taken(args.memory, *prepared(args.backbone[0], BATCHES.get(args.backbone[0], 32), device)))
-        return
     for backbone in args.backbone:
         compare(backbone, args.rounds, device)
 
@@ -54,28 +48,23 @@ def compare(backbone: str, rounds: int, device: torch.device) -> None:
     seconds = dfs.probes.seconds(ways, rounds, warm_up=1, title=backbone)
     trunk = sum(p.numel() * p.element_size() for p in net.stages.parameters()) / MIB
     print(f"\n{backbone}, batch {batch}, fp32, {device_name(device)}, median of {rounds} rounds")
-    print(
-        f"one gradient of the trunk: {trunk:.0f} MiB; activations of a forward pass: {memory('forward', backbone):.0f}"
-    )
+    activations = taken(forward, net, images, labels)
+    print(f"one gradient of the trunk: {trunk:.0f} MiB; a forward pass: {activations:.0f} MiB at most")
     first = statistics.median(seconds["naive"])
     for name, values in seconds.items():
-        beyond = memory(name, backbone) - memory("forward", backbone)
+        beyond = taken(WAYS[name], net, images, labels) - activations
         median = statistics.median(values)
         print(
             f"{name:8} {median:7.3f} s, {first / median:.2f} times as fast, {beyond:6.0f} MiB beyond the forward pass"
         )
 
 
-def memory(way: str, backbone: str) -> float:
-    """MiB that the way takes, in a process of its own."""
-    words = [sys.executable, "-m", "benchmarks.conflict", "--backbone", backbone, "--memory", way, "--device", "cpu"]
-    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout) / MIB
-
-
-def taken(way: str, net: nn.Module, images: Tensor, labels: Tensor) -> int:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    WAYS[way](net, images, labels)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+def taken(way: Callable, net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """MiB of tensors that are alive at most, beyond the network and the batch: every storage is followed."""
+    with _Live() as live:
+        before = live.follow(list(net.parameters()), list(net.buffers()), images, labels)
+        way(net, images, labels)
+    return (live.peak - before) / MIB
 
 
 def forward(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -108,7 +97,7 @@ def _cosines(rows: list[list[Tensor | None]]) -> np.ndarray:
     return cosine
 
 
-WAYS: dict[str, Callable] = {"naive": naive, "probe": dfs.probes.conflict, "forward": forward}
+WAYS: dict[str, Callable] = {"naive": naive, "probe": dfs.probes.conflict}
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compile", action="store_true", help="torch.compile: a slow start, then faster steps")
     add("--out", default="runs", metavar="DIR", help="the run gets a folder of its own in it (default runs)")
     add("--resume", action="store_true", help="go on where a stopped or killed run was")
+    add("--track", type=int, metavar="N", help="look at the exits' conflict every N steps, into the record")
     add("--checkpoint-steps", type=int, default=1000, help="a checkpoint after so many steps and every epoch")
     _data_arguments(parser)
 
@@ -107,8 +108,8 @@ def train(args: argparse.Namespace) -> None:
             changes[field] = getattr(args, field)
     changes |= {"weights": tuple(args.weights)} if args.weights else {}
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
-    steps = args.checkpoint_steps
-    run = train(recipe, args.out, resume=args.resume, root=args.data, device=args.device, checkpoint_steps=steps)
+    how = {"resume": args.resume, "root": args.data, "device": args.device, "track": args.track}
+    run = train(recipe, args.out, checkpoint_steps=args.checkpoint_steps, **how)
     distributed.leave()
     if os.environ.get("RANK", "0") != "0":
         return

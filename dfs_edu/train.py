@@ -24,7 +24,7 @@ from dfs_edu.backbones import build, pixels_of
 from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
 from dfs_edu.optim import make_optimizer, make_schedule, moving_average
-from dfs_edu.probes import conflict
+from dfs_edu.probes import ConflictTracker, conflict
 from dfs_edu.recipes import Recipe
 
 CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
@@ -51,6 +51,7 @@ def train(
     device="auto",
     progress: bool = True,
     checkpoint_steps: int = 1000,
+    track: int | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> Run:
     """Train a recipe to its end.
@@ -61,6 +62,8 @@ def train(
     root              where the data set lies (see `data.load`)
     device            "auto": a GPU where there is one, else the CPU
     checkpoint_steps  a checkpoint after so many steps, besides the one at every epoch's end
+    track             look at the exits' conflict every so many steps, into record["conflict"], "layers" and "looks"; see
+                      `ConflictTracker`; nothing else of the run changes
     on_epoch          called with the record after each epoch
 
     Started by torchrun, the processes train one network together, each on its part of every batch (distributed.py).
@@ -81,6 +84,7 @@ def train(
         raise FileExistsError(f"{folder} is there already: resume it (--resume, resume=True) or choose another folder")
     team.wait()  # nobody writes before all have looked
     loop = _Loop(recipe, folder, root, device, team, progress and team.leads)
+    loop.track(track)
     if folder and resume:
         loop.load()
     with _stop_signals(active=folder is not None) as stop:
@@ -165,9 +169,12 @@ class _Loop:
         self.network.train()
         began = time.monotonic() - self.seconds
         with self._bar() as bar:
+            if self.steps_taken() == 0:
+                self.look()
             for images, labels in self.batches:
                 self.step(images, labels)
                 self.seconds = time.monotonic() - began
+                self.look()
                 bar.update()
                 if bar.n % 10 == 0 or self.device.type == "cpu":  # a look at the numbers waits for the GPU
                     self.check_finite()
@@ -217,8 +224,24 @@ class _Loop:
                 f"batch {self.batches.batch}: try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
             )
 
+    def steps_taken(self) -> int:
+        return self.batches.epoch * len(self.batches) + self.batches.batch
+
+    def track(self, every: int | None) -> None:
+        """Look at the conflict every so many steps; None: never."""
+        self.tracker = None if every is None else ConflictTracker(*self.probed, every)
+
+    def look(self) -> None:
+        if self.tracker is None:
+            return
+        with self.autocast():
+            look = self.tracker(self.steps_taken(), self.network)
+        if look:
+            seen = self.record.setdefault("conflict", {"layers": self.tracker.layers, "looks": []})
+            seen["looks"].append(look)
+
     def checkpoint_is_due(self, steps: int) -> bool:
-        taken = self.batches.epoch * len(self.batches) + self.batches.batch
+        taken = self.steps_taken()
         late = self.team.world == 1 and time.monotonic() - self.saved > CHECKPOINT_SECONDS
         return taken % steps == 0 or late
 

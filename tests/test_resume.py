@@ -61,6 +61,24 @@ def test_methods_that_draw_lots_or_remember_too(method, tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", method=method), tmp_path, monkeypatch)
 
 
+def test_the_conflict_is_tracked_and_nothing_else_changes(tmp_path, monkeypatch):
+    """With dropout, whose lots the looks must not draw; killed and resumed, the looks are those of the whole run."""
+    recipe = recipe_for("msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50")
+    plain = train(recipe, tmp_path / "plain")
+    tracked = train(recipe, tmp_path / "tracked", track=2)
+    read = lambda run: (run.folder / "weights.safetensors").read_bytes()  # noqa: E731
+    assert read(tracked) == read(plain)
+    found = tracked.record["conflict"]
+    assert [look["step"] for look in found["looks"]] == [0, 2, 4, 6]
+    assert len(found["layers"]) == len(found["looks"][0]["conflicting"])
+    with monkeypatch.context() as patch:
+        die_in_step(patch, 4)
+        with pytest.raises(Killed):
+            train(recipe, tmp_path / "killed", checkpoint_steps=1, track=2)
+    resumed = train(recipe, tmp_path / "killed", resume=True, track=2)
+    assert resumed.record["conflict"] == found
+
+
 def test_compiled_too(tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", compile=True, ema=0.9), tmp_path, monkeypatch)
 

@@ -27,12 +27,14 @@ class ConflictTracker:
         if type(every) is not int or every < 1:
             raise ValueError(f"every={every!r}: a whole number of steps above zero")
         self.images, self.labels, self.every = images, labels, every
+        self.layers: list[str] = []  # of "conflicting", known from the first look on
 
     def __call__(self, step: int, net: MultiExit) -> dict | None:
         """The look after `step` steps, or None where none is due."""
         if step % self.every:
             return None
         report = conflict(net, self.images, self.labels)
+        self.layers = report.layers
         stages = report.by_stage()
         found = {"cosine": stages.pairs(), "norm": stages.norm, "conflicting": report.conflicting()}
         return {"step": step, **{name: _plain(values) for name, values in found.items()}}
