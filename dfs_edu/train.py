@@ -62,7 +62,7 @@ def train(
     root              where the data set lies (see `data.load`)
     device            "auto": a GPU where there is one, else the CPU
     checkpoint_steps  a checkpoint after so many steps, besides the one at every epoch's end
-    track             look at the exits' conflict every so many steps, into record["conflict"], "layers" and "looks"; see
+    track             look at the conflict every so many steps, into record["conflict"], its "layers" and "looks"; see
                       `ConflictTracker`; nothing else of the run changes
     on_epoch          called with the record after each epoch
 
