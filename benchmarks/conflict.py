@@ -1,8 +1,8 @@
 """The conflict probe against the usual way: K backward passes through everything, all K gradients kept and compared.
 
 Time: the ways take turns. Memory: what of all tensors that a way makes is alive at the same time, at most.
-Both do the same number of backward passes through each stage, one for each exit behind it, which is the least that can
-tell the exits apart; what the probe saves is memory.
+The probe goes through each stage once for each exit behind it, the least that can tell the exits apart. The usual way
+takes each loss out of one stacked tensor, so that every pass goes through all stages, with zeros behind its exit.
 """
 
 from __future__ import annotations

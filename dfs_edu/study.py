@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -169,6 +170,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     changes = {"precision": args.precision, "compile": args.compile}
     changes |= {"epochs": args.epochs} if args.epochs else {}
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("a study is not started by torchrun, whose processes train one network: use --processes")
     if args.seeds < 1 or args.processes < 1:
         raise ValueError(f"--seeds {args.seeds}, --processes {args.processes}: whole numbers above zero")
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))

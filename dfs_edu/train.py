@@ -146,7 +146,7 @@ class _Loop:
         return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
 
     def _compiled_by_exit(self) -> nn.Module:
-        """Stages and heads compiled one by one, so that the gradient of an exit goes no deeper than the exit lies."""
+        """Stages and heads compiled one by one, since the graph is gone through once for every exit."""
         torch._functorch.config.donated_buffer = False  # what a backward pass has read, the next exit's reads again
         for module in (*self.network.stages, *self.network.heads):
             module.compile()

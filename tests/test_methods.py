@@ -114,6 +114,22 @@ def test_the_step_is_as_long_as_the_sums(name):
     torch.testing.assert_close(found / found.norm(), own / own.norm())
 
 
+def test_the_step_goes_downhill_where_imtl_g_points_up():
+    """A short exit between its neighbours: nobody conflicts, and weights of sum 1 would make all worse."""
+    cosine = torch.tensor([[1, 0.8, 0.3], [0.8, 1, 0.8], [0.3, 0.8, 1]], dtype=torch.float64)
+    length = torch.tensor([1, 0.6, 1], dtype=torch.float64)
+    G = cosine * length[:, None] * length
+    assert (G @ Aggregated("imtl-g", 3).weights(G) > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_that_is_not_finite_is_said(name):
+    net, images, labels = tiny()
+    images[0, 0, 0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match="a gradient is not finite"):
+        Aggregated(name, 6).backward(exit_losses(net(images), labels), *parts(net))
+
+
 # On networks: the rows of the Jacobian, heads, what does not reach
 
 

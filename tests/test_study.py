@@ -156,6 +156,12 @@ def test_from_the_shell(processes, tmp_path, capsys):
     assert capsys.readouterr().out == said
 
 
+def test_torchrun_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["study", "digits/vgg7-4"]) == 1
+    assert "not started by torchrun" in capsys.readouterr().err
+
+
 def test_nonsense_from_the_shell(capsys):
     assert main(["study", "digits/vgg7-4", "--seeds", "0"]) == 1
     assert "--seeds 0" in capsys.readouterr().err

@@ -3,8 +3,8 @@
     sum          the plain sum of the losses, or a weighted one: a single backward pass
     all others   look at the K gradients of the trunk, one by one, and choose the weights of their sum at every step
 
-Whatever a method weighs in the trunk, a head gets the gradient of its own loss. Gradient equilibrium is no method here
-but a junction (`Equilibrium`): it needs no gradient by itself.
+Whatever the others weigh in the trunk, a head gets the gradient of its own loss; the weights of a sum scale heads,
+too. Gradient equilibrium is no method here but a junction (`Equilibrium`): it needs no gradient by itself.
 """
 
 from __future__ import annotations

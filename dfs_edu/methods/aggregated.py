@@ -11,7 +11,8 @@ Gramian G = (g_i . g_j), each of them gives the trunk the gradient sum_k w_k(G) 
     upgrad      each g_k projected on what harms no exit; the mean (Quinton and Rey, 2024)
     aligned-mtl the components of the g_k made orthogonal and equally long (Senushkin et al., CVPR 2023)
 
-The K gradients are K backward passes, each as deep as its exit lies and no deeper, and are held at the same time.
+The K gradients are K backward passes and are held at the same time. Since the losses come as one tensor, each pass
+goes through the whole network, with zeros where its exit does not reach: a cost that separate losses would spare.
 torchjd's own `mtl_backward` is not used: on nested trunks it counts a stage once for each exit behind it.
 """
 
@@ -59,7 +60,10 @@ class Aggregated:
         rows = jacobian(losses, trunk)
         distributed.average(g for row in rows for g in row if g is not None)
         distributed.average(p.grad for p in others if p.grad is not None)
-        weights = distributed.as_the_first(self.weights(gramian(rows)))
+        G = gramian(rows)
+        if not G.isfinite().all():  # the solvers would raise errors of their own
+            raise FloatingPointError(f"a gradient is not finite; the losses are {losses.tolist()}")
+        weights = distributed.as_the_first(self.weights(G))
         for i, p in enumerate(trunk):
             gradients = [(w, row[i]) for w, row in zip(weights.tolist(), rows, strict=True) if row[i] is not None]
             if gradients:
@@ -74,6 +78,8 @@ class Aggregated:
         if self.length == "own":
             return weights
         length, wanted = (weights @ gramian @ weights).sqrt(), gramian.sum().sqrt()
+        if weights @ gramian.sum(1) < 0:  # IMTL-G's weights of sum 1 may point uphill for all: the way down is back
+            weights = -weights
         return weights * (wanted / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
