@@ -1,0 +1,50 @@
+"""What exercises call: the learner's function against the library's answer, on random inputs, with a helpful word.
+
+A check never raises: it prints "not yet" for an exercise that nobody has tried, what is wrong with a wrong answer, and
+"right" for a right one. Where the answer is the result of a mistake that many make, it says which one.
+"""
+
+from dfs_edu.checks.conflict import conflicting, cosine, step_cost, surgery
+from dfs_edu.checks.leaving import (
+    average_macs,
+    best_cut,
+    break_even,
+    calibration_error,
+    geometric_shares,
+    going_on,
+    leave,
+    margin,
+    softmax,
+    together,
+    within,
+)
+from dfs_edu.checks.networks import conv_macs, cumulative_macs, evenly, exits, front, learning_rate, normalise, warm_up
+from dfs_edu.checks.statistics import bootstrap, interval
+
+__all__ = [
+    "average_macs",
+    "best_cut",
+    "bootstrap",
+    "break_even",
+    "calibration_error",
+    "conflicting",
+    "conv_macs",
+    "cosine",
+    "cumulative_macs",
+    "evenly",
+    "exits",
+    "front",
+    "geometric_shares",
+    "going_on",
+    "interval",
+    "learning_rate",
+    "leave",
+    "margin",
+    "normalise",
+    "softmax",
+    "step_cost",
+    "surgery",
+    "together",
+    "warm_up",
+    "within",
+]
