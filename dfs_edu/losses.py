@@ -17,12 +17,17 @@ def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0
     smoothing   share of the target that is spread over all classes (Szegedy et al., CVPR 2016)
     Computed in float32 where autocast left the logits in bfloat16; float64 stays float64.
     """
+    return torch.stack(separate_losses(logits, labels, smoothing))
+
+
+def separate_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> list[Tensor]:
+    """The same as K tensors (): the backward pass of one of them stays out of the stages behind its exit."""
     wide = [at_least_float32(logits_k) for logits_k in logits]
-    return torch.stack([F.cross_entropy(logits_k, labels, label_smoothing=smoothing) for logits_k in wide])
+    return [F.cross_entropy(logits_k, labels, label_smoothing=smoothing) for logits_k in wide]
 
 
 class Objective(nn.Module):
-    """A network together with its loss: (images (B, 3, H, W), labels (B,)) -> losses (K,), logits K x (B, classes).
+    """A network together with its loss: (images (B, 3, H, W), labels (B,)) -> losses K x (), logits K x (B, classes).
 
     loss   "cross-entropy" at each exit, or "distillation": the last exit teaches the others
     """
@@ -32,10 +37,10 @@ class Objective(nn.Module):
         self.network, self.smoothing = network, smoothing
         self.distillation = Distillation.of(network, smoothing=smoothing) if loss == "distillation" else None
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         if self.distillation is None:
             logits = self.network(images)
-            return exit_losses(logits, labels, self.smoothing), logits
+            return separate_losses(logits, labels, self.smoothing), logits
         said = self.network.embed(images)
         return self.distillation(said, labels), [logits_k for _, logits_k in said]
 
@@ -79,20 +84,21 @@ class Distillation(nn.Module):
         weight = classifiers[-1].weight
         return cls([fc.in_features for fc in classifiers], **options).to(weight.device, weight.dtype)
 
-    def forward(self, exits: Sequence[tuple[Tensor, Tensor]], labels: Tensor) -> Tensor:
-        """K x (embedding (B, D_k), logits (B, classes)), as `MultiExit.embed` gives them, and labels (B,) -> (K,)."""
+    def forward(self, exits: Sequence[tuple[Tensor, Tensor]], labels: Tensor) -> list[Tensor]:
+        """K x (embedding (B, D_k), logits (B, classes)), as `MultiExit.embed` gives them, labels (B,) -> K x ()."""
         embeddings, logits = zip(*exits, strict=True)
-        losses = exit_losses(logits, labels, self.smoothing)  # (K,)
+        *losses, last = separate_losses(logits, labels, self.smoothing)
         teacher, guide = at_least_float32(logits[-1]).detach(), at_least_float32(embeddings[-1]).detach()
         taught = [self._from_teacher(logits_k, teacher) for logits_k in logits[:-1]]
         apart = [
             norm(adapt(at_least_float32(embedding)) - guide)
             for adapt, embedding in zip(self.adapt, embeddings[:-1], strict=True)
         ]
-        if not taught:
-            return losses
-        early = (1 - self.soft) * losses[:-1] + self.soft * torch.stack(taught) + self.feature * torch.stack(apart)
-        return torch.cat([early, losses[-1:]])
+        early = [
+            (1 - self.soft) * loss + self.soft * soft + self.feature * distance
+            for loss, soft, distance in zip(losses, taught, apart, strict=True)
+        ]
+        return [*early, last]
 
     def _from_teacher(self, logits: Tensor, teacher: Tensor) -> Tensor:
         """Cross-entropy with the teacher's probabilities, both softened: (B, classes) twice -> ()."""

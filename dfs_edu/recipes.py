@@ -90,6 +90,8 @@ class Recipe:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
         if self.accumulate > 1 and self.method != "sum":
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs the gradients of a whole batch")
+        if self.step_length != "sum" and self.method == "sum":
+            raise ValueError(f"step_length={self.step_length!r}: the sum has no other length; choose a method")
         if self.weights and (self.method != "sum" or not all(w >= 0 for w in self.weights) or not any(self.weights)):
             raise ValueError(f"weights={self.weights}: numbers from 0, one for each exit, for method 'sum'")
         if self.clip is not None and not self.clip > 0:

@@ -12,6 +12,8 @@ import argparse
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,7 @@ ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5"
 
 def arm(text: str) -> tuple[Junction, str]:
     """Junction and method of an arm. Raises ValueError, naming it, for one that is none."""
-    words, _, method = text.partition("+")
+    words, plus, method = text.partition("+")
     name, *options = words.split("-")
     known = {"own": ("exit_gradient", "own"), "all": ("exit_gradient", "all"), "scales": ("scales", "all")}
     known["partition"] = ("reference", False)
@@ -42,7 +44,7 @@ def arm(text: str) -> tuple[Junction, str]:
         for option in options:
             field, value = known[option] if option in known else ("beta", float(option))
             spec[field] = value
-        if method and method not in METHODS:
+        if plus and method not in METHODS:
             raise ValueError(f"method {method!r}: use one of {', '.join(METHODS)}")
         return junction_from(spec), method or "sum"
     except ValueError as error:
@@ -59,35 +61,39 @@ def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Reci
     ]
 
 
-def work(cells: Sequence[Recipe], out: str | Path, **options) -> list[str]:
-    """Train whatever nobody else has done or is at, and say what failed: a line each; `options` are those of `train`.
+def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
+    """Train whatever nobody else has done or is at; `options` are those of `train`.
 
-    A loss that is not finite ends its run and no other: it is a result, too.
+    A loss that is not finite ends its run and no other: it is a result, too, and its record says "failed".
     """
-    failed = []
     for recipe in cells:
-        if is_done(recipe, out):
+        if is_over(recipe, out):
             continue
         with claimed(recipe, out) as mine:
-            if not mine or is_done(recipe, out):
+            if not mine or is_over(recipe, out):
                 continue
             try:
                 train(recipe, out, resume=True, **options)
             except FloatingPointError as error:
-                failed.append(f"{recipe.name}: {error}")
-    return failed
+                begun = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
+                results.write(Path(out) / recipe.name / "record.json", begun | {"failed": str(error)})
 
 
-def is_done(recipe: Recipe, out: str | Path) -> bool:
-    """Whether the run is finished. Raises ValueError where another recipe has taken its folder."""
+def record_of(recipe: Recipe, out: str | Path) -> dict | None:
+    """The record of a cell, None where it has not begun. Raises ValueError where another recipe has its folder."""
     folder = Path(out) / recipe.name
     if not (folder / "record.json").exists():
-        return False
+        return None
     record = results.read(folder)
-    was = Recipe.from_dict(record["recipe"])
-    if was != recipe:
+    if Recipe.from_dict(record["recipe"]) != recipe:
         raise ValueError(f"{folder} is of another recipe: choose another --out")
-    return "final" in record
+    return record
+
+
+def is_over(recipe: Recipe, out: str | Path) -> bool:
+    """Whether the run has come to its end, or has failed."""
+    record = record_of(recipe, out) or {}
+    return "final" in record or "failed" in record
 
 
 @contextmanager
@@ -111,28 +117,35 @@ def table(cells: Sequence[Recipe], out: str | Path, split: str = "test") -> str:
     """Of each arm: n, accuracy of each exit with its 95 % t-interval, the difference to the first arm, and its cost.
 
     Differences are taken seed by seed, over the seeds that both have. Cost is the time of training, as a part of the
-    first arm's; a machine that did other things besides shows in it.
+    first arm's; a machine that did other things besides shows in it. A run that failed stands below, with the reason.
     """
-    records = {recipe: results.read(Path(out) / recipe.name) for recipe in cells if is_done(recipe, out)}
     arms: dict[str, dict[int, dict]] = {}
-    for recipe, record in records.items():
-        arms.setdefault(results.arm(record["recipe"]), {})[recipe.seed] = record
-    if not arms:
+    for recipe in cells:
+        runs = arms.setdefault(results.arm(recipe.to_dict()), {})
+        if "final" in (record := record_of(recipe, out) or {}):
+            runs[recipe.seed] = record
+    if not any(arms.values()):
         return "no run has finished yet"
-    (first, base), *_ = arms.items()
+    (first, base), *others = arms.items()
     lines = []
     for name, runs in arms.items():
         values = [_percent(record, split) for record in runs.values()]
-        lines.append(_line(name, len(values), values, _seconds(runs) / _seconds(base)))
+        lines.append(_line(name, values, _seconds(runs) / _seconds(base) if base and runs else None))
     lines.append("")
-    for name, runs in list(arms.items())[1:]:
-        both = sorted(set(runs) & set(base))
-        if both:
+    for name, runs in others:
+        if both := sorted(set(runs) & set(base)):
             gaps = [_percent(runs[seed], split) - _percent(base[seed], split) for seed in both]
-            lines.append(_line(f"{name} - {first}", len(both), gaps))
-    exits = len(_percent(next(iter(base.values())), split)) - 1
+            lines.append(_line(f"{name} - {first}", gaps, sign="+"))
+    exits = len(_percent(next(record for runs in arms.values() for record in runs.values()), split)) - 1
     head = "".join(f"{f'exit {k}':>15}" for k in range(1, exits + 1))
+    lines += [f"failed: {recipe.name}: {why}" for recipe, why in failures(cells, out).items()]
     return "\n".join([f"{split + ' accuracy in %':36}{'n':>3}{head}{'mean of exits':>15}{'time':>7}", *lines])
+
+
+def failures(cells: Sequence[Recipe], out: str | Path) -> dict[Recipe, str]:
+    """The runs whose loss did not stay finite, and why; a folder that is removed is trained again."""
+    records = {recipe: record_of(recipe, out) or {} for recipe in cells}
+    return {recipe: record["failed"] for recipe, record in records.items() if "failed" in record}
 
 
 def _percent(record: dict, split: str) -> np.ndarray:
@@ -145,11 +158,10 @@ def _seconds(runs: dict[int, dict]) -> float:
     return float(np.mean([record["final"]["seconds"] for record in runs.values()]))
 
 
-def _line(name: str, n: int, values: Sequence[np.ndarray], time: float | None = None) -> str:
-    mean, half = results.interval(values)
-    sign = "+" if time is None else ""
+def _line(name: str, values: Sequence[np.ndarray], time: float | None = None, sign: str = "") -> str:
+    mean, half = results.interval(values) if values else ((), ())
     cells = (f"{m:{sign}.2f}" + ("" if np.isnan(h) else f" ±{h:5.2f}") for m, h in zip(mean, half, strict=True))
-    return f"{name:36}{n:>3}" + "".join(f"{cell:>15}" for cell in cells) + (f"{time:7.2f}" if time else "")
+    return f"{name:36}{len(values):>3}" + "".join(f"{cell:>15}" for cell in cells) + (f"{time:7.2f}" if time else "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,26 +181,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     changes = {"precision": args.precision, "compile": args.compile}
-    changes |= {"epochs": args.epochs} if args.epochs else {}
+    changes |= {} if args.epochs is None else {"epochs": args.epochs}
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("a study is not started by torchrun, whose processes train one network: use --processes")
     if args.seeds < 1 or args.processes < 1:
         raise ValueError(f"--seeds {args.seeds}, --processes {args.processes}: whole numbers above zero")
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
-    failed = [] if args.report else _train(args, cells)
+    if not args.report:
+        _train(args, cells)
     print(table(cells, args.out))
-    done = sum(is_done(recipe, args.out) for recipe in cells)
-    print(f"\n{done} of {len(cells)} runs are finished" + "".join(f"\nfailed: {line}" for line in failed))
+    failed = len(failures(cells, args.out))
+    print(f"\n{sum(is_over(recipe, args.out) for recipe in cells) - failed} of {len(cells)} runs are finished")
     return 1 if failed else 0
 
 
-def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> list[str]:
-    """This process and, where several are asked for, others beside it; they share the processor's cores."""
-    options = {"root": args.data, "device": args.device}
+def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> None:
+    """This process or, where several are asked for, as many; they share the processor's cores, or its GPUs."""
     if args.processes == 1:
-        return work(cells, args.out, **options)
-    threads = max(1, torch.get_num_threads() // args.processes)
-    with multiprocessing.get_context("spawn").Pool(args.processes, torch.set_num_threads, (threads,)) as pool:
-        options["progress"] = False  # the bars of several would run into each other
-        started = [pool.apply_async(work, (cells, args.out), options) for _ in range(args.processes)]
-        return [line for result in started for line in result.get()]
+        return work(cells, args.out, root=args.data, device=args.device)
+    threads = (max(1, torch.get_num_threads() // args.processes),)
+    options = {"root": args.data, "progress": False}  # the bars of several would run into each other
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, spawn, torch.set_num_threads, threads) as pool:
+        devices = [device_of(i, args.device) for i in range(args.processes)]
+        started = [pool.submit(work, cells, args.out, device=device, **options) for device in devices]
+    try:
+        for process in started:
+            process.result()  # raises what went wrong in it
+    except BrokenProcessPool as error:  # the others were stopped, too
+        raise ChildProcessError("a process of the study was killed; started again, the study goes on") from error
+
+
+def device_of(process: int, device: str) -> str:
+    """Where several processes train: on the GPUs in turn, unless one is named."""
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return f"cuda:{process % gpus}" if gpus else device

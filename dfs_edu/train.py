@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def train(
     device            "auto": a GPU where there is one, else the CPU
     checkpoint_steps  a checkpoint after so many steps, besides the one at every epoch's end
     track             look at the conflict every so many steps, into record["conflict"], its "layers" and "looks"; see
-                      `ConflictTracker`; nothing else of the run changes
+                      `ConflictTracker`; nothing else of the run changes, but for its peak memory on a CPU
     on_epoch          called with the record after each epoch
 
     Started by torchrun, the processes train one network together, each on its part of every batch (distributed.py).
@@ -167,14 +168,14 @@ class _Loop:
     def epoch(self, stop: threading.Event, checkpoint_steps: int) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
         self.network.train()
-        began = time.monotonic() - self.seconds
         with self._bar() as bar:
             if self.steps_taken() == 0:
                 self.look()
+            began = time.monotonic() - self.seconds
             for images, labels in self.batches:
                 self.step(images, labels)
                 self.seconds = time.monotonic() - began
-                self.look()
+                began += self.look()
                 bar.update()
                 if bar.n % 10 == 0 or self.device.type == "cpu":  # a look at the numbers waits for the GPU
                     self.check_finite()
@@ -192,9 +193,9 @@ class _Loop:
             wait = i < parts and self.team.world > 1  # gradients travel once a step
             with self.forward.no_sync() if wait else nullcontext():
                 with self.autocast():
-                    losses, logits = self.forward(some, theirs)  # (K,), K x (B, classes)
-                self.method.backward(losses / parts, *self.parameters)
-            self.losses += losses.detach() / parts
+                    losses, logits = self.forward(some, theirs)  # K x (), K x (B, classes)
+                self.method.backward([loss / parts for loss in losses], *self.parameters)
+            self.losses += torch.stack(losses).detach() / parts
             self.correct += torch.stack([(logits_k.argmax(1) == theirs).sum() for logits_k in logits])
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip)
@@ -218,11 +219,19 @@ class _Loop:
     def check_finite(self) -> None:
         if not self.losses.isfinite().all():
             exits = ", ".join(str(k) for k, loss in enumerate(self.losses.tolist(), 1) if not math.isfinite(loss))
-            where = f"; the last good checkpoint is in {self.folder}" if self.folder else ""
-            raise FloatingPointError(
-                f"the loss of exit {exits} is not finite in epoch {self.batches.epoch + 1}, "
-                f"batch {self.batches.batch}: try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
-            )
+            self.fail(f"the loss of exit {exits} is")
+
+    def check_weights(self) -> None:
+        """The last step may have spoilt them, which no loss has shown yet."""
+        if not all(p.isfinite().all() for p in self.network.parameters()):
+            self.fail("weights are")
+
+    def fail(self, what: str) -> NoReturn:
+        where = f"; the last good checkpoint is in {self.folder}" if self.folder else ""
+        raise FloatingPointError(
+            f"{what} not finite in epoch {self.batches.epoch + 1}, batch {self.batches.batch}: "
+            f"try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
+        )
 
     def steps_taken(self) -> int:
         return self.batches.epoch * len(self.batches) + self.batches.batch
@@ -231,14 +240,18 @@ class _Loop:
         """Look at the conflict every so many steps; None: never."""
         self.tracker = None if every is None else ConflictTracker(*self.probed, every)
 
-    def look(self) -> None:
-        if self.tracker is None:
-            return
-        with self.autocast():
+    def look(self) -> float:
+        """Look at the conflict, if it is time to; the seconds that it took, which are none of training's."""
+        if self.tracker is None or self.steps_taken() % self.tracker.every:
+            return 0.0
+        began = time.monotonic()
+        self.check_finite()
+        self.check_weights()
+        with self.probing():
             look = self.tracker(self.steps_taken(), self.network)
-        if look:
-            seen = self.record.setdefault("conflict", {"layers": self.tracker.layers, "looks": []})
-            seen["looks"].append(look)
+        seen = self.record.setdefault("conflict", {"layers": self.tracker.layers, "looks": []})
+        seen["looks"].append(look)
+        return time.monotonic() - began
 
     def checkpoint_is_due(self, steps: int) -> bool:
         taken = self.steps_taken()
@@ -253,6 +266,7 @@ class _Loop:
 
     def end_epoch(self) -> None:
         self.check_finite()
+        self.check_weights()
         pictures = len(self.batches) * self.batches.batch_size
         row = {
             "epoch": self.batches.epoch,
@@ -276,9 +290,15 @@ class _Loop:
         some = self.dataset.train[:PROBE_IMAGES]
         return next(iter(data.batches(some, self.dataset, len(some), device=self.device)))
 
+    @contextmanager
+    def probing(self):
+        """As training computes, but eager: nothing is compiled for the few pictures of a probe."""
+        with self.autocast(), torch.compiler.set_stance("force_eager"):
+            yield
+
     def probe(self) -> dict[str, list[float]]:
         """How hard each exit pulls on the trunk, and how often it pulls against another one."""
-        with self.autocast():
+        with self.probing():
             report = conflict(self.network, *self.probed)
         found = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
         return {name: [None if np.isnan(v) else float(f"{v:.4g}") for v in values] for name, values in found.items()}

@@ -11,7 +11,7 @@ from torch import nn
 
 import dfs_edu as dfs
 from dfs_edu import methods
-from dfs_edu.losses import exit_losses
+from dfs_edu.losses import separate_losses
 from dfs_edu.methods import METHODS, Aggregated
 from dfs_edu.methods.aggregated import WEIGHTINGS, gramian, jacobian
 
@@ -27,7 +27,7 @@ def drawn(seed, exits=4, size=30):
 
 def direction(name, J, length="own"):
     torch.manual_seed(0)
-    return Aggregated(name, len(J), length).weights(J @ J.T) @ J
+    return Aggregated(name, length).weights(J @ J.T) @ J
 
 
 # Two exits, by hand: g_1 = (1, 0), g_2 = (-1, 1). They oppose each other: g_1 . g_2 = -1.
@@ -57,7 +57,7 @@ def test_two_exits_by_hand(name):
 def test_the_nash_bargain_of_orthogonal_gradients_weighs_by_length():
     """w solves G w = 1/w: for orthogonal gradients w_k = 1/|g_k|, so that each exit gains alike, relative to itself."""
     J = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
-    weights = Aggregated("nash-mtl", 3, "own").weights(J @ J.T)
+    weights = Aggregated("nash-mtl", "own").weights(J @ J.T)
     torch.testing.assert_close(
         weights / weights[0], torch.tensor([1, 0.5, 0.25], dtype=torch.float64), atol=1e-3, rtol=0
     )
@@ -101,7 +101,7 @@ def test_the_order_of_the_exits_does_not_matter(name):
 def test_the_order_in_which_pcgrad_projects_is_drawn():
     J = drawn(5) - 0.5
     J[0] = -J[1:].sum(0)
-    found = {tuple(Aggregated("pcgrad", 4, "own").weights(J @ J.T).tolist()) for _ in range(20)}
+    found = {tuple(Aggregated("pcgrad", "own").weights(J @ J.T).tolist()) for _ in range(20)}
     assert len(found) > 1
 
 
@@ -119,7 +119,7 @@ def test_the_step_goes_downhill_where_imtl_g_points_up():
     cosine = torch.tensor([[1, 0.8, 0.3], [0.8, 1, 0.8], [0.3, 0.8, 1]], dtype=torch.float64)
     length = torch.tensor([1, 0.6, 1], dtype=torch.float64)
     G = cosine * length[:, None] * length
-    assert (G @ Aggregated("imtl-g", 3).weights(G) > 0).all()
+    assert (G @ Aggregated("imtl-g").weights(G) > 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_is_said(name):
     net, images, labels = tiny()
     images[0, 0, 0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="a gradient is not finite"):
-        Aggregated(name, 6).backward(exit_losses(net(images), labels), *parts(net))
+        Aggregated(name).backward(separate_losses(net(images), labels), *parts(net))
 
 
 # On networks: the rows of the Jacobian, heads, what does not reach
@@ -151,11 +151,11 @@ def test_the_rows_are_what_autograd_says_of_each_exit_alone(backbone, junction):
     """A nested trunk: stage 1 serves all exits, the last stage one."""
     net, images, labels = tiny(junction, backbone)
     trunk, _ = parts(net)
-    losses = exit_losses(net(images), labels)
+    losses = separate_losses(net(images), labels)
     rows = jacobian(losses, trunk)
     whole = []
     for k in range(len(losses)):
-        loss = exit_losses(net(images), labels)[k]  # a forward pass of its own
+        loss = separate_losses(net(images), labels)[k]  # a forward pass of its own
         alone = torch.autograd.grad(loss, trunk, allow_unused=True)
         for mine, theirs in zip(rows[k], alone, strict=True):
             assert (mine is None) == (theirs is None)
@@ -168,15 +168,40 @@ def test_the_rows_are_what_autograd_says_of_each_exit_alone(backbone, junction):
     torch.testing.assert_close(gramian(rows), flat @ flat.T)
 
 
+def test_a_pass_goes_as_deep_as_its_exit_lies():
+    """K(K+1)/2 passes through a stage, the least that tells the exits apart, not K^2."""
+    net, images, labels = tiny()
+    trunk, _ = parts(net)
+    passes = []
+    for s, stage in enumerate(net.stages):
+        stage.register_full_backward_pre_hook(lambda *_, s=s: passes.append(s))
+    rows = jacobian(separate_losses(net(images.requires_grad_()), labels), trunk)
+    assert [passes.count(s) for s in range(6)] == [6, 5, 4, 3, 2, 1]
+    for k, row in enumerate(rows):
+        behind = {p for stage in net.stages[k + 1 :] for p in stage.parameters()}
+        assert all((g is None) == (p in behind) for g, p in zip(row, trunk, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exit_that_does_not_reach_the_trunk_has_no_say(name):
+    """Detached: the last exit alone trains the trunk, whatever the method; MGDA would take the others' zero."""
+    net, images, labels = tiny(dfs.Detached())
+    trunk, heads = parts(net)
+    expected = torch.autograd.grad(sum(separate_losses(net(images), labels)), [*trunk, *heads])
+    Aggregated(name).backward(separate_losses(net(images), labels), trunk, heads)
+    for p, g in zip([*trunk, *heads], expected, strict=True):
+        torch.testing.assert_close(p.grad, g)
+
+
 def test_the_trunk_gets_the_weighted_sum_and_each_head_its_own_gradient():
     net, images, labels = tiny()
     trunk, heads = parts(net)
-    losses = exit_losses(net(images), labels)
+    losses = separate_losses(net(images), labels)
     rows = jacobian(losses, trunk)
-    own = torch.autograd.grad(exit_losses(net(images), labels).sum(), heads)
-    method = Aggregated("upgrad", 6)
+    own = torch.autograd.grad(sum(separate_losses(net(images), labels)), heads)
+    method = Aggregated("upgrad")
     weights = method.weights(gramian(rows)).tolist()
-    method.backward(exit_losses(net(images), labels), trunk, heads)
+    method.backward(separate_losses(net(images), labels), trunk, heads)
     for i, p in enumerate(trunk):
         expected = sum(w * row[i] for w, row in zip(weights, rows, strict=True) if row[i] is not None)
         torch.testing.assert_close(p.grad, expected)
@@ -187,10 +212,10 @@ def test_the_trunk_gets_the_weighted_sum_and_each_head_its_own_gradient():
 @pytest.mark.parametrize("weights", [(), (1.0, 0.0, 2.0, 0.5, 1.0, 3.0)], ids=["plain", "weighted"])
 def test_the_sum_is_one_backward_pass_of_it(weights):
     net, images, labels = tiny()
-    methods.make("sum", 6, weights).backward(exit_losses(net(images), labels), *parts(net))
+    methods.make("sum", 6, weights).backward(separate_losses(net(images), labels), *parts(net))
     found = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
-    losses = exit_losses(net(images), labels)
+    losses = separate_losses(net(images), labels)
     sum(w * loss for w, loss in zip(weights or [1.0] * 6, losses, strict=True)).backward()
     for mine, p in zip(found, net.parameters(), strict=True):
         torch.testing.assert_close(mine, p.grad)
@@ -200,7 +225,7 @@ def test_a_layer_that_no_exit_reaches_gets_nothing():
     net, images, labels = tiny(dfs.Surgery(beta=0.0))  # nothing deeper reaches stage 1 to 5
     trunk, heads = parts(net)
     unused = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    Aggregated("pcgrad", 6).backward(exit_losses(net(images), labels), [*trunk, unused], heads)
+    Aggregated("pcgrad").backward(separate_losses(net(images), labels), [*trunk, unused], heads)
     assert unused.grad is None
     assert all(p.grad is not None for p in trunk)
 
@@ -239,10 +264,10 @@ def test_in_bfloat16_the_weights_are_chosen_from_float32_gradients():
     net, images, labels = tiny()
     net, images = net.float(), images.float()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = exit_losses(net(images), labels)
+        losses = separate_losses(net(images), labels)
     rows = jacobian(losses, parts(net)[0])
     assert {g.dtype for row in rows for g in row if g is not None} == {torch.float32}
-    wide = jacobian(exit_losses(net(images), labels), parts(net)[0])
+    wide = jacobian(separate_losses(net(images), labels), parts(net)[0])
     torch.testing.assert_close(gramian(rows).diagonal(), gramian(wide).diagonal(), rtol=0.1, atol=0)
 
 
@@ -254,6 +279,7 @@ def test_in_bfloat16_the_weights_are_chosen_from_float32_gradients():
         ({"method": "pcgrad", "weights": (1.0,) * 6}, r"weights=\(1.0"),
         ({"weights": (1.0, -1.0)}, r"weights=\(1.0, -1.0\)"),
         ({"step_length": "short"}, "step_length='short': use one of sum, own"),
+        ({"step_length": "own"}, "step_length='own': the sum has no other length"),
     ],
 )
 def test_what_a_recipe_refuses(changes, message):

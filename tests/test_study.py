@@ -1,11 +1,14 @@
 """A study: what an arm is, a grid that many can work on, and a table checked by hand."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 import dfs_edu as dfs
@@ -46,6 +49,7 @@ def test_arms_are_written_as_in_a_runs_name(text, junction, method):
         ("surgery-half", "could not convert"),
         ("surgery-1.5", "beta=1.5"),
         ("joint+average", "method 'average': use one of sum, pcgrad"),
+        ("joint+", "method '': use one of sum, pcgrad"),
     ],
 )
 def test_an_arm_that_is_none(text, says):
@@ -74,9 +78,9 @@ def test_done_cells_are_skipped_and_taken_ones_left_to_their_owner(tmp_path, mon
             [sys.executable, "-c", WORK, str(tmp_path)], capture_output=True, text=True, timeout=300
         )
     assert elsewhere.stdout.split() == [grid[1].name], elsewhere.stderr
-    assert study.work(grid, tmp_path, device="cpu", progress=False) == []
+    study.work(grid, tmp_path, device="cpu", progress=False)
     assert trained == [grid[0].name]
-    assert all(study.is_done(cell, tmp_path) for cell in grid)
+    assert all("final" in study.record_of(cell, tmp_path) for cell in grid)
     study.work(grid, tmp_path, device="cpu", progress=False)
     assert len(trained) == 1
 
@@ -92,19 +96,68 @@ study.work(study.grid(recipe, ["joint", "detached"], [0]), sys.argv[1], device="
 """
 
 
-def test_a_run_that_blows_up_is_named_and_ends_no_other(tmp_path, monkeypatch):
+def test_a_run_that_blows_up_is_named_ends_no_other_and_is_not_tried_again(tmp_path, monkeypatch):
     def train(recipe, *args, **kwargs):
+        tried.append(recipe.name)
         if recipe.method == "pcgrad":
             raise FloatingPointError("the loss of exit 1 is not finite")
-        done.append(recipe.name)
+        results_of(recipe, tmp_path, [0.5] * 6, 1.0)
 
-    done = []
+    tried = []
     monkeypatch.setattr(study, "train", train)
     grid = cells(["joint", "joint+pcgrad", "detached"], [0])
-    (line,) = study.work(grid, tmp_path)
-    assert line.startswith(grid[1].name)
-    assert "exit 1 is not finite" in line
-    assert done == [grid[0].name, grid[2].name]
+    study.work(grid, tmp_path)
+    study.work(grid, tmp_path)
+    assert tried == [cell.name for cell in grid]
+    assert study.failures(grid, tmp_path) == {grid[1]: "the loss of exit 1 is not finite"}
+    assert results.read(tmp_path / grid[1].name)["recipe"] == grid[1].to_dict()
+    said = study.table(grid, tmp_path)
+    assert f"failed: {grid[1].name}: the loss of exit 1 is not finite" in said
+    assert "joint + pcgrad                        0" in said
+
+
+def test_a_run_that_blows_up_late_keeps_its_epochs(tmp_path, monkeypatch):
+    real = study.train
+
+    def train(recipe, *args, **kwargs):
+        real(recipe, *args, **kwargs)
+        record = results.read(tmp_path / recipe.name)
+        del record["final"]
+        results.write(tmp_path / recipe.name / "record.json", record)
+        raise FloatingPointError("the loss of exit 2 is not finite")
+
+    monkeypatch.setattr(study, "train", train)
+    grid = cells(["joint"], [0])
+    study.work(grid, tmp_path, device="cpu", progress=False)
+    record = results.read(tmp_path / grid[0].name)
+    assert record["failed"] == "the loss of exit 2 is not finite"
+    assert len(record["epochs"]) == 1
+
+
+def test_a_killed_process_is_said_not_waited_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "work", _dies)
+    words = ["study", "digits/vgg7-4", "--scale", "smoke", "--processes", "2", "--out", str(tmp_path)]
+    assert main(words) == 1
+    assert "a process of the study was killed; started again, the study goes on" in capsys.readouterr().err
+
+
+def _dies(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "devices"),
+    [
+        (0, "auto", ["auto"] * 3),
+        (2, "auto", ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, "cuda", ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, "cuda:1", ["cuda:1"] * 3),
+        (2, "cpu", ["cpu"] * 3),
+    ],
+)
+def test_several_gpus_are_shared_out(gpus, device, devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert [study.device_of(i, device) for i in range(3)] == devices
 
 
 def test_a_folder_of_another_recipe_is_not_taken_for_done(tmp_path):
@@ -112,7 +165,7 @@ def test_a_folder_of_another_recipe_is_not_taken_for_done(tmp_path):
     results_of(recipe, tmp_path, [0.1] * 6, 1.0)
     (other,) = cells(["joint"], [0], lr=0.01)
     with pytest.raises(ValueError, match="is of another recipe"):
-        study.is_done(other, tmp_path)
+        study.is_over(other, tmp_path)
 
 
 def results_of(recipe, out, accuracy, seconds):
@@ -140,6 +193,15 @@ def test_the_table_by_hand(tmp_path):
     assert "+2.00" in gap  # the mean of +3 and +1
 
 
+def test_the_first_arm_asked_for_is_what_others_are_compared_with(tmp_path):
+    """Even where it has no finished run yet."""
+    grid = cells(["joint", "detached"], [0])
+    results_of(grid[1], tmp_path, [0.5] * 6, 1.0)
+    joint, detached = [line for line in study.table(grid, tmp_path).splitlines()[1:] if line]
+    assert joint.split() == ["joint", "0"]
+    assert detached.split() == ["detached", "1", *["50.00"] * 7]
+
+
 def test_nothing_finished_is_said(tmp_path):
     assert study.table(cells(["joint"]), tmp_path) == "no run has finished yet"
 
@@ -165,3 +227,5 @@ def test_torchrun_is_refused(capsys, monkeypatch):
 def test_nonsense_from_the_shell(capsys):
     assert main(["study", "digits/vgg7-4", "--seeds", "0"]) == 1
     assert "--seeds 0" in capsys.readouterr().err
+    assert main(["study", "digits/vgg7-4", "--epochs", "0"]) == 1
+    assert "epochs=0" in capsys.readouterr().err

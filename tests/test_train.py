@@ -1,6 +1,7 @@
 """Training: what a run leaves, that it learns, and that a stopped or killed run ends as if nothing had happened."""
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -8,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from safetensors.torch import load_file
 
 import dfs_edu as dfs
 from dfs_edu import checkpoint, inference, results
-from dfs_edu.losses import exit_losses
+from dfs_edu.losses import separate_losses
 from dfs_edu.optim import make_schedule
 from dfs_edu.recipes import Recipe, get
 
@@ -181,6 +184,49 @@ def test_the_record_says_how_each_exit_pulls(uninterrupted):
         assert row["conflict"][k] == pytest.approx(sum(c < 0 for c in met) / len(met), abs=1e-3)
 
 
+def test_tracking_looks_at_the_conflict_and_changes_nothing_else(uninterrupted):
+    tracked = run(small(junction=dfs.Surgery(0.5)), None, track=2)
+    assert [look["step"] for look in tracked.record["conflict"]["looks"]] == [0, 2, 4, 6]
+    assert tracked.record["final"]["test_accuracy"] == uninterrupted.record["final"]["test_accuracy"]
+    for name, tensor in uninterrupted.network.state_dict().items():
+        assert torch.equal(tracked.network.state_dict()[name], tensor), name
+
+
+def test_the_time_of_looks_is_not_that_of_training(monkeypatch):
+    def slow(self, step, net):
+        time.sleep(1)
+        return {"step": step}
+
+    monkeypatch.setattr(train_module.ConflictTracker, "__call__", slow)
+    tracked = run(small(epochs=1), None, track=1)
+    assert len(tracked.record["conflict"]["looks"]) == 4
+    assert tracked.record["final"]["seconds"] < 3  # the looks alone took 4 s, the three steps take a tenth of one
+
+
+@pytest.mark.parametrize("track", [None, 1])
+def test_weights_that_are_no_numbers_end_a_run_before_they_are_probed(track, monkeypatch):
+    real = train_module._Loop.step
+
+    def poisons(self, *batch):
+        real(self, *batch)
+        with torch.no_grad():
+            next(self.network.parameters()).mul_(math.nan)
+
+    monkeypatch.setattr(train_module._Loop, "step", poisons)
+    with pytest.raises(FloatingPointError, match="weights are not finite in epoch"):
+        run(small(train_images=64, batch_size=64), None, track=track)
+
+
+def test_a_probe_compiles_nothing():
+    compiled = []
+    double = torch.compile(lambda x: 2 * x, backend=lambda graph, _: compiled.append(graph) or graph.forward)
+    with train_module._Loop.probing(SimpleNamespace(autocast=nullcontext)):
+        assert double(torch.ones(3)).sum() == 6
+    assert not compiled
+    double(torch.ones(3))
+    assert compiled
+
+
 def test_the_record_says_what_it_took(uninterrupted):
     row = uninterrupted.record["epochs"][0]
     assert row["pictures_per_second"] == pytest.approx(192 / row["seconds"], rel=0.3)
@@ -342,10 +388,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
     def poisoned(logits, labels, smoothing):
         calls.append(None)
-        losses = exit_losses(logits, labels, smoothing)
-        return losses * torch.tensor([1.0, float("nan"), 1, 1, 1, 1]) if len(calls) == 5 else losses
+        losses = separate_losses(logits, labels, smoothing)
+        return [losses[0], losses[1] * math.nan, *losses[2:]] if len(calls) == 5 else losses
 
-    monkeypatch.setattr(losses_module, "exit_losses", poisoned)
+    monkeypatch.setattr(losses_module, "separate_losses", poisoned)
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1)
     with pytest.raises(FloatingPointError, match=r"loss of exit 2 is not finite in epoch 2, batch 2: .* below 0.2"):
         run(small(), tmp_path)

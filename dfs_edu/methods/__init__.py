@@ -28,8 +28,8 @@ class Method(Protocol):
 
     by_exit: bool
 
-    def backward(self, losses: Tensor, trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses (K,)."""
+    def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses K x ()."""
 
     def state_dict(self) -> dict: ...
 
@@ -51,4 +51,4 @@ def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "su
         return Weighted(exits, weights)
     if weights:
         raise ValueError(f"weights={tuple(weights)}: method {name!r} chooses them itself")
-    return Aggregated(name, exits, length)
+    return Aggregated(name, length)

@@ -11,9 +11,9 @@ Gramian G = (g_i . g_j), each of them gives the trunk the gradient sum_k w_k(G) 
     upgrad      each g_k projected on what harms no exit; the mean (Quinton and Rey, 2024)
     aligned-mtl the components of the g_k made orthogonal and equally long (Senushkin et al., CVPR 2023)
 
-The K gradients are K backward passes and are held at the same time. Since the losses come as one tensor, each pass
-goes through the whole network, with zeros where its exit does not reach: a cost that separate losses would spare.
-torchjd's own `mtl_backward` is not used: on nested trunks it counts a stage once for each exit behind it.
+The K gradients are K backward passes, each as deep as its exit lies, and are held at the same time. An exit that does
+not reach the trunk (`Detached`) has no say. torchjd's own `mtl_backward` is not used: on nested trunks it counts a
+stage once for each exit behind it.
 """
 
 from __future__ import annotations
@@ -50,31 +50,40 @@ class Aggregated:
 
     by_exit = True
 
-    def __init__(self, name: str, exits: int, length: str = "sum"):
+    def __init__(self, name: str, length: str = "sum"):
         if length not in ("sum", "own"):
             raise ValueError(f'length={length!r}: use "sum" or "own"')
-        self.weighting, self.length = WEIGHTINGS[name](exits), length
+        self.name, self.length = name, length
+        self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
 
-    def backward(self, losses: Tensor, trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        torch.autograd.backward(losses.sum(), inputs=list(others), retain_graph=True)
-        rows = jacobian(losses, trunk)
+    def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
-        distributed.average(p.grad for p in others if p.grad is not None)
-        G = gramian(rows)
+        G = gramian([row[: len(trunk)] for row in rows])
         if not G.isfinite().all():  # the solvers would raise errors of their own
-            raise FloatingPointError(f"a gradient is not finite; the losses are {losses.tolist()}")
-        weights = distributed.as_the_first(self.weights(G))
-        for i, p in enumerate(trunk):
-            gradients = [(w, row[i]) for w, row in zip(weights.tolist(), rows, strict=True) if row[i] is not None]
+            raise FloatingPointError(f"a gradient is not finite; the losses are {[loss.item() for loss in losses]}")
+        weights = distributed.as_the_first(self.weights(G)).tolist()
+        for i, p in enumerate([*trunk, *others]):
+            own = [1.0] * len(rows) if i >= len(trunk) else weights
+            gradients = [w * row[i] for w, row in zip(own, rows, strict=True) if row[i] is not None]
             if gradients:
-                total = sum(w * g for w, g in gradients)
-                p.grad = total if p.grad is None else p.grad + total
+                p.grad = sum(gradients) if p.grad is None else p.grad + sum(gradients)
 
     def weights(self, gramian: Tensor) -> Tensor:
         """Of the gradients' sum: float64 (K, K) -> (K,)."""
-        if len(gramian) == 1:
+        reaching = gramian.diagonal() > 0
+        weights = torch.zeros(len(gramian), dtype=torch.float64)
+        if reaching.any():
+            weights[reaching] = self._weights(gramian[reaching][:, reaching])
+        return weights
+
+    def _weights(self, gramian: Tensor) -> Tensor:
+        n = len(gramian)
+        if n == 1:
             return torch.ones(1, dtype=torch.float64)
-        weights = self.weighting(gramian).double()
+        if n not in self.weightings:
+            self.weightings[n] = WEIGHTINGS[self.name](n)
+        weights = self.weightings[n](gramian).double()
         if self.length == "own":
             return weights
         length, wanted = (weights @ gramian @ weights).sqrt(), gramian.sum().sqrt()
@@ -83,19 +92,20 @@ class Aggregated:
         return weights * (wanted / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
-        return self.weighting.state_dict() if isinstance(self.weighting, _Nash) else {}
+        return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
-        if state:
-            self.weighting.load_state_dict(state)
+        for n, one in state.items():
+            self.weightings[n] = WEIGHTINGS[self.name](n)
+            self.weightings[n].load_state_dict(one)
 
 
-def jacobian(losses: Tensor, parameters: Sequence[nn.Parameter]) -> list[list[Tensor | None]]:
+def jacobian(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> list[list[Tensor | None]]:
     """The gradient of each loss with respect to each parameter; None where it does not reach."""
     last = len(losses) - 1
     return [
         list(torch.autograd.grad(loss, parameters, retain_graph=k < last, allow_unused=True))
-        for k, loss in enumerate(losses.unbind())
+        for k, loss in enumerate(losses)
     ]
 
 

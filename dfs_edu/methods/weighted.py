@@ -18,7 +18,8 @@ class Weighted:
             raise ValueError(f"weights={tuple(weights)}: give {exits} numbers from 0, one for each exit")
         self.weights = torch.tensor(weights) if weights else None
 
-    def backward(self, losses: Tensor, trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+    def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        losses = torch.stack(list(losses))
         if self.weights is not None:
             self.weights = self.weights.to(losses)  # once: from then on they are there
             losses = losses * self.weights

@@ -52,7 +52,7 @@ class Leg:
 def forward_in_legs(net: MultiExit, images: Tensor, labels: Tensor) -> list[Leg]:
     """One leg a stage; the loss of an exit is its mean cross-entropy. The network runs in the mode that it is in.
 
-    Raises ValueError for labels that the classifiers do not have and for a loss that is not finite.
+    Raises ValueError for labels that the classifiers do not have, FloatingPointError for a loss that is not finite.
     """
     legs, state, entered = [], images.detach(), []
     for k, (stage, junction, head) in enumerate(zip(net.stages, net.junctions, net.heads, strict=True), start=1):
@@ -62,7 +62,7 @@ def forward_in_legs(net: MultiExit, images: Tensor, labels: Tensor) -> list[Leg]
             raise ValueError(f"labels up to {labels.max()}: exit {k} has {logits.shape[1]} classes, 0 the first")
         loss = nn.functional.cross_entropy(logits, labels)
         if not loss.isfinite():
-            raise ValueError(f"the loss of exit {k} is {loss.item()}: its gradient has no direction")
+            raise FloatingPointError(f"the loss of exit {k} is {loss.item()}: its gradient has no direction")
         trainable = [p for p in stage.parameters() if p.requires_grad]
         tensors = [onward] if isinstance(onward, Tensor) else onward
         legs.append(Leg(trainable, entered, tensors, loss))
