@@ -4,7 +4,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from benchmarks import augment, conflict, early_exit, engine, imagenet, step, thresholds
+from benchmarks import augment, conflict, early_exit, engine, imagenet, methods, step, thresholds
 from dfs_edu import results
 from dfs_edu.data import DataError
 from dfs_edu.train import pick_device
@@ -32,7 +32,7 @@ def main() -> None:
     with RECORD.open("w") as file, contextlib.redirect_stdout(Both(file)):
         words = results.environment(pick_device("auto"), "fp32 and bf16")
         print(", ".join(f"{name} {value}" for name, value in words.items()))
-        for benchmark in (engine, step, augment, imagenet, conflict, early_exit, thresholds):
+        for benchmark in (engine, step, augment, imagenet, conflict, methods, early_exit, thresholds):
             print(f"\n# {benchmark.__doc__.splitlines()[0]}")
             try:
                 benchmark.main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # Fields of a recipe that the command line can set, besides those with words of their own
@@ -17,6 +18,7 @@ NUMBERS = {
     "accumulate": int,
     "ema": float,
     "label_smoothing": float,
+    "uncut": int,
     "train_images": int,
     "held_out_images": int,
 }
@@ -65,6 +67,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     from dfs_edu.methods import LENGTHS, METHODS
     from dfs_edu.recipes import SCALES
+    from dfs_edu.spelling import KINDS
 
     add = parser.add_argument
     add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/resnet18, imagenet/msdnet, folder/vgg7-16 ...")
@@ -74,7 +77,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         default="lesson",
         help="how much work: seconds, minutes, hours of a GPU, as published",
     )
-    add("--junction", choices=("joint", "detached", "equilibrium", "surgery"), default="joint", help="at every exit")
+    add("--junction", default="joint", help=f"at every exit: {', '.join(KINDS)}; or in words: surgery-all-0.25")
     add("--beta", type=float, help="surgery: share of the channels that the deeper exits may move (default 0.5)")
     add("--exit-gradient", choices=("own", "all"), help="surgery: where an exit's gradient goes (default own)")
     add("--scales", choices=("last", "all"), help="surgery of MSDNet: cut its coarsest scale, or all (default last)")
@@ -120,8 +123,10 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _junction(args: argparse.Namespace):
-    from dfs_edu.surgery import junction_from
+    from dfs_edu.spelling import junction_from
+    from dfs_edu.surgery import Surgery
 
+    junction = junction_from(args.junction)
     options = {
         "beta": args.beta,
         "exit_gradient": args.exit_gradient,
@@ -129,9 +134,9 @@ def _junction(args: argparse.Namespace):
         "reference": False if args.no_reference else None,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    if options and args.junction != "surgery":
+    if options and not isinstance(junction, Surgery):
         raise ValueError(f"--junction {args.junction} has no {', '.join(options)}: that belongs to --junction surgery")
-    return junction_from({"name": args.junction, **options})
+    return replace(junction, **options)
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:

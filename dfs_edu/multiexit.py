@@ -52,16 +52,20 @@ class MultiExit(nn.Module):
         smallest: int = 1,
     ):
         super().__init__()
-        K = len(stages)
+        self.stages = nn.ModuleList(stages)
+        self.heads = nn.ModuleList(heads)
+        self.smallest = smallest
+        self.join(junctions)
+
+    def join(self, junctions: Junction | Sequence) -> None:
+        """Put these junctions in: one for all exits, or a list of K. The weights stay."""
+        K = len(self.stages)
         junctions = [junctions] * K if isinstance(junctions, Junction) else junctions
         if not isinstance(junctions, list | tuple) or not all(isinstance(j, Junction) for j in junctions):
             raise TypeError(f"junction={junctions!r}: give a junction such as Surgery(beta=0.5), or a list of them")
-        if not K or not K == len(heads) == len(junctions):
-            raise ValueError(f"{K} stages, {len(heads)} heads, {len(junctions)} junctions: one of each for every exit")
-        self.stages = nn.ModuleList(stages)
-        self.heads = nn.ModuleList(heads)
+        if not K or not K == len(self.heads) == len(junctions):
+            raise ValueError(f"{K} stages, {len(self.heads)} heads, {len(junctions)} junctions: one for every exit")
         self.junctions = [junction.at(k, K) for k, junction in enumerate(junctions, start=1)]
-        self.smallest = smallest
         self._skip_unheard_gradients()
 
     def _skip_unheard_gradients(self) -> None:

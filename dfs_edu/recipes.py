@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from dfs_edu.backbones import parse
 from dfs_edu.data import DATASETS
 from dfs_edu.methods import LENGTHS, METHODS
-from dfs_edu.surgery import Joint, Junction, junction_from, junction_to
+from dfs_edu.spelling import junction_from, junction_to, spell
+from dfs_edu.surgery import Joint, Junction
 
 SCALES = ("smoke", "lesson", "full", "paper")
 
@@ -22,6 +23,7 @@ SCALES = ("smoke", "lesson", "full", "paper")
 class Recipe:
     """A training run, whole: the same recipe, machine and versions give the same network.
 
+    uncut         the first so many epochs are trained jointly, before the junction is put in
     optimizer     "sgd" with Nesterov momentum, or "adamw", which vision transformers need (its betas are torch's)
     lr            peak learning rate
     clip          scale the gradient down to this length where it is longer; None: never
@@ -46,6 +48,7 @@ class Recipe:
     backbone: str
     scale: str
     junction: Junction = Joint()
+    uncut: int = 0
     seed: int = 0
     epochs: int = 1
     batch_size: int = 256
@@ -84,6 +87,8 @@ class Recipe:
                 raise ValueError(f"{field}={value!r}: a whole number above zero")
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed={self.seed!r}: a whole number from 0")
+        if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
+            raise ValueError(f"uncut={self.uncut!r}: a whole number from 0, below the {self.epochs} epochs of the run")
         if not self.lr > 0:
             raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
         if self.batch_size % self.accumulate:
@@ -104,12 +109,8 @@ class Recipe:
     @property
     def name(self) -> str:
         """Of the run's folder: what is compared is in it, "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
-        options = junction_to(self.junction)
-        parts = [options.pop("name")]
-        if parts == ["surgery"]:
-            parts += [options["exit_gradient"], f"{options['beta']:g}"]
-            parts += [] if options["reference"] else ["partition"]
-            parts += [] if options["scales"] == "last" else ["scales"]
+        parts = [spell(self.junction)]
+        parts += ["uncut", str(self.uncut)] if self.uncut else []
         parts += [] if self.method == "sum" else [self.method]
         parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
         parts += ["weighted", *(f"{w:g}" for w in self.weights)] if self.weights else []
@@ -203,7 +204,7 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
         raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
     settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
-    recipe = replace(Recipe(dataset, backbone, scale, junction, seed, **settings), **changes)
+    recipe = Recipe(dataset, backbone, scale, junction, seed=seed, **settings | changes)
     if recipe.milestones and "milestones" not in changes:
         squeezed = [m * recipe.epochs / settings["epochs"] for m in settings["milestones"]]
         recipe = replace(recipe, milestones=tuple(int(m) if m == int(m) else m for m in squeezed))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from scipy.special import stdtrit
 
 from dfs_edu.checkpoint import write_whole
+from dfs_edu.spelling import junction_from, spell
 
 RECORDED = Path(__file__).parents[1] / "data" / "recorded"  # of a checkout: what is committed of long runs
 
@@ -186,13 +187,12 @@ def arm(recipe: dict) -> str:
     method = recipe.get("method", "sum")
     own = ", own step" if recipe.get("step_length", "sum") == "own" else ""
     weights = f", weights {' '.join(f'{w:g}' for w in recipe['weights'])}" if recipe.get("weights") else ""
-    return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + own + weights
+    loss = "" if recipe.get("loss", "cross-entropy") == "cross-entropy" else f", {recipe['loss']}"
+    uncut = f", uncut for {recipe['uncut']}" if recipe.get("uncut") else ""
+    return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + own + weights + loss + uncut
 
 
 def label(junction: dict) -> str:
     """A junction in words for tables and legends."""
-    if junction["name"] != "surgery":
-        return junction["name"]
-    cut = "" if junction["reference"] else ", no reference"
-    cut += ", all scales" if junction.get("scales") == "all" else ""
-    return f"surgery {junction['exit_gradient']} {junction['beta']:g}{cut}"
+    said = spell(junction_from(junction)).replace("-", " ")
+    return said.replace(" partition", ", no reference").replace(" scales", ", all scales")

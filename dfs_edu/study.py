@@ -1,9 +1,11 @@
 """Who wins on an equal recipe: a grid of arms and seeds, trained one after the other or by many at once.
 
-An **arm** is what is compared: a junction, or a junction and a method, written as in a run's name: "joint",
-"surgery-own-0.5", "surgery-all-0.25-scales", "equilibrium", "joint+pcgrad". Everything else of the recipe is the same
-for all. Whoever trains a cell of the grid holds a lock on it, so any number of processes, on machines that share the
-folder, can work on one study; a cell that is done is skipped, one that was stopped goes on where it was.
+An **arm** is what is compared: a junction (spelling.py), and what is added to it: a method, "distillation", "uncut-2"
+(2 epochs before the cut), "weighted-1-1-2" (losses), or, behind an @, a backbone of its own: "joint",
+"surgery-own-0.5", "joint+pcgrad", "surgery-all-0.5+distillation", "surgery-own-0.67@vgg7-24". Everything else of the
+recipe is the same for all. Whoever trains a cell of the grid holds a lock on it, so any number of processes, on
+machines that share the folder, can work on one study; a cell that is done is skipped, one that was stopped goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -25,40 +27,42 @@ from filelock import FileLock, Timeout
 from dfs_edu import recipes, results
 from dfs_edu.methods import METHODS
 from dfs_edu.recipes import Recipe
-from dfs_edu.surgery import Junction, junction_from
+from dfs_edu.spelling import junction_from
 from dfs_edu.train import train
 
 ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5", "joint+pcgrad", "joint+upgrad")
 
 
-def arm(text: str) -> tuple[Junction, str]:
-    """Junction and method of an arm. Raises ValueError, naming it, for one that is none."""
-    words, plus, method = text.partition("+")
-    name, *options = words.split("-")
-    known = {"own": ("exit_gradient", "own"), "all": ("exit_gradient", "all"), "scales": ("scales", "all")}
-    known["partition"] = ("reference", False)
-    spec = {"name": name}
+def arm(text: str) -> dict:
+    """What an arm changes in the recipe. Raises ValueError, naming it, for one that is none."""
+    text, at, backbone = text.partition("@")
+    junction, *added = text.split("+")
     try:
-        if name != "surgery" and options:
-            raise ValueError(f"{name} has no options")
-        for option in options:
-            field, value = known[option] if option in known else ("beta", float(option))
-            spec[field] = value
-        if plus and method not in METHODS:
-            raise ValueError(f"method {method!r}: use one of {', '.join(METHODS)}")
-        return junction_from(spec), method or "sum"
+        changes = {"junction": junction_from(junction)} | ({"backbone": backbone} if at else {})
+        for addition in added:
+            changes |= _added(addition)
+        return changes
     except ValueError as error:
         raise ValueError(f"arm {text!r}: {error}; write it as in {', '.join(ARMS)}") from error
 
 
+def _added(text: str) -> dict:
+    word, *numbers = text.split("-")
+    if text in METHODS:
+        return {"method": text}
+    if text == "distillation":
+        return {"loss": text}
+    if word == "uncut" and len(numbers) == 1:
+        return {"uncut": int(numbers[0])}
+    if word == "weighted":
+        return {"weights": tuple(map(float, numbers))}
+    raise ValueError(f"{text!r}: add one of {', '.join(METHODS)}, distillation, uncut-EPOCHS, weighted-W1-W2-...")
+
+
 def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
     """The cells, seed by seed, so that all arms have their first run before any has its second."""
-    chosen = dict(zip(arms, map(arm, arms), strict=True))
-    return [
-        replace(recipe, junction=junction, method=method, seed=seed)
-        for seed in seeds
-        for junction, method in chosen.values()
-    ]
+    chosen = [arm(text) for text in dict.fromkeys(arms)]
+    return [replace(recipe, **changes, seed=seed) for seed in seeds for changes in chosen]
 
 
 def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
@@ -121,7 +125,8 @@ def table(cells: Sequence[Recipe], out: str | Path, split: str = "test") -> str:
     """
     arms: dict[str, dict[int, dict]] = {}
     for recipe in cells:
-        runs = arms.setdefault(results.arm(recipe.to_dict()), {})
+        other = "" if recipe.backbone == cells[0].backbone else f" of {recipe.backbone}"
+        runs = arms.setdefault(results.arm(recipe.to_dict()) + other, {})
         if "final" in (record := record_of(recipe, out) or {}):
             runs[recipe.seed] = record
     if not any(arms.values()):

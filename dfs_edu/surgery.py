@@ -27,12 +27,12 @@ The last exit has no deeper exits, so nothing is ever split there.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Detached", "Equilibrium", "Joint", "Junction", "Surgery", "junction_from", "junction_to"]
+__all__ = ["Detached", "Equilibrium", "Joint", "Junction", "Surgery"]
 
 
 class _Views(torch.autograd.Function):
@@ -184,20 +184,3 @@ class Surgery(Junction):
 def channel_dim(t: Tensor) -> int:
     """Channels come second, (B, C, ...), except in tokens (B, N, C), where they come last."""
     return 2 if t.ndim == 3 else 1
-
-
-def junction_from(spec: Junction | dict | str) -> Junction:
-    """A junction from what a record or a command line says: "surgery" or {"name": "surgery", "beta": 0.25}."""
-    if isinstance(spec, Junction):
-        return spec
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = options.pop("name", None)
-    kinds = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery)}
-    if name not in kinds:
-        raise ValueError(f"junction {name!r}: use one of {', '.join(kinds)}")
-    return kinds[name](**options)
-
-
-def junction_to(junction: Junction) -> dict:
-    """The junction as plain values, for a record; `junction_from` reads it back."""
-    return {"name": type(junction).__name__.lower(), **asdict(junction)}

@@ -27,6 +27,7 @@ from dfs_edu.losses import Objective
 from dfs_edu.optim import make_optimizer, make_schedule, moving_average
 from dfs_edu.probes import ConflictTracker, conflict
 from dfs_edu.recipes import Recipe
+from dfs_edu.surgery import Joint
 
 CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
 PROBE_IMAGES = 64  # training pictures, the same after every epoch, on which the exits' gradients are compared
@@ -167,6 +168,8 @@ class _Loop:
 
     def epoch(self, stop: threading.Event, checkpoint_steps: int) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
+        if self.recipe.uncut:
+            self.network.join(Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction)
         self.network.train()
         with self._bar() as bar:
             if self.steps_taken() == 0:

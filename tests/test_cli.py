@@ -85,6 +85,7 @@ def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, c
         ("train digits/vgg8", "did you mean vgg7-64"),
         ("train digits/vgg7-4 --beta 0.5", "--junction joint has no beta"),
         ("train digits/vgg7-4 --junction surgery --beta 1.5", "beta=1.5"),
+        ("train digits/vgg7-4 --junction dfs", "junction 'dfs': use one of joint, detached"),
         ("train digits/vgg7-4 --epochs 0", "epochs=0"),
         ("train cifar100/vgg7-64 --data nowhere", "looked for"),
         ("evaluate nowhere", "nowhere"),
@@ -108,7 +109,7 @@ def test_a_run_that_is_there_is_kept(finished, capsys):
 
 
 def test_a_wrong_word_is_refused_with_status_2():
-    for words in ("train digits/vgg7-16 --scale tiny", "train digits/vgg7-16 --junction dfs", "fly"):
+    for words in ("train digits/vgg7-16 --scale tiny", "train digits/vgg7-16 --method dfs", "fly"):
         with pytest.raises(SystemExit) as stopped:
             call(*words.split())
         assert stopped.value.code == 2

@@ -31,8 +31,8 @@ LAYERS = (
     ("data",),
     ("backbones", "losses", "methods"),
     ("distributed",),
-    ("multiexit",),
-    ("splitgrad",),
+    ("multiexit", "spelling"),
+    ("splitgrad", "cuts"),
     ("surgery", "heap", "runtime"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}

@@ -132,7 +132,7 @@ def test_compacted_pictures_have_the_logits_of_the_whole_batch():
     ],
 )
 def test_wrong_numbers_are_named(stages, heads, junctions, message):
-    with pytest.raises(ValueError, match=f"{message}.*one of each for every exit"):
+    with pytest.raises(ValueError, match=f"{message}.*one for every exit"):
         MultiExit([AddOne() for _ in range(stages)], [nn.Identity() for _ in range(heads)], junctions)
 
 

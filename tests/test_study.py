@@ -23,39 +23,52 @@ def cells(arms, seeds=range(2), **changes):
 
 
 @pytest.mark.parametrize(
-    ("text", "junction", "method"),
+    ("text", "changes"),
     [
-        ("joint", dfs.Joint(), "sum"),
-        ("equilibrium", dfs.Equilibrium(), "sum"),
-        ("surgery", dfs.Surgery(), "sum"),
-        ("surgery-all-0.25", dfs.Surgery(0.25, exit_gradient="all"), "sum"),
-        ("surgery-own-0.5-partition", dfs.Surgery(0.5, reference=False), "sum"),
-        ("surgery-own-0.5-scales+pcgrad", dfs.Surgery(0.5, scales="all"), "pcgrad"),
-        ("joint+upgrad", dfs.Joint(), "upgrad"),
+        ("joint", {"junction": dfs.Joint()}),
+        ("surgery-all-0.25", {"junction": dfs.Surgery(0.25, exit_gradient="all")}),
+        ("surgery-own-0.5-scales+pcgrad", {"junction": dfs.Surgery(0.5, scales="all"), "method": "pcgrad"}),
+        ("joint+upgrad", {"junction": dfs.Joint(), "method": "upgrad"}),
+        ("joint+sum", {"junction": dfs.Joint(), "method": "sum"}),
+        ("joint+distillation", {"junction": dfs.Joint(), "loss": "distillation"}),
+        ("surgery+uncut-2", {"junction": dfs.Surgery(), "uncut": 2}),
+        ("joint+weighted-1-0.5-2", {"junction": dfs.Joint(), "weights": (1.0, 0.5, 2.0)}),
+        ("joint+mgda+distillation@vgg7-6", {"method": "mgda", "loss": "distillation", "backbone": "vgg7-6"}),
     ],
 )
-def test_arms_are_written_as_in_a_runs_name(text, junction, method):
-    assert study.arm(text) == (junction, method)
-    (recipe,) = cells([text], [0])
-    name = recipe.name.removeprefix("digits-vgg7-4-smoke-").removesuffix("-seed0")
-    assert study.arm(name.replace(f"-{method}", f"+{method}")) == (junction, method)
+def test_arms(text, changes):
+    (recipe,) = cells([text], [0], epochs=3)
+    for field, value in changes.items():
+        assert getattr(recipe, field) == value
+    assert study.arm(text) == {"junction": dfs.Joint()} | changes
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("jiont", "junction 'jiont': use one of joint"),
-        ("joint-0.5", "joint has no options"),
-        ("surgery-half", "could not convert"),
+        ("joint-0.5", "'0.5': joint takes no options"),
+        ("surgery-half", "'half': surgery takes own, all, partition, scales, a number"),
         ("surgery-1.5", "beta=1.5"),
-        ("joint+average", "method 'average': use one of sum, pcgrad"),
-        ("joint+", "method '': use one of sum, pcgrad"),
+        ("joint+average", "'average': add one of sum, pcgrad"),
+        ("joint+", "'': add one of sum, pcgrad"),
+        ("joint+uncut", "'uncut': add one of"),
+        ("joint+uncut-x", "invalid literal"),
+        ("joint+weighted-a", "could not convert"),
     ],
 )
 def test_an_arm_that_is_none(text, says):
     with pytest.raises(ValueError, match=f"arm '{text}'".replace("+", r"\+")) as error:
         study.arm(text)
     assert says in str(error.value)
+
+
+def test_arms_that_differ_in_backbone_have_rows_of_their_own(tmp_path):
+    grid = cells(["joint", "joint@vgg7-6", "joint+distillation"], [0])
+    for cell, accuracy in zip(grid, (0.5, 0.6, 0.7), strict=True):
+        results_of(cell, tmp_path, [accuracy] * 6, 1.0)
+    rows = [line.split("  ")[0] for line in study.table(grid, tmp_path).splitlines()[1:] if line]
+    assert rows[:3] == ["joint", "joint of vgg7-6", "joint, distillation"]
 
 
 def test_all_arms_come_before_any_has_its_second_seed():

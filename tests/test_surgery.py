@@ -6,7 +6,6 @@ share of the exit's. `weights` writes them from the paper's rules, with the coun
 
 import dataclasses
 import itertools
-import json
 import math
 
 import pytest
@@ -15,7 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from dfs_edu.backbones import build
-from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery, junction_from, junction_to
+from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
 
 FEATURES = {  # shape, the axis of the channels
     "maps": ((2, 5, 3, 2), 1),
@@ -343,29 +342,6 @@ def test_a_wrong_beta_is_named(beta):
 def test_other_wrong_options_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         Surgery(**wrong)
-
-
-@pytest.mark.parametrize("junction", [*JUNCTIONS, Surgery(0.25, scales="all")], ids=str)
-def test_a_record_keeps_a_junction(junction):
-    record = junction_to(junction)
-    assert record["name"] == type(junction).__name__.lower()
-    assert junction_from(json.loads(json.dumps(record))) == junction
-    assert junction_from(junction) is junction
-
-
-def test_junction_from_names():
-    found = [junction_from(name) for name in ("joint", "detached", "equilibrium", "surgery")]
-    assert found == [Joint(), Detached(), Equilibrium(), Surgery()]
-    spec = {"name": "surgery", "beta": 0.25}
-    assert junction_from(spec) == Surgery(0.25)
-    assert spec == {"name": "surgery", "beta": 0.25}
-
-
-@pytest.mark.parametrize("spec", ["surgry", "Surgery", "", {"name": "pcgrad"}, {"beta": 0.5}])
-def test_an_unknown_junction_is_named_with_those_that_exist(spec):
-    name = spec if isinstance(spec, str) else spec.get("name")
-    with pytest.raises(ValueError, match=f"junction {name!r}: use one of joint, detached, equilibrium, surgery"):
-        junction_from(spec)
 
 
 def test_a_rule_of_one_s_own():

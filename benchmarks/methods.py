@@ -1,0 +1,80 @@
+"""A training step of each method against the plain sum of the losses: time, and memory.
+
+Time: the methods take turns. Memory: of all tensors that a step makes, what is alive at the same time, at most, beyond
+the network, its optimizer's state and the batch. Gradient equilibrium is a junction, and stands here for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+
+import dfs_edu as dfs
+from benchmarks.turns import prepared
+from dfs_edu import heap, methods
+from dfs_edu.losses import separate_losses
+from dfs_edu.probes.memory import _Live
+from dfs_edu.results import device_name
+from dfs_edu.train import bf16_pays, pick_device
+
+BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32}
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    if device.type == "cpu":
+        heap.keep_freed()  # as train() does
+    for backbone in args.backbone:
+        compare(backbone, args.rounds, device)
+
+
+def compare(backbone: str, rounds: int, device: torch.device) -> None:
+    batch, bf16 = BATCHES.get(backbone, 32), bf16_pays(device)
+    named = {name: (name, dfs.Joint()) for name in methods.METHODS} | {"equilibrium": ("sum", dfs.Equilibrium())}
+    steps = {name: make_step(backbone, batch, *how, device, bf16) for name, how in named.items()}
+    seconds = dfs.probes.seconds(steps, rounds, warm_up=1, title=backbone)
+    precision = "bf16" if bf16 else "fp32"
+    print(f"\n{backbone}, batch {batch}, {precision}, {device_name(device)}, median of {rounds} rounds")
+    first, least = statistics.median(seconds["sum"]), taken(steps["sum"])
+    for name, values in seconds.items():
+        median, memory = statistics.median(values), taken(steps[name])
+        times = f"time {median / first:5.2f}, memory {memory / least:5.2f}"
+        print(f"{name:12} {1000 * median:8.1f} ms, {memory / MIB:6.0f} MiB   of the sum: {times}")
+
+
+def make_step(backbone: str, batch: int, method: str, junction, device: torch.device, bf16: bool) -> Callable:
+    """A training step on random pictures: forward, the method's backward, optimizer."""
+    net, images, labels = prepared(backbone, batch, device, junction)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
+    trunk, heads = list(net.stages.parameters()), list(net.heads.parameters())
+    rule = methods.make(method, len(net.heads))
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = net(images)
+            losses = separate_losses(logits, labels)
+        rule.backward(losses, trunk, heads)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def taken(step: Callable) -> int:
+    """Bytes of the tensors made in a step that are alive at most. What there was before is never made, so not seen."""
+    with _Live() as live:
+        step()
+    return live.peak
+
+
+if __name__ == "__main__":
+    main()

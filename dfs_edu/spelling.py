@@ -1,0 +1,79 @@
+"""Junctions in writing: words for names of runs, arms of a study and the shell, plain values for records.
+
+The words are a junction's name and what differs: "joint", "surgery-own-0.5", "surgery-all-0.25-scales",
+"graded-own-0.9-0.5". Numbers stand in the order of the junction's fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+from dfs_edu.cuts import Damped, Graded, Interleaved, Projection
+from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
+
+KINDS = {
+    kind.__name__.lower(): kind
+    for kind in (Joint, Detached, Equilibrium, Surgery, Projection, Interleaved, Graded, Damped)
+}
+FLAGS = {  # word -> field, value
+    "own": ("exit_gradient", "own"),
+    "all": ("exit_gradient", "all"),
+    "partition": ("reference", False),
+    "scales": ("scales", "all"),
+    "exit": ("who", "exit"),
+}
+
+
+def spell(junction: Junction) -> str:
+    """The words of a junction; `junction_from` reads them."""
+    values = junction_to(junction)
+    name = values.pop("name")
+    side = [values.pop("exit_gradient")] if "exit_gradient" in values else []
+    numbers = [f"{values[field]:g}" for field in _numbers(type(junction))]
+    flags = [word for word, (field, value) in FLAGS.items() if field in values and values[field] == value]
+    return "-".join([name, *side, *numbers, *flags])
+
+
+def junction_from(spec: Junction | dict | str) -> Junction:
+    """A junction from its words, or from what a record says: {"name": "surgery", "beta": 0.25}.
+
+    Raises ValueError, naming the value, for what is none.
+    """
+    if isinstance(spec, Junction):
+        return spec
+    name, *words = spec.split("-") if isinstance(spec, str) else (dict(spec).get("name"),)
+    if name not in KINDS:
+        raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)}")
+    if isinstance(spec, dict):
+        return KINDS[name](**{field: value for field, value in spec.items() if field != "name"})
+    return KINDS[name](**_read(KINDS[name], words))
+
+
+def junction_to(junction: Junction) -> dict:
+    """The junction as plain values, for a record; `junction_from` reads it back."""
+    return {"name": type(junction).__name__.lower(), **asdict(junction)}
+
+
+def _numbers(kind: type[Junction]) -> list[str]:
+    """The fields of a kind that are numbers to choose. (Equilibrium's is filled in by the network.)"""
+    return [field.name for field in fields(kind) if field.type == "float"]
+
+
+def _read(kind: type[Junction], words: list[str]) -> dict:
+    names, numbers, values = {field.name for field in fields(kind)}, _numbers(kind), {}
+    for word in words:
+        field, value = FLAGS.get(word, (None, None))
+        if field is None and numbers:
+            field, value = numbers.pop(0), _number(word)
+        if field not in names or value is None:
+            known = [flag for flag, (its, _) in FLAGS.items() if its in names] + ["a number"] * bool(_numbers(kind))
+            raise ValueError(f"{word!r}: {kind.__name__.lower()} takes {', '.join(known) or 'no options'}")
+        values[field] = value
+    return values
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
