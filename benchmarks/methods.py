@@ -40,19 +40,20 @@ def main() -> None:
 def compare(backbone: str, rounds: int, device: torch.device) -> None:
     batch, bf16 = BATCHES.get(backbone, 32), bf16_pays(device)
     named = {name: (name, dfs.Joint()) for name in methods.METHODS} | {"equilibrium": ("sum", dfs.Equilibrium())}
-    steps = {name: make_step(backbone, batch, *how, device, bf16) for name, how in named.items()}
+    made = {name: make_step(backbone, batch, *how, device, bf16) for name, how in named.items()}
+    steps = {name: step for name, (step, _) in made.items()}
     seconds = dfs.probes.seconds(steps, rounds, warm_up=1, title=backbone)
     precision = "bf16" if bf16 else "fp32"
     print(f"\n{backbone}, batch {batch}, {precision}, {device_name(device)}, median of {rounds} rounds")
-    first, least = statistics.median(seconds["sum"]), taken(steps["sum"])
+    first, least = statistics.median(seconds["sum"]), taken(*made["sum"])
     for name, values in seconds.items():
-        median, memory = statistics.median(values), taken(steps[name])
+        median, memory = statistics.median(values), taken(*made[name])
         times = f"time {median / first:5.2f}, memory {memory / least:5.2f}"
         print(f"{name:12} {1000 * median:8.1f} ms, {memory / MIB:6.0f} MiB   of the sum: {times}")
 
 
-def make_step(backbone: str, batch: int, method: str, junction, device: torch.device, bf16: bool) -> Callable:
-    """A training step on random pictures: forward, the method's backward, optimizer."""
+def make_step(backbone: str, batch: int, method: str, junction, device: torch.device, bf16: bool) -> tuple:
+    """A training step on random pictures, forward, the method's backward, optimizer, and what is there before it."""
     net, images, labels = prepared(backbone, batch, device, junction)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
     trunk, heads = list(net.stages.parameters()), list(net.heads.parameters())
@@ -66,14 +67,16 @@ def make_step(backbone: str, batch: int, method: str, junction, device: torch.de
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    step()  # makes the optimizer's state
+    return step, [images, labels, *net.state_dict().values(), *optimizer.state.values()]
 
 
-def taken(step: Callable) -> int:
-    """Bytes of the tensors made in a step that are alive at most. What there was before is never made, so not seen."""
+def taken(step: Callable, there: list) -> int:
+    """Bytes of the tensors made in a step that are alive at most, beyond those that are there before."""
     with _Live() as live:
+        before = live.follow(there)
         step()
-    return live.peak
+    return live.peak - before
 
 
 if __name__ == "__main__":

@@ -117,46 +117,71 @@ def claimed(recipe: Recipe, out: str | Path) -> Iterator[bool]:
         lock.release()
 
 
-def table(cells: Sequence[Recipe], out: str | Path, split: str = "test") -> str:
+def collect(cells: Sequence[Recipe], out: str | Path) -> list[dict]:
+    """The record of each cell; of one that has not begun its recipe alone."""
+    return [record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []} for recipe in cells]
+
+
+def by_arm(records: Sequence[dict]) -> dict[str, dict[int, dict]]:
+    """Arm in words -> seed -> record of a finished run; arms in the order in which they come, finished or not."""
+    arms: dict[str, dict[int, dict]] = {}
+    for record in records:
+        recipe = record["recipe"]
+        other = "" if recipe["backbone"] == records[0]["recipe"]["backbone"] else f" of {recipe['backbone']}"
+        runs = arms.setdefault(results.arm(recipe) + other, {})
+        if "final" in record:
+            runs[recipe["seed"]] = record
+    return arms
+
+
+def percent(record: dict, split: str = "test") -> np.ndarray:
+    """Accuracy of each exit in percent, and their mean, (K + 1,)."""
+    accuracy = 100 * np.array(record["final"][f"{split}_accuracy"])
+    return np.append(accuracy, accuracy.mean())
+
+
+def differences(records: Sequence[dict], split: str = "test") -> dict[str, np.ndarray]:
+    """Arm -> its accuracy minus the first arm's, in points, (n, K + 1), for the n seeds that both have; n above 0."""
+    (_, base), *others = by_arm(records).items()
+    return {
+        name: np.stack([percent(runs[seed], split) - percent(base[seed], split) for seed in both])
+        for name, runs in others
+        if (both := sorted(set(runs) & set(base)))
+    }
+
+
+def table(records: Sequence[dict], split: str = "test") -> str:
     """Of each arm: n, accuracy of each exit with its 95 % t-interval, the difference to the first arm, and its cost.
 
-    Differences are taken seed by seed, over the seeds that both have. Cost is the time of training, as a part of the
-    first arm's; a machine that did other things besides shows in it. A run that failed stands below, with the reason.
+    Differences are taken seed by seed. Cost is the time of training, as a part of the first arm's; a machine that did
+    other things besides shows in it. A run that failed stands below, with the reason.
     """
-    arms: dict[str, dict[int, dict]] = {}
-    for recipe in cells:
-        other = "" if recipe.backbone == cells[0].backbone else f" of {recipe.backbone}"
-        runs = arms.setdefault(results.arm(recipe.to_dict()) + other, {})
-        if "final" in (record := record_of(recipe, out) or {}):
-            runs[recipe.seed] = record
+    arms = by_arm(records)
     if not any(arms.values()):
         return "no run has finished yet"
-    (first, base), *others = arms.items()
+    first, base = next(iter(arms.items()))
     lines = []
     for name, runs in arms.items():
-        values = [_percent(record, split) for record in runs.values()]
+        values = [percent(record, split) for record in runs.values()]
         lines.append(_line(name, values, _seconds(runs) / _seconds(base) if base and runs else None))
     lines.append("")
-    for name, runs in others:
-        if both := sorted(set(runs) & set(base)):
-            gaps = [_percent(runs[seed], split) - _percent(base[seed], split) for seed in both]
-            lines.append(_line(f"{name} - {first}", gaps, sign="+"))
-    exits = len(_percent(next(record for runs in arms.values() for record in runs.values()), split)) - 1
+    lines += [_line(f"{name} - {first}", gaps, sign="+") for name, gaps in differences(records, split).items()]
+    lines += [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
+    exits = len(percent(next(record for runs in arms.values() for record in runs.values()), split)) - 1
     head = "".join(f"{f'exit {k}':>15}" for k in range(1, exits + 1))
-    lines += [f"failed: {recipe.name}: {why}" for recipe, why in failures(cells, out).items()]
     return "\n".join([f"{split + ' accuracy in %':36}{'n':>3}{head}{'mean of exits':>15}{'time':>7}", *lines])
 
 
-def failures(cells: Sequence[Recipe], out: str | Path) -> dict[Recipe, str]:
-    """The runs whose loss did not stay finite, and why; a folder that is removed is trained again."""
-    records = {recipe: record_of(recipe, out) or {} for recipe in cells}
-    return {recipe: record["failed"] for recipe, record in records.items() if "failed" in record}
+def keep(records: Sequence[dict], path: str | Path) -> None:
+    """Write what is worth committing of a study into one file: of each run its recipe, environment, data and end."""
+    parts = ("recipe", "environment", "data", "final", "failed")
+    kept = [{part: record[part] for part in parts if part in record} for record in records]
+    results.write(path, {"runs": [record for record in kept if "final" in record or "failed" in record]})
 
 
-def _percent(record: dict, split: str) -> np.ndarray:
-    """Accuracy of each exit, and their mean, (K + 1,)."""
-    accuracy = 100 * np.array(record["final"][f"{split}_accuracy"])
-    return np.append(accuracy, accuracy.mean())
+def recorded(name: str) -> list[dict]:
+    """The records of a study that is kept in data/recorded/studies."""
+    return results.read(results.RECORDED / "studies" / f"{name}.json")["runs"]
 
 
 def _seconds(runs: dict[int, dict]) -> float:
@@ -164,7 +189,7 @@ def _seconds(runs: dict[int, dict]) -> float:
 
 
 def _line(name: str, values: Sequence[np.ndarray], time: float | None = None, sign: str = "") -> str:
-    mean, half = results.interval(values) if values else ((), ())
+    mean, half = results.interval(values) if len(values) else ((), ())
     cells = (f"{m:{sign}.2f}" + ("" if np.isnan(h) else f" ±{h:5.2f}") for m, h in zip(mean, half, strict=True))
     return f"{name:36}{len(values):>3}" + "".join(f"{cell:>15}" for cell in cells) + (f"{time:7.2f}" if time else "")
 
@@ -182,6 +207,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="where data sets lie (default: $DFS_EDU_DATA, then data/)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--report", action="store_true", help="train nothing, show what is there")
+    parser.add_argument("--keep", metavar="FILE", help="write recipes, environment and results of all runs there")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -194,10 +220,12 @@ def main(args: argparse.Namespace) -> int:
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
     if not args.report:
         _train(args, cells)
-    print(table(cells, args.out))
-    failed = len(failures(cells, args.out))
-    print(f"\n{sum(is_over(recipe, args.out) for recipe in cells) - failed} of {len(cells)} runs are finished")
-    return 1 if failed else 0
+    records = collect(cells, args.out)
+    print(table(records))
+    print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
+    if args.keep:
+        keep(records, args.keep)
+    return 1 if any("failed" in record for record in records) else 0
 
 
 def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> None:

@@ -67,7 +67,7 @@ def test_arms_that_differ_in_backbone_have_rows_of_their_own(tmp_path):
     grid = cells(["joint", "joint@vgg7-6", "joint+distillation"], [0])
     for cell, accuracy in zip(grid, (0.5, 0.6, 0.7), strict=True):
         results_of(cell, tmp_path, [accuracy] * 6, 1.0)
-    rows = [line.split("  ")[0] for line in study.table(grid, tmp_path).splitlines()[1:] if line]
+    rows = [line.split("  ")[0] for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
     assert rows[:3] == ["joint", "joint of vgg7-6", "joint, distillation"]
 
 
@@ -122,9 +122,8 @@ def test_a_run_that_blows_up_is_named_ends_no_other_and_is_not_tried_again(tmp_p
     study.work(grid, tmp_path)
     study.work(grid, tmp_path)
     assert tried == [cell.name for cell in grid]
-    assert study.failures(grid, tmp_path) == {grid[1]: "the loss of exit 1 is not finite"}
     assert results.read(tmp_path / grid[1].name)["recipe"] == grid[1].to_dict()
-    said = study.table(grid, tmp_path)
+    said = study.table(study.collect(grid, tmp_path))
     assert f"failed: {grid[1].name}: the loss of exit 1 is not finite" in said
     assert "joint + pcgrad                        0" in said
 
@@ -195,7 +194,7 @@ def test_the_table_by_hand(tmp_path):
     for cell in grid:
         if (cell.method, cell.seed) in accuracy:
             results_of(cell, tmp_path, [accuracy[cell.method, cell.seed]] * 6, 10.0 if cell.method == "sum" else 25.0)
-    joint, pcgrad, gap = [line for line in study.table(grid, tmp_path).splitlines()[1:] if line]
+    joint, pcgrad, gap = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
     half = 4.302653 * np.std([50, 52, 60], ddof=1) / np.sqrt(3)
     assert joint.split()[:4] == ["joint", "3", "54.00", f"±{half:5.2f}"]
     assert joint.split()[-1] == "1.00"
@@ -210,13 +209,28 @@ def test_the_first_arm_asked_for_is_what_others_are_compared_with(tmp_path):
     """Even where it has no finished run yet."""
     grid = cells(["joint", "detached"], [0])
     results_of(grid[1], tmp_path, [0.5] * 6, 1.0)
-    joint, detached = [line for line in study.table(grid, tmp_path).splitlines()[1:] if line]
+    joint, detached = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
     assert joint.split() == ["joint", "0"]
     assert detached.split() == ["detached", "1", *["50.00"] * 7]
 
 
+def test_a_study_is_kept_in_one_file(tmp_path, monkeypatch, capsys):
+    grid = cells(["joint", "detached"], [0, 1])
+    for cell, accuracy in zip(grid[:3], (0.5, 0.25, 0.75), strict=True):
+        results_of(cell, tmp_path, [accuracy] * 6, 1.0)
+    words = "study digits/vgg7-4 --scale smoke --precision fp32 --arms joint detached --seeds 2 --report"
+    monkeypatch.setattr(study.recipes, "get", lambda *a, **k: grid[0])
+    assert main([*words.split(), "--out", str(tmp_path), "--keep", str(tmp_path / "studies" / "small.json")]) == 0
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
+    kept = study.recorded("small")
+    assert study.table(kept) in capsys.readouterr().out
+    assert [record["recipe"] for record in kept] == [cell.to_dict() for cell in grid[:3]]
+    assert not any("epochs" in record for record in kept)
+    np.testing.assert_allclose(study.differences(kept)["detached"], [[-25.0] * 7])
+
+
 def test_nothing_finished_is_said(tmp_path):
-    assert study.table(cells(["joint"]), tmp_path) == "no run has finished yet"
+    assert study.table(study.collect(cells(["joint"]), tmp_path)) == "no run has finished yet"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
