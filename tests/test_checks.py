@@ -54,6 +54,33 @@ def interval(d):
     return d.mean(), t * d.std() / len(d) ** 0.5
 
 
+def pcgrad(g, h):
+    total = torch.zeros_like(g)
+    for one, other in ((g, h), (h, g)):
+        total += one
+        if one @ other < 0:
+            direction = other / other.norm()
+            total -= (one @ direction) * direction
+    return total
+
+
+def shortest(g, h):
+    tries = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    a, b, c = (g @ g).double(), (g @ h).double(), (h @ h).double()
+    return tries[(tries**2 * a + 2 * tries * (1 - tries) * b + (1 - tries) ** 2 * c).argmin()]
+
+
+def as_long(weights, gramian):
+    values, vectors = torch.linalg.eigh(gramian)
+    rows = vectors * values.clamp(min=0).sqrt()  # gradients with these scalar products
+    return weights * rows.sum(0).norm() / (weights @ rows).norm()
+
+
+def paired(a, b):
+    t = {3: 4.302653, 5: 2.776445, 8: 2.364624}[len(a)]  # of a printed table
+    return (a - b).mean(), t * (a - b).std() / len(a) ** 0.5
+
+
 def best_cut(confidence, right_here, right_later, cost_here, cost_later, price):
     def worth(n):  # of the n surest leaving, picture by picture
         leaves = torch.zeros(len(order), dtype=torch.bool)
@@ -88,6 +115,12 @@ def binned(confidence, correct, bins, last=None):
 
 
 RIGHT = {
+    "pcgrad": pcgrad,
+    "shortest": shortest,
+    "as_long": as_long,
+    "paired": paired,
+    "at_least_one": lambda m: 1 - math.exp(m * math.log(0.95)),
+    "chosen": lambda v, t: t[max(range(len(v)), key=v.tolist().__getitem__)],
     "exits": exits,
     "cumulative_macs": lambda s, h: torch.cumsum(s, 0) + torch.cumsum(h, 0),
     "cosine": lambda g, h: (g * h).sum() / (g.pow(2).sum() * h.pow(2).sum()).sqrt(),
@@ -122,6 +155,18 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("cumulative_macs", lambda s, h: s + h, "every stage before"),
     ("cumulative_macs", lambda s, h: s.sum(), r"shape \(\) where \(2,\)"),
     ("cosine", lambda g, h: g @ h, "inner product"),
+    ("pcgrad", lambda g, h: g + h, "plain sum"),
+    ("pcgrad", lambda g, h: pcgrad(g, h) / 2, "the mean"),
+    ("pcgrad", lambda g, h: pcgrad(g, h) + (g @ h).clamp(max=0) / (g @ g) * g, "yields as well"),
+    ("pcgrad", lambda g, h: g - (g @ h) / (h @ h) * h + h - (g @ h) / (g @ g) * g, "nothing is taken away"),
+    ("shortest", lambda g, h: 1 - shortest(g, h), "weight of h"),
+    ("shortest", lambda g, h: (h - g) @ h / (h - g).norm() ** 2, "beyond an end"),
+    ("as_long", lambda w, G: w / w.norm(), "is expected"),
+    ("as_long", lambda w, G: w / (w @ G @ w) ** 0.5, "length 1"),
+    ("paired", lambda a, b: (b.mean() - a.mean(), paired(a, b)[1]), "a minus b"),
+    ("paired", lambda a, b: ((a - b).mean(), 1.96 * paired(a, b)[1]), "is expected"),
+    ("at_least_one", lambda m: m / 20, "never above 1"),
+    ("chosen", lambda v, t: max(t), "looked at the test split"),
     ("cosine", lambda g, h: (g @ h).abs() / g.norm() / h.norm(), "keep the sign"),
     ("cosine", lambda g, h: "0.5?", "a str where a number"),
     ("conflicting", lambda g: 1 - conflicting(g), "pairs that agree"),

@@ -47,6 +47,9 @@ def cost(forward, backward):
 
 
 RECORD = {"epochs": [{"epoch": e, "seconds": 60, "validation_accuracy": [0.1 * e, 0.2 * e]} for e in (1, 2, 3)]}
+ANGLES = {
+    str(a): {"g": [1, 0], "h": [math.cos(a), math.sin(a)], "sum": [1 + math.cos(a), math.sin(a)]} for a in (60, 90)
+}
 ALL = {
     "conflict_heatmap": lambda: figures.conflict_heatmap(report()),
     "conflict_heatmaps": lambda: figures.conflict_heatmaps({"joint": report(), "surgery": report(1)}),
@@ -56,6 +59,9 @@ ALL = {
     "accuracy_per_exit": lambda: figures.accuracy_per_exit({"joint": [[0.5, 0.6], [0.7, 0.6]]}, {"theirs": [0.7, 0.8]}),
     "accuracy_cost": lambda: figures.accuracy_cost({"joint": curve()}, {"joint": ([1e6, 4e6], [0.5, 0.6])}, point()),
     "learning_curves": lambda: figures.learning_curves(RECORD),
+    "answers": lambda: figures.answers(ANGLES, "90", prefix="angle "),
+    "weights_of_exits": lambda: figures.weights_of_exits({"sum": [1, 1, 1], "mgda": torch.tensor([0.2, 0.5, 0.3])}),
+    "gaps": lambda: figures.gaps({"surgery": ([0.01, -0.02], [0.02, 0.01]), "pcgrad": ([0, NAN], [0.1, NAN])}, 2),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
     "shares": lambda: figures.shares(point()),
     "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
@@ -277,3 +283,24 @@ def test_pictures_of_another_kind(images):
 def test_titles_of_another_number():
     with pytest.raises(ValueError, match="1 titles for 2 pictures"):
         figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a"])
+
+
+def test_arrows_start_at_the_origin_and_the_slider_names_each_case():
+    fig = figures.answers(ANGLES, "90")
+    assert [(trace.x[0], trace.y[0]) for trace in fig.data] == [(0, 0)] * 3
+    for trace, vector in zip(fig.data, ANGLES["90"].values(), strict=True):
+        assert [trace.x[1], trace.y[1]] == pytest.approx(vector, abs=1e-3)
+    assert [frame.name for frame in fig.frames] == list(ANGLES)
+    (slider,) = fig.layout.sliders
+    assert slider.active == 1
+    assert [step.args[0] for step in slider.steps] == [("60",), ("90",)]
+    assert fig.frames[0].data[2].x[1] == pytest.approx(1 + math.cos(60), abs=1e-3)
+
+
+def test_a_filled_mark_is_an_interval_without_zero():
+    fig = figures.gaps({"a": ([0.03, 0.01, -0.05], [0.02, 0.02, 0.01]), "b": ([0, 0, 0], [0.1, 0.1, 0.1])}, exits=2)
+    assert [note.text for note in fig.layout.annotations] == ["exit 1", "exit 2", "mean of exits"]
+    assert [trace.marker.symbol[0] for trace in fig.data] == ["circle", "circle-open", "circle"]
+    assert [trace.x[0] for trace in fig.data] == pytest.approx([3, 1, -5])
+    assert [trace.error_x.array[0] for trace in fig.data] == pytest.approx([2, 2, 1])
+    assert [trace.marker.color[0] for trace in fig.data] == [figures.COLOURS[0], figures.COLOURS[0], figures.COLOURS[1]]

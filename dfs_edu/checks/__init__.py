@@ -18,15 +18,19 @@ from dfs_edu.checks.leaving import (
     together,
     within,
 )
+from dfs_edu.checks.methods import as_long, pcgrad, shortest
 from dfs_edu.checks.networks import conv_macs, cumulative_macs, evenly, exits, front, learning_rate, normalise, warm_up
-from dfs_edu.checks.statistics import bootstrap, interval
+from dfs_edu.checks.statistics import at_least_one, bootstrap, chosen, interval, paired
 
 __all__ = [
+    "as_long",
+    "at_least_one",
     "average_macs",
     "best_cut",
     "bootstrap",
     "break_even",
     "calibration_error",
+    "chosen",
     "conflicting",
     "conv_macs",
     "cosine",
@@ -41,6 +45,9 @@ __all__ = [
     "leave",
     "margin",
     "normalise",
+    "paired",
+    "pcgrad",
+    "shortest",
     "softmax",
     "step_cost",
     "surgery",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -60,6 +61,59 @@ def bootstrap(mine: Callable) -> None:
     ]
     cases = [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (400, N))) for N in (50, 200, 1000)]
     compare("the bootstrap interval", mine, right, cases, mistakes)
+
+
+def paired(mine: Callable) -> None:
+    """mine(a, b) -> (mean, half-width) of the 95 % t-interval of a - b, both (n,), seed by seed."""
+
+    def right(a, b):
+        d = (a - b).double()
+        return [d.mean(), _t95(len(d)) * d.std() / math.sqrt(len(d))]
+
+    def unpaired(a, b):
+        n = len(a)
+        return [(a - b).mean(), _t95(n) * (a.var() / n + b.var() / n).sqrt()]
+
+    mistakes = [
+        (unpaired, "take the difference of each seed first: what a seed does to both arms then cancels"),
+        (lambda a, b: right(b, a), "the sign: a minus b"),
+        (lambda a, b: [right(a, b)[0], 1.96 * (a - b).std() / math.sqrt(len(a))], "with few seeds t is above 1.96"),
+        (lambda a, b: [right(a, b)[0], (a - b).std()], "that is the spread of one seed, not of the mean of n"),
+        (
+            lambda a, b: [right(a, b)[0], _t95(len(a)) * (a - b).std(correction=0) / math.sqrt(len(a))],
+            "the deviation of a sample divides by n - 1",
+        ),
+    ]
+    cases = []
+    for n in (3, 5, 8):
+        seeds = torch.randn(n, dtype=torch.float64)
+        cases.append(tuple(50 + 2 * seeds + torch.randn(n, dtype=torch.float64) for _ in range(2)))
+    compare("a paired interval", mine, right, cases, mistakes)
+
+
+def at_least_one(mine: Callable) -> None:
+    """mine(m) -> the chance that of m independent 95 % intervals around true zeros at least one leaves 0 out."""
+    mistakes = [
+        (lambda m: 0.05 * m, "that is how many to expect; a chance is never above 1"),
+        (lambda m: 0.95**m, "that is the chance that all of them hold 0"),
+        (lambda m: 1 - 0.05**m, "that is the chance that not all of them leave 0 out"),
+        (lambda m: 0.05**m, "that is the chance that all of them leave 0 out"),
+    ]
+    compare("false alarms", mine, lambda m: 1 - 0.95**m, [(m,) for m in (1, 6, 72)], mistakes)
+
+
+def chosen(mine: Callable) -> None:
+    """mine(validation (A,), test (A,)) -> the accuracy to report, of A arms: the one chosen on validation, on test."""
+    mistakes = [
+        (lambda v, t: t.max(), "the choice has looked at the test split: it will look better than it is"),
+        (lambda v, t: v.max(), "the best of many on validation was lucky there: report what it does on test"),
+        (lambda v, t: t.mean(), "one arm was chosen: report that one"),
+    ]
+    cases = []
+    for A in (3, 8, 20):
+        v = torch.rand(A).sort().values
+        cases.append((v, v.flip(0) if A == 3 else torch.rand(A)))
+    compare("the accuracy to report", mine, lambda v, t: t[v.argmax()], cases, mistakes)
 
 
 def _t95(n: int) -> float:

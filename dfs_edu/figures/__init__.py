@@ -15,6 +15,7 @@ from dfs_edu.figures.accuracy import (
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
+from dfs_edu.figures.methods import answers, gaps, weights_of_exits
 from dfs_edu.figures.photos import data_uri, pictures
 from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups, waits
 
@@ -23,12 +24,14 @@ __all__ = [
     "accuracy_cost",
     "accuracy_over_time",
     "accuracy_per_exit",
+    "answers",
     "budget_differences",
     "conflict_heatmap",
     "conflict_heatmaps",
     "cuts",
     "data_uri",
     "figure",
+    "gaps",
     "gradient_work",
     "learning_curves",
     "parts_of_whole",
@@ -40,4 +43,5 @@ __all__ = [
     "speed_ups",
     "style",
     "waits",
+    "weights_of_exits",
 ]

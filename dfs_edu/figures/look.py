@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -98,3 +98,16 @@ def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
         hoverinfo="skip",
         showlegend=False,
     )
+
+
+def sliding(fig: go.Figure, frames: Mapping[str, list], shown: str, prefix: str) -> go.Figure:
+    """The figure with a slider over frames, label -> its traces' data: it moves without a kernel.
+
+    shown    label of the frame that the figure shows as it is
+    prefix   stands before the label at the slider
+    """
+    now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"label": label, "method": "animate", "args": [[label], now]} for label in frames]
+    slider = {"active": list(frames).index(shown), "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 44}}
+    fig.frames = [{"name": label, "data": traces} for label, traces in frames.items()]
+    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1}])

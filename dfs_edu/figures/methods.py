@@ -1,0 +1,90 @@
+"""What methods make of several gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dfs_edu.figures.look import COLOURS, INK, below, figure, percent, rounded, sliding, style
+
+
+def answers(
+    cases: Mapping, shown: str, title: str = "Two gradients, and what each method makes of them", prefix: str = ""
+) -> go.Figure:
+    """Label -> name -> vector (2,), drawn as arrows from the origin, with a slider over the labels.
+
+    The first two of each case are the gradients, drawn in grey; the others are answers to them.
+    """
+    frames = {label: _arrows(vectors) for label, vectors in cases.items()}
+    fig = figure(frames[shown], title, height=520, legend=below())
+    reach = 1.1 * max(np.abs(v).max() for vectors in cases.values() for v in map(np.asarray, vectors.values()))
+    fig.update_xaxes(range=[-reach, reach], zeroline=True, zerolinecolor=INK)
+    fig.update_yaxes(range=[-0.25 * reach, reach], scaleanchor="x", zeroline=True, zerolinecolor=INK)
+    fig.update_layout(margin_b=150)
+    return sliding(fig, frames, shown, prefix)
+
+
+def _arrows(vectors: Mapping) -> list[dict]:
+    traces = []
+    for i, (name, (x, y)) in enumerate(vectors.items()):
+        given = i < 2
+        line = {"color": INK, "width": 5} if given else style(i - 2)["line"]
+        head = {"symbol": ["circle", "arrow"], "angleref": "previous", "size": [1, 14], "color": line["color"]}
+        ends = {"x": rounded([0, x], 3), "y": rounded([0, y], 3)}
+        traces.append({"type": "scatter", "name": name, "mode": "lines+markers", "line": line, "marker": head} | ends)
+    return traces
+
+
+def weights_of_exits(weights: Mapping, title: str = "The weight that each method gives to each exit") -> go.Figure:
+    """Name -> K weights, as grouped bars."""
+    bars = [
+        go.Bar(
+            name=name,
+            x=[f"exit {k + 1}" for k in range(len(values))],
+            y=rounded(values, 3),
+            marker={"color": COLOURS[i % 7], "pattern": {"shape": "/" if i >= 7 else ""}},
+        )
+        for i, (name, values) in enumerate(weights.items())
+    ]
+    return figure(bars, title, "", "weight", legend=below(), barmode="group")
+
+
+def gaps(
+    differences: Mapping, exits: int, title: str = "Difference to the first arm, with its 95 % interval"
+) -> go.Figure:
+    """Name -> (mean (E,), half the interval's width (E,)), fractions: one row an arm, one panel an exit.
+
+    E is `exits`, or one more: the last is then the mean of the exits. A filled mark: the interval leaves 0 out.
+    """
+    panels, columns = len(next(iter(differences.values()))[0]), 3
+    names = [f"exit {k + 1}" if k < exits else "mean of exits" for k in range(panels)]
+    rows = -(-panels // columns)
+    height = 120 + rows * (70 + 20 * len(differences))
+    fig = figure([], title, height=height, title_pad_b=30, showlegend=False)
+    fig.update_layout(margin_t=70)
+    spacing = {"horizontal_spacing": 0.03, "vertical_spacing": 60 / height}
+    make_subplots(rows, columns, subplot_titles=names, figure=fig, shared_yaxes=True, **spacing)
+    fig.update_annotations(font_size=13)
+    arms = list(differences)
+    for k in range(panels):
+        mean, half = (np.array([differences[arm][side][k] for arm in arms], dtype=float) for side in (0, 1))
+        certain = np.abs(mean) > half
+        fig.add_scatter(
+            x=percent(mean),
+            y=arms,
+            mode="markers",
+            error_x={"array": percent(half), "width": 4, "thickness": 1.5},
+            marker={
+                "size": 9,
+                "color": [COLOURS[0] if m > 0 else COLOURS[1] for m in mean],
+                "symbol": ["circle" if sure else "circle-open" for sure in certain],
+            },
+            row=k // columns + 1,
+            col=k % columns + 1,
+        )
+        fig.add_vline(0, line={"color": INK, "width": 1}, row=k // columns + 1, col=k % columns + 1)
+    fig.update_xaxes(title_text="points", row=rows)
+    return fig.update_yaxes(autorange="reversed", type="category", showgrid=True)
