@@ -12,10 +12,12 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     learning_curves,
 )
+from dfs_edu.figures.channels import channel_conflict, leakage
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
 from dfs_edu.figures.photos import data_uri, pictures
+from dfs_edu.figures.tracking import conflict_by_depth, conflict_through_training
 from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups, waits
 
 __all__ = [
@@ -24,12 +26,16 @@ __all__ = [
     "accuracy_over_time",
     "accuracy_per_exit",
     "budget_differences",
+    "channel_conflict",
+    "conflict_by_depth",
     "conflict_heatmap",
     "conflict_heatmaps",
+    "conflict_through_training",
     "cuts",
     "data_uri",
     "figure",
     "gradient_work",
+    "leakage",
     "learning_curves",
     "parts_of_whole",
     "pictures",
