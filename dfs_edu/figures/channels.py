@@ -67,7 +67,8 @@ def leakage(reports: Mapping, title: str = "What reaches the weights that write 
                     name=path,
                     legendgroup=path,
                     showlegend=i == 0,
-                    marker=look | {"opacity": 1 - 0.6 * (S - 1 - s) / max(1, S - 1)},
+                    marker=look,
+                    opacity=round(1 - 0.6 * (S - 1 - s) / max(1, S - 1), 2),  # the finer, the paler
                     row=1,
                     col=i + 1,
                 )
