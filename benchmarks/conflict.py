@@ -1,20 +1,24 @@
-"""The conflict probe against the usual way: K backward passes through everything, all K gradients kept and compared.
+"""The conflict probe against the usual ways: K backward passes, all K gradients kept and compared.
 
-Time: the ways take turns. Memory: what of all tensors that a way makes is alive at the same time, at most.
-The probe goes through each stage once for each exit behind it, the least that can tell the exits apart. The usual way
-takes each loss out of one stacked tensor, so that every pass goes through all stages, with zeros behind its exit.
+naive       each loss taken out of one stacked tensor: every pass goes through all stages, with zeros behind its exit
+truncated   each loss a tensor of its own, so that autograd itself begins at its exit; all gradients kept
+probe       all exits in step, stage by stage; the gradients of one stage kept
+
+Time: the ways take turns. Stage passes: counted, one where a backward pass enters a stage; K (K + 1) / 2 are the least
+that can tell the exits apart. Memory: what of all tensors that a way makes is alive at the same time, at most.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 
 import dfs_edu as dfs
 from benchmarks.turns import prepared
@@ -48,15 +52,33 @@ def compare(backbone: str, rounds: int, device: torch.device) -> None:
     seconds = dfs.probes.seconds(ways, rounds, warm_up=1, title=backbone)
     trunk = sum(p.numel() * p.element_size() for p in net.stages.parameters()) / MIB
     print(f"\n{backbone}, batch {batch}, fp32, {device_name(device)}, median of {rounds} rounds")
-    activations = taken(forward, net, images, labels)
-    print(f"one gradient of the trunk: {trunk:.0f} MiB; a forward pass: {activations:.0f} MiB at most")
+    activations, K = taken(forward, net, images, labels), len(net.stages)
+    print(f"two gradients of the trunk: {2 * trunk:.0f} MiB; a forward pass: {activations:.0f} MiB at most")
+    print(f"{K} exits: {K * (K + 1) // 2} stage passes tell them apart")
     first = statistics.median(seconds["naive"])
     for name, values in seconds.items():
         beyond = taken(WAYS[name], net, images, labels) - activations
+        passes = stage_passes(WAYS[name], net, images, labels)
         median = statistics.median(values)
         print(
-            f"{name:8} {median:7.3f} s, {first / median:.2f} times as fast, {beyond:6.0f} MiB beyond the forward pass"
+            f"{name:9} {median:7.3f} s, {first / median:.2f} times as fast, {passes:3} stage passes, "
+            f"{beyond:6.1f} MiB beyond the forward pass"
         )
+
+
+def stage_passes(way: Callable, net: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """How often a backward pass brings a gradient to what a stage has made."""
+    entered = []
+
+    def watch(_stage, _inputs, feature) -> None:
+        tensors = [feature] if isinstance(feature, Tensor) else feature
+        register_multi_grad_hook(tensors, lambda _: entered.append(1), mode="any")  # once a pass
+
+    hooks = [stage.register_forward_hook(watch) for stage in net.stages]
+    way(net, images, labels)
+    for hook in hooks:
+        hook.remove()
+    return len(entered)
 
 
 def taken(way: Callable, net: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -74,17 +96,25 @@ def forward(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def naive(net: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
     """Cosines (L, K, K)."""
-    losses = forward(net, images, labels)
+    return _kept(net, forward(net, images, labels))
+
+
+def truncated(net: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
+    """Cosines (L, K, K)."""
+    net.train()
+    return _kept(net, [nn.functional.cross_entropy(logits, labels) for logits in net(images)])
+
+
+def _kept(net: nn.Module, losses: Iterable[Tensor]) -> np.ndarray:
     found = []
     for loss in losses:
         net.zero_grad()
         loss.backward(retain_graph=True)
-        found.append([None if p.grad is None else p.grad.clone() for p in net.stages.parameters()])
+        found.append([p.grad for p in net.stages.parameters()])
+    net.zero_grad()
     place = {p: i for i, p in enumerate(net.stages.parameters())}
     layers = [list(m.parameters(recurse=False)) for m in net.stages.modules()]
-    cosines = [_cosines([[row[place[p]] for p in layer] for row in found]) for layer in layers if layer]
-    net.zero_grad()
-    return np.stack(cosines)
+    return np.stack([_cosines([[row[place[p]] for p in layer] for row in found]) for layer in layers if layer])
 
 
 def _cosines(rows: list[list[Tensor | None]]) -> np.ndarray:
@@ -97,7 +127,7 @@ def _cosines(rows: list[list[Tensor | None]]) -> np.ndarray:
     return cosine
 
 
-WAYS: dict[str, Callable] = {"naive": naive, "probe": dfs.probes.conflict}
+WAYS: dict[str, Callable] = {"naive": naive, "truncated": truncated, "probe": dfs.probes.conflict}
 
 
 if __name__ == "__main__":

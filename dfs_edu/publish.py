@@ -48,9 +48,12 @@ def page(notebook: NotebookNode, title: str) -> str:
 
     notebook = _tidy(notebook)
     for number, data in enumerate(data for data in _bundles(notebook) if PLOTLY in data):
-        figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")}
+        figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")} | {
+            "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits to be moved
+        }
         # plotly.js is 4.7 MB: it comes with the first figure, the others use it
-        html = to_html(figure, full_html=False, include_plotlyjs=number == 0, div_id=f"figure-{number}", validate=False)
+        how = {"full_html": False, "validate": False, "auto_play": False}
+        html = to_html(figure, include_plotlyjs=number == 0, div_id=f"figure-{number}", **how)
         data.clear()
         data["text/html"] = html
     blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load from a CDN

@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -475,12 +476,23 @@ def test_backward_work_is_saved(name, at, macs):
     assert joint.backward_flops - surgery.backward_flops == macs * 2 / 2
 
 
-def test_the_conflict_probe_runs():
-    net = attach(with_numbers(on_meta("mobilenet_v3_small")), at=2, junction=Surgery(0.5))
-    found = conflict(net, pictures(64, B=3), torch.tensor([0, 1, 2]))
-    assert "stages.0.features.0.0" in found.layers
-    assert found.norm.shape[1] == 3
-    assert (found.norm[found.layers.index("stages.0.features.0.0")] > 0).all()
+def test_the_conflict_probe_is_exact():
+    net = attach(with_numbers(on_meta("mobilenet_v3_small")), at=2, junction=Surgery(0.5)).double()
+    images, labels = pictures(64, B=3).double(), torch.tensor([0, 1, 2])
+    found = conflict(net, images, labels)
+    trunk = {name: p for name, p in net.named_parameters() if name.startswith("stages.")}
+    assert found.layers == list(dict.fromkeys(name.rpartition(".")[0] for name in trunk))
+    losses = [F.cross_entropy(logits, labels) for logits in net.train()(images)]
+    grads = [torch.autograd.grad(l, list(trunk.values()), retain_graph=True, materialize_grads=True) for l in losses]
+    for row, layer in enumerate(found.layers):
+        mine = [n for n, name in enumerate(trunk) if name.rpartition(".")[0] == layer]
+        flat = torch.stack([torch.cat([g[n].flatten() for n in mine]) for g in grads])  # (K, P)
+        norm = flat.norm(dim=1)
+        norm[norm == 0] = float("nan")
+        unit = flat / norm[:, None]
+        np.testing.assert_allclose(found.norm[row], norm, rtol=1e-9, err_msg=layer)
+        np.testing.assert_allclose(found.cosine[row], unit @ unit.T, atol=1e-9, err_msg=layer)
+    assert (found.norm[0] > 0).all()  # all three exits reach the first convolution
 
 
 # Whatever else is done with a network

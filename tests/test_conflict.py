@@ -12,7 +12,8 @@ from torch import nn
 
 from dfs_edu.backbones import build
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes import Conflict, ConflictTracker, conflict, history
+from dfs_edu.probes import Conflict, ConflictTracker, conflict, history, share_by_stage
+from dfs_edu.probes.memory import _Live
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
 JUNCTIONS = [
@@ -247,6 +248,19 @@ def test_leaves_the_network_as_found(training):
         assert_same(conflict(net, images, labels), first)  # the same dropout, too
 
 
+@pytest.mark.parametrize("junction", [Joint(), Surgery(0.5)], ids=str)
+def test_under_autocast_nearly_the_same(junction):
+    torch.manual_seed(0)
+    net = scales_network(junction)
+    images, labels = batch(dtype=torch.float32)
+    exact = conflict(net, images, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conflict(net, images, labels)
+    many = [name.count(".") == 2 for name in exact.layers]  # not the single numbers, whose sums nearly cancel out
+    np.testing.assert_allclose(found.norm[many], exact.norm[many], rtol=0.1)  # NaN at the same places, too
+    np.testing.assert_allclose(found.cosine[many], exact.cosine[many], atol=0.1)
+
+
 def test_sees_the_batch_as_training_does():
     net = build("vgg7-4", classes=4)
     images, labels = batch(dtype=torch.float32)
@@ -275,6 +289,26 @@ def test_never_holds_the_gradients_of_two_stages(junction, monkeypatch):
     # Every exit walks its own depth once, the deepest stage first.
     assert computed == [s for s in reversed(range(6)) for _ in range(6 - s)]
     assert most == {s: (6 - s) * len(list(net.stages[s].parameters())) for s in range(6)}  # the watch does see them
+
+
+def test_holds_less_than_two_gradients_of_the_trunk_beyond_the_forward_pass():
+    """Of all tensors that are alive at the same time; K gradients of the trunk are what the usual way keeps."""
+    torch.manual_seed(0)
+    net = build("msdnet-cifar", classes=4)  # seven exits
+    images, labels = batch(size=32, dtype=torch.float32)
+    trunk = sum(p.nbytes for p in net.stages.parameters())
+
+    def most(way):
+        with _Live() as live:
+            before = live.follow(list(net.parameters()), list(net.buffers()), images, labels)
+            way()
+        return live.peak - before
+
+    forward = most(lambda: [nn.functional.cross_entropy(z, labels) for z in net.train()(images)])
+    assert 0 < most(lambda: conflict(net, images, labels)) - forward < 2 * trunk
+    # The gradients of parameters alone: of stage s, from 0, those of the K - s exits behind it. At any batch size.
+    held = [(7 - s) * sum(p.nbytes for p in stage.parameters()) for s, stage in enumerate(net.stages)]
+    assert max(held) < trunk
 
 
 def test_a_pass_ends_where_the_gradient_has_died(monkeypatch):
@@ -358,6 +392,18 @@ def test_a_stage_is_its_layers_end_to_end():
         assert np.isnan(found.norm[s, :s]).all()
 
 
+def test_a_stage_without_parameters_is_a_row_of_its_own():
+    stages = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)]
+    heads = [nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)) for _ in stages]
+    net, (images, labels) = MultiExit(stages, heads).double(), batch()
+    found = conflict(net, images, labels).by_stage()
+    assert found.layers == ["stages.0", "stages.1", "stages.2"]
+    assert (np.isnan(found.norm).sum(1) == [0, 3, 2]).all()
+    assert np.isnan(found.cosine[1]).all()
+    look = ConflictTracker(images, labels, every=1)(0, net)
+    assert look["cosine"][1] == look["norm"][1] == [None] * 3
+
+
 def test_lengths_that_are_alike_by_hand():
     norm = np.array([[1.0, 3.0, np.nan]])
     (row,) = Conflict(["a"], np.full((1, 3, 3), np.nan), norm).similarity()
@@ -377,5 +423,16 @@ def test_a_tracker_looks_every_so_many_steps_and_leaves_plain_values():
     np.testing.assert_allclose(found["norm"][2], stages.norm, rtol=1e-2)
     assert found["conflicting"].shape == (3, len(conflict(net, images, labels).layers))
     assert history([]) == {}
+    assert np.isnan(share_by_stage({"layers": tracker.layers, "looks": looks})).all()  # the last exit meets nobody
     with pytest.raises(ValueError, match="every=0"):
         ConflictTracker(images, labels, every=0)
+
+
+def test_the_share_of_a_stage_is_the_mean_of_its_layers():
+    norm = [[1.0, 1.0], [None, 1.0]]
+    looks = [
+        {"step": 0, "norm": norm, "conflicting": [1.0, 0.5, None, None]},
+        {"step": 9, "norm": norm, "conflicting": [0.0, None, None, None]},
+    ]
+    layers = ["stages.0.conv", "stages.0.norm", "stages.1.conv", "stages.1.norm"]
+    np.testing.assert_array_equal(share_by_stage({"layers": layers, "looks": looks}), [[0.75, np.nan], [0, np.nan]])

@@ -349,7 +349,7 @@ def test_surgery_is_cheaper_than_joint_training_where_the_family_can_save(family
 
 
 @every_family
-@some_junctions
+@every_junction
 def test_the_conflict_report_is_that_of_separate_gradients(family, junction):
     """Of a network in which nothing is skipped, by one autograd.grad an exit."""
     images, labels = batch(family)

@@ -10,12 +10,13 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from dfs_edu import course, publish
+from dfs_edu import course, figures, publish
 
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 PLOT = 'import plotly.graph_objects as go\ngo.Figure(go.Scatter(x=[1, 2], y=[3, 4])).show("plotly_mimetype")'
@@ -79,6 +80,18 @@ def test_page_is_interactive_and_asks_the_network_for_nothing(results):
     assert "http" not in [word.split(":")[0] for word in own.split('src="')[1:]]
     assert "cdnjs" not in page.split("<body")[0]
     assert results[0].executed.with_suffix(".html").exists()
+
+
+def test_frames_move_on_the_page_and_stay_in_the_notebook():
+    fig = figures.conflict_through_training([0, 50], np.zeros((2, 3, 3)))
+    bundle = {publish.PLOTLY: json.loads(fig.to_json()), "image/png": "AAAA"}  # a picture is there: none is drawn
+    output = new_output("display_data", data=bundle)
+    executed = new_notebook(cells=[new_code_cell("fig", execution_count=1, outputs=[output])])
+    kept = publish.normalise(executed).cells[0].outputs[0].data[publish.PLOTLY]
+    assert [frame["name"] for frame in kept["frames"]] == ["0", "50"]
+    own = publish.page(executed, "frames").rsplit("Plotly.newPlot(", 1)[1]
+    assert "Plotly.addFrames(" in own
+    assert "Plotly.animate(" not in own  # it waits to be moved
 
 
 def test_nothing_of_the_injected_parameters_is_written_back(results):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dfs_edu import figures, inference
+from dfs_edu import figures, inference, probes
 
 NAN = float("nan")
 
@@ -42,6 +42,23 @@ def diagram(seed=0, exits=4, pictures=500):
     return inference.reliability(inference.Outputs(confidence, right.long(), torch.ones(pictures).long(), "test"), 10)
 
 
+def tracked(looks=3, exits=3):
+    """Steps, and the cosine of each stage and pair; the last stage has none."""
+    cosine = np.random.default_rng(0).uniform(-0.5, 0.5, (looks, exits, exits * (exits - 1) // 2))
+    cosine[:, -1] = NAN
+    return np.arange(looks) * 50.0, cosine
+
+
+def channels():
+    shared = np.array([True, True, False])
+    return probes.Channels(np.array([-6.0, 0, 4]), np.array([3.0, 0, 4]), np.array([4.0, 1, 1]), shared)
+
+
+def leakage():
+    through = np.array([[[1.0, 0.5], [2, 0]], [[NAN, NAN], [0, 0]]])
+    return probes.Leakage(np.zeros((2, 3, 2, 2)), through, np.array([4.0, 2]))
+
+
 def cost(forward, backward):
     return SimpleNamespace(forward_flops=forward, backward_flops=backward)
 
@@ -53,6 +70,10 @@ ANGLES = {
 ALL = {
     "conflict_heatmap": lambda: figures.conflict_heatmap(report()),
     "conflict_heatmaps": lambda: figures.conflict_heatmaps({"joint": report(), "surgery": report(1)}),
+    "conflict_through_training": lambda: figures.conflict_through_training(*tracked()),
+    "conflict_by_depth": lambda: figures.conflict_by_depth({"joint": ([0, 50], [[0.5, 1.0, NAN], [0.25, 0.0, NAN]])}),
+    "channel_conflict": lambda: figures.channel_conflict({"joint": channels(), "surgery": channels()}),
+    "leakage": lambda: figures.leakage({"last": leakage(), "all": leakage()}),
     "gradient_work": lambda: figures.gradient_work(
         {"joint": cost(10**7, 2 * 10**7), "surgery": cost(10**7, 15 * 10**6)}
     ),
@@ -133,6 +154,69 @@ def test_heatmap_of_nothing_but_nan():
     empty = report()
     empty.cosine[:] = NAN
     assert all(value is None for row in figures.conflict_heatmap(empty).data[0].z for value in row)
+
+
+def test_a_frame_a_look_on_one_scale():
+    step, cosine = tracked()
+    cosine[1, 0, 2] = -0.87
+    fig = figures.conflict_through_training(step, cosine)
+    (shown,) = fig.data
+    assert (shown.zmin, shown.zmax) == (-0.87, 0.87)
+    assert list(shown.x) == ["1·2", "1·3", "2·3"]
+    assert list(shown.y) == ["stage 1", "stage 2", "stage 3"]
+    assert [frame.name for frame in fig.frames] == ["0", "50", "100"]
+    for frame, look in zip(fig.frames, cosine, strict=True):
+        np.testing.assert_allclose(np.array(frame.data[0].z, dtype=float), look, atol=5e-3)
+    assert shown.z == fig.frames[-1].data[0].z
+    (slider,) = fig.layout.sliders
+    assert slider.active == 2
+    assert [step.args[0][0] for step in slider.steps] == ["0", "50", "100"]
+    with pytest.raises(ValueError, match="step="):
+        figures.conflict_through_training([], np.zeros((0, 3, 3)))
+
+
+def test_a_slider_has_thirty_looks_at_most_and_stays_small():
+    fig = figures.conflict_through_training(*tracked(200, 6))
+    assert len(fig.frames) == 30
+    assert (fig.frames[0].name, fig.frames[-1].name) == ("0", "9950")
+    assert len(fig.to_json()) < 30_000
+
+
+def test_stages_have_panels_and_runs_share_them():
+    share = np.array([[0.5, 1, NAN], [0.25, 0, NAN]])
+    fig = figures.conflict_by_depth({"joint": ([0, 50], share), "surgery": ([0, 50], share / 2)})
+    assert [note.text for note in fig.layout.annotations] == ["stage 1", "stage 2"]  # no exits meet in the third
+    first, second, other, _ = fig.data
+    assert (list(first.x), list(first.y), list(second.y)) == ([0, 50], [50, 25], [100, 0])
+    assert list(other.y) == [25, 12.5]
+    assert (first.xaxis, second.xaxis, other.xaxis) == ("x", "x2", "x")
+    assert [trace.showlegend for trace in fig.data] == [True, False, True, False]
+    assert first.line.dash != other.line.dash
+    with pytest.raises(ValueError, match="nothing"):
+        figures.conflict_by_depth({"nothing": ([0], [[NAN]])})
+
+
+def test_networks_of_different_depth_share_the_panels_that_both_have():
+    fig = figures.conflict_by_depth({"deep": ([0], [[0.5, 1, NAN]]), "flat": ([0], [[0.25, NAN]])})
+    assert [trace.name for trace in fig.data] == ["deep", "deep", "flat", "flat"]
+
+
+def test_channels_are_bars_of_two_parts():
+    shared, specific, *_ = ALL["channel_conflict"]().data
+    assert (list(shared.x), list(specific.x)) == ([1, 2], [3])
+    np.testing.assert_allclose([*shared.y, *specific.y], channels().contribution(), atol=1e-5)
+    assert shared.marker.pattern.shape != specific.marker.pattern.shape
+    with pytest.raises(ValueError, match="reports"):
+        figures.channel_conflict({})
+
+
+def test_leaking_paths_are_bars_over_the_own_gradient():
+    bars = ALL["leakage"]().data[:4]
+    assert [bar.name for bar in bars[::2]] == ["f+, shared, finest scale", "f+, shared, coarsest scale"]
+    assert [list(bar.y) for bar in bars] == [[0.25, None], [0.125, None], [0.5, 0], [0, 0]]
+    assert list(bars[0].x) == [1, 2]
+    with pytest.raises(ValueError, match="reports"):
+        figures.leakage({})
 
 
 def test_interval_of_three_seeds_by_hand():

@@ -38,6 +38,19 @@ def do_exits_disagree(found: dict) -> None:
     fractions(found["conflicting"].values(), 2)
     assert found["by_hand"] == pytest.approx(found["by_probe"], abs=1e-3)
     assert -1 <= found["first_and_last"] <= 1
+    for shares in found["through_training"].values():
+        fractions(shares, K - 1)
+    assert found["through_training"]["surgery"][-1] == 0  # exits 5 and 6 own different channels of stage 5
+    assert found["carried"]["surgery"] == [[0, 0]] * (K - 1)
+    assert all(abs(plus) + abs(minus) > 0 for plus, minus in found["carried"]["joint"])
+    assert found["leaking"] == 0  # a stage of VGG is one convolution
+    own = found["by_own_channels"]
+    assert all(length > 0 for length in own["joint"])
+    assert own["coarsest scale cut"] == own["all scales cut"] == [0, 0, 0]
+    shared, specific = zip(*found["by_finer_scales"]["coarsest scale cut"], strict=True)
+    assert all(length > 0 for length in shared + specific)
+    assert [specific for _, specific in found["by_finer_scales"]["all scales cut"]] == [0, 0]
+    fractions(found["photographs"].values(), len(found["photographs"]))
 
 
 def what_does_surgery_change(found: dict) -> None:
@@ -181,7 +194,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
     "01": ["macs"],
-    "02": ["by_hand", "by_probe"],
+    "02": ["by_hand", "by_probe", "photographs"],
     "03": ["saved", "cifar100"],
     "04": ["whole"],
     "05": ["macs", "saved", "vit_saved"],
@@ -208,10 +221,10 @@ def test_every_notebook_has_its_expectations():
 
 def flat(value) -> dict[str, float]:
     """Numbers by place, of a number, a list or a dict of lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return (
-        {f"{key} {place}": leaf for key, item in items for place, leaf in flat(item).items()} if items else {"": value}
-    )
+    if not isinstance(value, dict | list):
+        return {"": value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return {f"{key} {place}": leaf for key, item in items for place, leaf in flat(item).items()}
 
 
 def complaints(notebook) -> list[str]:

@@ -4,7 +4,7 @@ A check never raises: it prints "not yet" for an exercise that nobody has tried,
 "right" for a right one. Where the answer is the result of a mistake that many make, it says which one.
 """
 
-from dfs_edu.checks.conflict import conflicting, cosine, step_cost, surgery
+from dfs_edu.checks.conflict import conflicting, cosine, cosine_matrix, step_cost, surgery
 from dfs_edu.checks.leaving import (
     average_macs,
     best_cut,
@@ -34,6 +34,7 @@ __all__ = [
     "conflicting",
     "conv_macs",
     "cosine",
+    "cosine_matrix",
     "cumulative_macs",
     "evenly",
     "exits",

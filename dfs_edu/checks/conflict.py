@@ -27,6 +27,27 @@ def cosine(mine: Callable) -> None:
     compare("the cosine", mine, right, cases, mistakes)
 
 
+def cosine_matrix(mine: Callable) -> None:
+    """mine(gradients (K, P)) -> (K, K): the cosine of every pair of exits, 1 on the diagonal."""
+
+    def right(g):
+        unit = g / g.norm(dim=1, keepdim=True)
+        return unit @ unit.T
+
+    mistakes = [
+        (lambda g: g @ g.T, "those are the inner products: divide each row by its length first"),
+        (lambda g: g @ g.T / g.norm(dim=1, keepdim=True), "divide by the length of both: of row i and of row j"),
+        (lambda g: g @ g.T / g.norm(dim=1), "divide by the length of both: of row i and of row j"),
+        (lambda g: right(g.T), "the exits are the rows: the matrix is (K, K)"),
+        (lambda g: (g / g.norm()) @ (g / g.norm()).T, "every row has a length of its own: norm(dim=1, keepdim=True)"),
+        (lambda g: right(g).abs(), "keep the sign: it tells conflict from agreement"),
+        (lambda g: right(g) - torch.eye(len(g)), "on the diagonal stands 1: an exit agrees with itself"),
+        (lambda g: right(g).triu(), "both halves: the cosine of i and j is that of j and i"),
+        (lambda g: torch.cdist(g, g), "those are distances; the cosine is of the angle between two gradients"),
+    ]
+    compare("the cosine matrix", mine, right, [(torch.randn(K, P),) for K, P in ((2, 10), (4, 50), (7, 20))], mistakes)
+
+
 def conflicting(mine: Callable) -> None:
     """mine(gradients (K, P)) -> the fraction of pairs of different exits whose gradients point apart."""
 

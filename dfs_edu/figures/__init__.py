@@ -12,11 +12,13 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     learning_curves,
 )
+from dfs_edu.figures.channels import channel_conflict, leakage
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
 from dfs_edu.figures.methods import answers, gaps, weights_of_exits
 from dfs_edu.figures.photos import data_uri, pictures
+from dfs_edu.figures.tracking import conflict_by_depth, conflict_through_training
 from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups, waits
 
 __all__ = [
@@ -26,13 +28,17 @@ __all__ = [
     "accuracy_per_exit",
     "answers",
     "budget_differences",
+    "channel_conflict",
+    "conflict_by_depth",
     "conflict_heatmap",
     "conflict_heatmaps",
+    "conflict_through_training",
     "cuts",
     "data_uri",
     "figure",
     "gaps",
     "gradient_work",
+    "leakage",
     "learning_curves",
     "parts_of_whole",
     "pictures",

@@ -1,9 +1,26 @@
 """Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
 
+from dfs_edu.probes.channels import Channels, channels
 from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
+from dfs_edu.probes.leakage import Leakage, leakage
 from dfs_edu.probes.memory import Memory, peak_memory
 from dfs_edu.probes.timing import seconds
-from dfs_edu.probes.tracker import ConflictTracker, history
+from dfs_edu.probes.tracker import ConflictTracker, history, share_by_stage
 
-__all__ = ["Conflict", "ConflictTracker", "Cost", "Memory", "conflict", "cost", "history", "peak_memory", "seconds"]
+__all__ = [
+    "Channels",
+    "Conflict",
+    "ConflictTracker",
+    "Cost",
+    "Leakage",
+    "Memory",
+    "channels",
+    "conflict",
+    "cost",
+    "history",
+    "leakage",
+    "peak_memory",
+    "seconds",
+    "share_by_stage",
+]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.gradients import as_found, forward_in_legs
+from dfs_edu.probes.gradients import Leg, in_legs
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,15 @@ class Conflict:
         return 2 * self.norm[:, :, None] * self.norm[:, None] / (squares[:, :, None] + squares[:, None])
 
     def by_stage(self) -> Conflict:
-        """The same with the layers of each stage put end to end: K rows, "stages.0" ... instead of L."""
+        """The same with the layers of each stage put end to end: K rows, "stages.0" ... instead of L.
+
+        The row of a stage without parameters is NaN.
+        """
         stages = [".".join(name.split(".")[:2]) for name in self.layers]
-        names = list(dict.fromkeys(stages))
+        names = [f"stages.{s}" for s in range(self.norm.shape[1])]
         dots = np.nan_to_num(self.cosine * self.norm[:, :, None] * self.norm[:, None])  # (L, K, K)
-        dot = np.stack([dots[[s == name for s in stages]].sum(0) for name in names])
-        norm = np.sqrt(np.diagonal(dot, axis1=1, axis2=2))  # (S, K)
+        dot = np.stack([dots[[s == name for s in stages]].sum(0) for name in names])  # (K, K, K)
+        norm = np.sqrt(np.diagonal(dot, axis1=1, axis2=2))  # (K, K)
         norm = np.where(norm > 0, norm, np.nan)
         return Conflict(names, np.clip(dot / (norm[:, :, None] * norm[:, None]), -1, 1), norm)
 
@@ -89,21 +92,23 @@ def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
     Raises TypeError or ValueError, naming what is wrong, for other inputs and for a parameter that a stage shares with
     another stage or a head, and FloatingPointError for a loss that is not finite.
     """
-    _check(net, images, labels)
-    K = len(net.stages)
+    with in_legs(net, images, labels) as legs:
+        return _walk(net, legs)
+
+
+def _walk(net: MultiExit, legs: list[Leg]) -> Conflict:
+    """The legs from the deepest to the first; they are used up."""
+    K = len(legs)
     stages = [_layers(stage, f"stages.{s}") for s, stage in enumerate(net.stages)]
     names = [name for layers in stages for name in layers]
     cosine, norm = np.full((len(names), K, K), np.nan), np.full((len(names), K), np.nan)
-    with as_found(net, images.device), torch.enable_grad():
-        net.train()
-        legs = forward_in_legs(net, images, labels)
-        wanted = []
-        for s in reversed(range(K)):
-            gradients, wanted = legs.pop().backward(wanted)
-            for name, layer in stages[s].items():
-                row = names.index(name)
-                cosine[row, s:, s:], norm[row, s:] = _compare([_flat(layer, found) for found in gradients])
-            del gradients  # before the next stage's come
+    wanted = []
+    for s in reversed(range(K)):
+        gradients, wanted = legs.pop().backward(wanted)
+        for name, layer in stages[s].items():
+            row = names.index(name)
+            cosine[row, s:, s:], norm[row, s:] = _compare([_flat(layer, found) for found in gradients])
+        del gradients  # before the next stage's come
     return Conflict(names, cosine, norm)
 
 
@@ -135,27 +140,3 @@ def _compare(gradients: list[Tensor | None]) -> tuple[np.ndarray, np.ndarray]:
         cosine[np.ix_(reached, reached)] = (unit @ unit.T).clamp(-1, 1).cpu()
         norm[reached] = lengths.cpu()
     return cosine, norm
-
-
-def _check(net: MultiExit, images: Tensor, labels: Tensor) -> None:
-    if not isinstance(net, MultiExit):
-        raise TypeError(f"net is a {type(net).__name__}: the exits' gradients are probed in a MultiExit")
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
-        raise ValueError(f"images: {_kind(images)}; give floating-point pictures (B, C, H, W), B at least 1")
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise ValueError(f"labels: {_kind(labels)}; give one int64 class for each of the {len(images)} pictures")
-    if labels.min() < 0:
-        raise ValueError(f"labels down to {labels.min()}: classes count from 0")
-    owner = {}
-    for s, stage in enumerate(net.stages):
-        for parameter in stage.parameters():
-            if owner.setdefault(parameter, s) != s:
-                raise ValueError(f"stages {owner[parameter]} and {s} share a parameter: it belongs to no one layer")
-    for k, head in enumerate(net.heads):
-        for parameter in head.parameters():
-            if parameter in owner:
-                raise ValueError(f"stage {owner[parameter]} and head {k} share a parameter: it belongs to no one layer")
-
-
-def _kind(value) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

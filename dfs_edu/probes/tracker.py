@@ -45,6 +45,22 @@ def history(looks: list[dict]) -> dict[str, np.ndarray]:
     return {name: np.array([look[name] for look in looks], dtype=float) for name in looks[0]} if looks else {}
 
 
+def share_by_stage(found: dict) -> np.ndarray:
+    """(T, K): the share of conflicting pairs in each stage, the mean of its layers, of a record's "conflict".
+
+    A fraction; NaN where no two exits meet, as in the last stage.
+    """
+    looks = history(found["looks"])
+    stage = np.array([int(name.split(".")[1]) for name in found["layers"]])
+    shares = np.full(looks["norm"].shape[:2], np.nan)  # (T, K)
+    for s in range(shares.shape[1]):
+        layers = looks["conflicting"][:, stage == s]  # (T, L_s)
+        met = ~np.isnan(layers)
+        some = met.any(1)
+        shares[some, s] = np.nansum(layers[some], 1) / met[some].sum(1)
+    return shares
+
+
 def _plain(values: np.ndarray):
     if values.ndim:
         return [_plain(value) for value in values]
