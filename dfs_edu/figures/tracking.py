@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import OPPOSED, below, figure, percent, rounded, style
+from dfs_edu.figures.look import OPPOSED, below, figure, percent, rounded, sliding, style
 
 DIGITS = 2  # of a cosine in a frame: what a colour can show
 LOOKS = 30  # in one slider
@@ -48,13 +48,10 @@ def conflict_through_training(
         hovertemplate="%{y}, exits %{x}: %{z}<extra></extra>",
     )
     fig = figure([heatmap], title, "pair of exits", height=240 + 26 * K, margin_b=110)
-    fig.frames = [{"name": name, "data": [{"type": "heatmap", "z": z}]} for name, z in zip(names, looks, strict=True)]
-    now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-    steps = [{"label": name, "method": "animate", "args": [[name], now]} for name in names]
-    slider = {"active": len(names) - 1, "steps": steps, "currentvalue": {"prefix": "step "}, "pad": {"t": 44}}
     fig.update_xaxes(type="category", showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
-    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1}])
+    frames = {name: [{"type": "heatmap", "z": z}] for name, z in zip(names, looks, strict=True)}
+    return sliding(fig, frames, names[-1], "step ")
 
 
 def conflict_by_depth(runs: Mapping, title: str = "Pairs of exits in conflict, through training") -> go.Figure:

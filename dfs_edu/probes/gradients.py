@@ -71,7 +71,7 @@ def in_legs(net: MultiExit, images: Tensor, labels: Tensor) -> Iterator[list[Leg
     head, and FloatingPointError for a loss that is not finite.
     """
     _check(net, images, labels)
-    with _as_found(net, images.device), torch.enable_grad():
+    with as_found(net, images.device), torch.enable_grad():
         net.train()
         yield _forward(net, images, labels)
 
@@ -99,7 +99,7 @@ def _tensors(state: State) -> list[Tensor]:
 
 
 @contextmanager
-def _as_found(net: nn.Module, device: torch.device) -> Iterator[None]:
+def as_found(net: nn.Module, device: torch.device) -> Iterator[None]:
     """Whatever happens inside, the modes and buffers of the network and torch's random state are put back after it.
 
     The random state is the CPU's and, where `device` is a CUDA device, that one's.
