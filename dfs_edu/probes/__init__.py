@@ -1,9 +1,24 @@
 """Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
 
+from dfs_edu.probes.attribution import Conductance, conductance, grad_cam, integrated_gradients
 from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
 from dfs_edu.probes.memory import Memory, peak_memory
 from dfs_edu.probes.timing import seconds
 from dfs_edu.probes.tracker import ConflictTracker, history
 
-__all__ = ["Conflict", "ConflictTracker", "Cost", "Memory", "conflict", "cost", "history", "peak_memory", "seconds"]
+__all__ = [
+    "Conductance",
+    "Conflict",
+    "ConflictTracker",
+    "Cost",
+    "Memory",
+    "conductance",
+    "conflict",
+    "cost",
+    "grad_cam",
+    "history",
+    "integrated_gradients",
+    "peak_memory",
+    "seconds",
+]
