@@ -12,10 +12,11 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     learning_curves,
 )
+from dfs_edu.figures.attribution import conductances, heat, looks, overlay
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
-from dfs_edu.figures.photos import data_uri, pictures
+from dfs_edu.figures.photos import data_uri, pictures, sprite
 from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups, waits
 
 __all__ = [
@@ -24,13 +25,17 @@ __all__ = [
     "accuracy_over_time",
     "accuracy_per_exit",
     "budget_differences",
+    "conductances",
     "conflict_heatmap",
     "conflict_heatmaps",
     "cuts",
     "data_uri",
     "figure",
     "gradient_work",
+    "heat",
     "learning_curves",
+    "looks",
+    "overlay",
     "parts_of_whole",
     "pictures",
     "rates",
@@ -38,6 +43,7 @@ __all__ = [
     "shares",
     "shares_by",
     "speed_ups",
+    "sprite",
     "style",
     "waits",
 ]
