@@ -25,8 +25,8 @@ class ExitGallery(anywidget.AnyWidget):
     """Thumbnails as buttons; of the chosen picture, a map, the answer and the confidence of each exit.
 
     images    uint8 (N, 3, H, W)
-    maps      name -> attributions (K, N, H, W) of these pictures, such as {"Grad-CAM": probes.grad_cam(...)}; one or
-              more, between which the page switches
+    maps      name -> attributions (K, N, H, W) of what each exit itself predicts for these pictures, such as
+              {"Grad-CAM": probes.grad_cam(net, ...)}; one or more, between which the page switches
     outputs   Outputs of K exits for these N pictures
     classes   the names of the classes
     title     shown above, where there are several
@@ -34,7 +34,7 @@ class ExitGallery(anywidget.AnyWidget):
     picture   index of the chosen picture, from 0
     way       the name of the maps that are shown
 
-    What is sent: about half a byte a map and pixel, 24 pictures of 32x32 with six exits and two ways about 150 kB.
+    What is sent: half a byte a map and pixel at most, 24 pictures of 32x32 with six exits and two ways about 150 kB.
 
     Raises ValueError for arguments that do not fit together, traitlets.TraitError for a wrong picture or way.
     """

@@ -68,9 +68,9 @@ def looks(
     K = len(maps)
     if maps.shape != (K, N, H, W):
         raise ValueError(f"maps of shape {maps.shape} for pictures {images.shape}: give (K, N, H, W)")
-    texts = np.array([names or [""] * N, *([[""] * N] * K if said is None else said)])
-    if texts.shape != (K + 1, N):
-        raise ValueError(f"texts of shape {texts.shape}: give {N} names, and {N} texts of each of {K} exits")
+    texts = [names or [""] * N, *([[""] * N] * K if said is None else said)]
+    if [len(row) for row in texts] != [N] * (K + 1):
+        raise ValueError(f"texts for {[len(row) for row in texts]}: give {N} names, and {N} texts of each of {K} exits")
     gap, text = 3, -(-17 // zoom) if names or said is not None else 0  # in pixels of the pictures
     high, wide = H + gap + text, W + gap
     sheet = np.zeros((N * high, (K + 1) * wide, 4), np.uint8)
@@ -79,7 +79,7 @@ def looks(
         for column, tile in enumerate([image, *map(_blended, [image] * K, heat(maps[:, n]))]):
             top, left = n * high, column * wide
             sheet[top : top + H, left : left + W] = np.dstack([tile, np.full((H, W), 255, np.uint8)])
-            captions.append(_caption(str(texts[column, n]), left + W / 2, top + H, "top", 11))
+            captions.append(_caption(str(texts[column][n]), left + W / 2, top + H, "top", 11))
     heads = ["picture", *(f"exit {k}" for k in range(1, K + 1))]
     captions += [_caption(head, column * wide + W / 2, 0, "bottom", 13) for column, head in enumerate(heads)]
     margin = {"l": 8, "r": 8, "t": 68 if title else 24, "b": 4}
