@@ -47,7 +47,7 @@ def cost(forward, backward):
 
 
 def flows():
-    """Three exits: half of what exit 1 says through f+, and so on, as fractions."""
+    """Three exits, of which each gains one logit."""
     shared = np.array([[0.5, 0.4, 0.3], [NAN, 0.8, 0.7]])
     return SimpleNamespace(parts=lambda: (shared, 1 - shared))
 
@@ -352,9 +352,9 @@ def test_looks_that_do_not_fit():
 def test_conductances_by_hand():
     fig = figures.conductances({"one": flows()})
     own_shared, last_shared, own_specific, last_specific = (list(bar.y) for bar in fig.data)
-    assert own_shared == pytest.approx([50, 80])
-    assert last_shared == pytest.approx([30, 70])
-    assert own_specific == pytest.approx([50, 20])
-    assert last_specific == pytest.approx([70, 30])
+    assert own_shared == pytest.approx([0.5, 0.8])
+    assert last_shared == pytest.approx([0.3, 0.7])
+    assert own_specific == pytest.approx([0.5, 0.2])
+    assert last_specific == pytest.approx([0.7, 0.3])
     with pytest.raises(ValueError, match="reports"):
         figures.conductances({})

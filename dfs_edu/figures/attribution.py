@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import COLOURS, INK, below, figure, percent
+from dfs_edu.figures.look import COLOURS, INK, below, figure, rounded
 from dfs_edu.figures.photos import data_uri
 
 # Red, green, blue and opacity at heat 0, 1/2 and 1. It grows lighter all the way, so that no hue has to be told apart.
@@ -103,14 +103,15 @@ def _caption(text: str, x: float, y: float, anchor: str, size: int) -> dict:
     return {"text": text, "showarrow": False, "font": {"size": size}, **where}
 
 
-def conductances(reports: Mapping, title: str = "How much of a logit flows through f+ and f-") -> go.Figure:
-    """Name -> probes.Conductance: bars for f+ and f- of exits 1 to K - 1, in % of the logit's gain, a row a network.
+def conductances(reports: Mapping, title: str = "What flows through f+ and f-") -> go.Figure:
+    """Name -> probes.Conductance: bars for f+ and f- of exits 1 to K - 1, in logits, a row a network.
 
-    On the left, of what the exit itself says; on the right, of what the last exit says. Raises ValueError for none.
+    On the left, what flows to the exit's own logit; on the right, to the last exit's. The two bars of a feature add up
+    to what the logit gains from the baseline to the picture. Raises ValueError for no reports.
     """
     if not reports:
         raise ValueError("reports={}: bars of one network at least")
-    columns = ["what the exit itself says", "what the last exit says"]
+    columns = ["to the exit itself", "to the last exit"]
     fig = figure([], title, height=130 + 210 * len(reports), legend=below(), title_pad_b=30, margin={"t": 70, "b": 84})
     spacing = {"horizontal_spacing": 0.1, "vertical_spacing": 0.34 / len(reports)}
     titles = [f"{name}: {of}" if name else of for name in reports for of in columns]
@@ -122,16 +123,16 @@ def conductances(reports: Mapping, title: str = "How much of a logit flows throu
             for column, shown in enumerate((np.diagonal(values), values[:, -1]), start=1):
                 fig.add_bar(
                     x=exits,
-                    y=percent(shown),
+                    y=rounded(shown, 3),
                     name=part,
                     legendgroup=part,
                     showlegend=row == column == 1,
                     marker={"color": COLOURS[i], "pattern": {"shape": ["", "/"][i]}},
-                    hovertemplate="exit %{x}: %{y} %<extra>" + part + "</extra>",
+                    hovertemplate="exit %{x}: %{y} logits<extra>" + part + "</extra>",
                     row=row,
                     col=column,
                 )
     fig.add_hline(0, line={"color": INK, "width": 1})
     fig.update_xaxes(dtick=1, showgrid=False)
     fig.update_xaxes(title_text="feature of exit", row=len(reports))
-    return fig.update_yaxes(title_text="% of the gain", col=1)
+    return fig.update_yaxes(title_text="logits, mean", col=1)

@@ -92,9 +92,8 @@ class Conductance:
     difference: np.ndarray
 
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """(shared, specific), (K - 1, K) each, as fractions of the difference, all averaged over the pictures first."""
-        whole = self.difference.mean(1)
-        return self.shared.mean(2) / whole, self.specific.mean(2) / whole
+        """(shared, specific), (K - 1, K) each, in logits, averaged over the pictures."""
+        return self.shared.mean(2), self.specific.mean(2)
 
 
 def conductance(
