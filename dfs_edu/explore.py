@@ -6,8 +6,6 @@ pictures, so it survives a reload of the page. It works from Python as well: set
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +15,6 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 import traitlets
-from PIL import Image
 from torch import Tensor
 
 from dfs_edu import figures, inference
@@ -102,7 +99,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
             "curve": [plain(self.curve.macs, 0), plain(self.curve.accuracy, 4)],
             "anytime": plain(self._test.accuracy, 4),
             "splits": [[o.split, len(o.label)] for o in (self._validation, self._test)],
-            "sprite": sprite(images),
+            "sprite": figures.sprite(images),
             "size": list(images.shape[2:]),
             "labels": labels,
             "classes": classes,
@@ -228,10 +225,3 @@ def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> ipywidgets.Box:
 def plain(values: Tensor, digits: int) -> list:
     """Numbers for JSON, None for NaN."""
     return [None if value != value else round(value, digits) for value in values.tolist()]
-
-
-def sprite(images: np.ndarray) -> str:
-    """uint8 (M, 3, H, W) -> one JPEG below each other, as a data URI; 8-pixel blocks keep 32-pixel pictures apart."""
-    file = io.BytesIO()
-    Image.fromarray(np.concatenate(images.transpose(0, 2, 3, 1))).save(file, "JPEG", quality=90, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

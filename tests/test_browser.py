@@ -1,7 +1,8 @@
-"""The threshold explorer in JupyterLab, in a real browser: sliders move by keyboard and mouse, the page follows."""
+"""The widgets in JupyterLab, in a real browser: mouse and keyboard move them, the page follows."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from dfs_edu.publish import chromium
 
@@ -102,7 +105,7 @@ def run_all(lab, browser):
     """A function that opens a notebook in JupyterLab, runs all its cells and returns the page."""
     pages = []
 
-    def run(notebook, name: str):
+    def run(notebook, name: str, ready: str = ".dfs-explorer .dfs-accuracy"):
         nbformat.write(notebook, lab.folder / name)
         page = browser.new_page(viewport={"width": 1400, "height": 6000})  # JupyterLab renders what is in view
         pages.append(page)
@@ -118,7 +121,7 @@ def run_all(lab, browser):
             }"""
         )
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.locator(".dfs-explorer .dfs-accuracy").wait_for()
+        page.locator(ready).wait_for()
         return page
 
     yield run
@@ -321,6 +324,90 @@ def fastest(page, slider) -> float:
         if medians[-1] < 100:
             break
     return min(medians)
+
+
+GALLERY = """
+import numpy as np, torch
+from dfs_edu.gallery import ExitGallery
+from dfs_edu.inference import Outputs
+from test_browser import random_outputs
+outputs = Outputs(*(t[..., :12] for t in random_outputs(1)), "test")
+pictures = torch.randint(256, (12, 3, 32, 32)).to(torch.uint8)
+maps = dict(zip(("Grad-CAM", "integrated gradients"), np.random.default_rng(0).random((2, 3, 12, 32, 32))))
+gallery = ExitGallery(pictures, maps, outputs, [f"class {i}" for i in range(10)])
+gallery
+"""
+DRAWN = """() => [...document.querySelectorAll(".dfs-map")].map(map => {
+    const look = getComputedStyle(map);
+    return [look.backgroundPosition, look.backgroundImage];
+})"""
+
+
+def coloured(png: bytes) -> bool:
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return bool((pixels.max(2) - pixels.min(2)).mean() > 20)
+
+
+def assert_gallery_shows(page, n: int, way: str) -> None:
+    """Picture n and no other is pressed; every exit's card says what it says about it."""
+    confidence, prediction, label = (t[..., n] for t in random_outputs(1))
+    pressed = page.locator(".dfs-looking button[aria-pressed=true]")
+    assert [pressed.nth(i).get_attribute("aria-label") or pressed.nth(i).inner_text() for i in range(2)] == [
+        f"picture {n + 1}: class {label}",
+        way,
+    ]
+    assert pressed.count() == 2
+    assert page.locator(".dfs-looking .dfs-truth").inner_text() == f"class {label}"
+    for k in range(3):
+        card = page.locator(".dfs-looking .dfs-exit").nth(k)
+        mark = "✓" if prediction[k] == label else "✗"
+        assert card.locator(".dfs-said").inner_text() == f"{mark} class {prediction[k]}"
+        assert shown(card, "sure") == pytest.approx(100 * float(confidence[k]), abs=0.06)
+        assert card.get_by_role("img", name=f"{way} of exit {k + 1}, picture {n + 1}", exact=True).count() == 1
+
+
+def test_the_gallery_shows_where_exits_look(run_all):
+    tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+    notebook = new_notebook(cells=[new_code_cell(tests + GALLERY)], metadata={"kernelspec": KERNEL})
+    page = run_all(notebook, "gallery.ipynb", ready=".dfs-looking .dfs-exit >> nth=2")
+    said = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    assert_gallery_shows(page, 0, "Grad-CAM")
+    first = page.evaluate(DRAWN)
+    assert len({tuple(look) for look in first}) == 3  # each exit draws a part of its own
+    assert all(image.startswith('url("data:image/png;base64,') for _, image in first)
+
+    assert coloured(page.locator(".dfs-stack").first.screenshot())  # the map lies over the grey photo, not under it
+
+    page.get_by_role("button", name="picture 4:").click()
+    assert_gallery_shows(page, 3, "Grad-CAM")
+    assert all(now != then for now, then in zip(page.evaluate(DRAWN), first, strict=True))
+
+    page.keyboard.press("ArrowRight")  # in command mode, JupyterLab would take these for itself
+    assert_gallery_shows(page, 4, "Grad-CAM")
+    focused = "document.activeElement.getAttribute('aria-label')"
+    assert page.evaluate(focused).startswith("picture 5:")
+    page.keyboard.press("End")
+    assert_gallery_shows(page, 11, "Grad-CAM")
+    page.keyboard.press("ArrowRight")  # there is no thirteenth
+    assert_gallery_shows(page, 11, "Grad-CAM")
+    page.keyboard.press("Home")
+    assert page.evaluate(DRAWN) == first
+
+    page.keyboard.press("Tab")  # one stop for all pictures, then the ways
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert_gallery_shows(page, 0, "integrated gradients")
+    for (place, image), (first_place, first_image) in zip(page.evaluate(DRAWN), first, strict=True):
+        assert place == first_place
+        assert image != first_image
+
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.reload()  # the kernel goes on, and knows where the page was
+    page.locator(".dfs-looking .dfs-exit >> nth=2").wait_for()
+    assert_gallery_shows(page, 0, "integrated gradients")
+    assert [text for text in said if "favicon" not in text] == []
 
 
 @pytest.mark.notebook

@@ -63,6 +63,12 @@ def cost(forward, backward):
     return SimpleNamespace(forward_flops=forward, backward_flops=backward)
 
 
+def flows():
+    """Three exits, of which each gains one logit."""
+    shared = np.array([[0.5, 0.4, 0.3], [NAN, 0.8, 0.7]])
+    return SimpleNamespace(parts=lambda: (shared, 1 - shared))
+
+
 RECORD = {"epochs": [{"epoch": e, "seconds": 60, "validation_accuracy": [0.1 * e, 0.2 * e]} for e in (1, 2, 3)]}
 ANGLES = {
     str(a): {"g": [1, 0], "h": [math.cos(a), math.sin(a)], "sum": [1 + math.cos(a), math.sin(a)]} for a in (60, 90)
@@ -94,6 +100,8 @@ ALL = {
     "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
     "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
     "pictures": lambda: figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a", "b"], "Two pictures"),
+    "looks": lambda: figures.looks(np.zeros((2, 3, 4, 4), np.uint8), np.ones((3, 2, 4, 4)), ["a", "b"]),
+    "conductances": lambda: figures.conductances({"joint": flows(), "surgery": flows()}),
 }
 
 
@@ -388,3 +396,76 @@ def test_a_filled_mark_is_an_interval_without_zero():
     assert [trace.x[0] for trace in fig.data] == pytest.approx([3, 1, -5])
     assert [trace.error_x.array[0] for trace in fig.data] == pytest.approx([2, 2, 1])
     assert [trace.marker.color[0] for trace in fig.data] == [figures.COLOURS[0], figures.COLOURS[0], figures.COLOURS[1]]
+
+
+def pixels(address: str) -> np.ndarray:
+    """The picture inside an address, (H, W, 4)."""
+    data = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(int)
+
+
+def test_heat_is_a_part_of_nearly_the_most():
+    rising = np.arange(-100, 301.0).reshape(1, 401)  # its 99th percentile is 296
+    maps = np.stack([rising, 1000 * rising, -np.abs(rising), np.eye(1, 401)])
+    found = figures.heat(maps)
+    assert found[0, 0, [0, 100, 248, 396, 400]] == pytest.approx([0, 0, 148 / 296, 1, 1])
+    assert (found[1] == found[0]).all()
+    assert (found[2] == 0).all()
+    assert (found[3] == np.eye(1, 401)).all()  # less than a hundredth of the pixels, and yet there
+
+
+def test_overlay_lays_a_row_a_picture_and_a_column_an_exit():
+    maps = np.zeros((2, 3, 4, 5))
+    maps[1, 2, :, :2] = 7
+    maps[0, 1] = np.linspace(0, 1, 20).reshape(4, 5)
+    sheet = pixels(figures.overlay(maps)).reshape(2, 4, 3, 5, 4).transpose(0, 2, 1, 3, 4)
+    hot, cold = figures.attribution.HEAT[[-1, 0]]
+    assert (sheet[1, 2, :, :2] == hot).all()
+    assert (sheet[1, 2, :, 2:] == cold).all()
+    assert (sheet[1, 0] == cold).all()
+    light = sheet[0, 1, ..., :3].sum(-1).ravel()
+    assert (np.diff(light) >= 0).all()
+    assert len(np.unique(light)) == figures.attribution.LEVELS
+
+
+def test_a_map_of_32x32_takes_half_a_kilobyte_at_most():
+    maps = np.random.default_rng(0).random((4, 6, 32, 32))  # noise, which no PNG makes smaller
+    assert len(figures.overlay(maps)) < 24 * 750
+
+
+def test_looks_lie_beside_their_pictures():
+    images = np.zeros((2, 3, 4, 4), np.uint8)
+    images[1, 0] = 200  # red
+    maps = np.zeros((3, 2, 4, 4))
+    maps[2, 1, 0, 0] = 5
+    fig = figures.looks(images, maps, ["ant", "bee"], [["a", "b"], ["c", "d"], ["e", "f"]], zoom=2)
+    sheet = pixels(fig.data[0].source)
+    high, wide = sheet.shape[0] // 2, sheet.shape[1] // 4
+    tile = sheet.reshape(2, high, 4, wide, 4).transpose(0, 2, 1, 3, 4)[:, :, :4, :4]
+    assert np.abs(tile[1, 0] - [200, 0, 0, 255]).max() <= 8  # a palette of 128 colours
+    assert np.ptp(tile[1, 1, ..., :3], axis=-1).max() <= 8  # grey where nothing speaks
+    assert np.ptp(tile[1, 3, 0, 0, :3]) > 80
+    assert np.ptp(tile[1, 3, 1:, :, :3], axis=-1).max() <= 8
+    texts = [note.text for note in fig.layout.annotations]
+    assert texts == ["ant", "a", "c", "e", "bee", "b", "d", "f", "picture", "exit 1", "exit 2", "exit 3"]
+
+
+def test_looks_that_do_not_fit():
+    images, maps = np.zeros((2, 3, 4, 4), np.uint8), np.zeros((3, 2, 4, 4))
+    with pytest.raises(ValueError, match="float64"):
+        figures.looks(images / 255, maps)
+    with pytest.raises(ValueError, match=r"maps of shape \(3, 1, 4, 4\)"):
+        figures.looks(images, maps[:, :1])
+    with pytest.raises(ValueError, match="give 2 names, and 2 texts of each of 3 exits"):
+        figures.looks(images, maps, ["ant", "bee"], [["a", "b"]])
+
+
+def test_conductances_by_hand():
+    fig = figures.conductances({"one": flows()})
+    own_shared, last_shared, own_specific, last_specific = (list(bar.y) for bar in fig.data)
+    assert own_shared == pytest.approx([0.5, 0.8])
+    assert last_shared == pytest.approx([0.3, 0.7])
+    assert own_specific == pytest.approx([0.5, 0.2])
+    assert last_specific == pytest.approx([0.7, 0.3])
+    with pytest.raises(ValueError, match="reports"):
+        figures.conductances({})

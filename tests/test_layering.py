@@ -21,7 +21,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
-    ("course", "doctor", "explore", "checks", "follow", "export", "study"),
+    ("course", "doctor", "explore", "gallery", "checks", "follow", "export", "study"),
     ("publish", "figures"),
     ("train",),
     ("probes", "inference"),
@@ -231,9 +231,9 @@ def test_a_large_notebook_is_seen():
     assert len(notebook_problems(good_notebook(), LIMIT + 1)) == 1
 
 
-def test_explore_uses_nothing_that_stalls():
-    path = PACKAGE / "explore.py"
-    assert not path.exists() or not STALLING.search(path.read_text("utf-8"))
+def test_widgets_use_nothing_that_stalls():
+    for name in ("explore", "gallery"):
+        assert not STALLING.search((PACKAGE / f"{name}.py").read_text("utf-8"))
     assert STALLING.search("interact(f, x=1)")
     assert STALLING.search("with Output() as out:")
     assert not STALLING.search("with torch.no_grad():")

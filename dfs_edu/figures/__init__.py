@@ -12,12 +12,13 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     learning_curves,
 )
+from dfs_edu.figures.attribution import conductances, heat, looks, overlay
 from dfs_edu.figures.channels import channel_conflict, leakage
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
 from dfs_edu.figures.methods import answers, gaps, weights_of_exits
-from dfs_edu.figures.photos import data_uri, pictures
+from dfs_edu.figures.photos import data_uri, pictures, sprite
 from dfs_edu.figures.tracking import conflict_by_depth, conflict_through_training
 from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups, waits
 
@@ -29,6 +30,7 @@ __all__ = [
     "answers",
     "budget_differences",
     "channel_conflict",
+    "conductances",
     "conflict_by_depth",
     "conflict_heatmap",
     "conflict_heatmaps",
@@ -38,8 +40,11 @@ __all__ = [
     "figure",
     "gaps",
     "gradient_work",
+    "heat",
     "leakage",
     "learning_curves",
+    "looks",
+    "overlay",
     "parts_of_whole",
     "pictures",
     "rates",
@@ -47,6 +52,7 @@ __all__ = [
     "shares",
     "shares_by",
     "speed_ups",
+    "sprite",
     "style",
     "waits",
     "weights_of_exits",

@@ -1,5 +1,6 @@
 """Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
 
+from dfs_edu.probes.attribution import Conductance, conductance, grad_cam, integrated_gradients
 from dfs_edu.probes.channels import Channels, channels
 from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
@@ -10,15 +11,19 @@ from dfs_edu.probes.tracker import ConflictTracker, history, share_by_stage
 
 __all__ = [
     "Channels",
+    "Conductance",
     "Conflict",
     "ConflictTracker",
     "Cost",
     "Leakage",
     "Memory",
     "channels",
+    "conductance",
     "conflict",
     "cost",
+    "grad_cam",
     "history",
+    "integrated_gradients",
     "leakage",
     "peak_memory",
     "seconds",
