@@ -5,6 +5,7 @@ A check never raises: it prints "not yet" for an exercise that nobody has tried,
 """
 
 from dfs_edu.checks.conflict import conflicting, cosine, step_cost, surgery
+from dfs_edu.checks.features import ablation_loss, linear_cka, selectivity
 from dfs_edu.checks.leaving import (
     average_macs,
     best_cut,
@@ -22,6 +23,7 @@ from dfs_edu.checks.networks import conv_macs, cumulative_macs, evenly, exits, f
 from dfs_edu.checks.statistics import bootstrap, interval
 
 __all__ = [
+    "ablation_loss",
     "average_macs",
     "best_cut",
     "bootstrap",
@@ -39,8 +41,10 @@ __all__ = [
     "interval",
     "learning_rate",
     "leave",
+    "linear_cka",
     "margin",
     "normalise",
+    "selectivity",
     "softmax",
     "step_cost",
     "surgery",

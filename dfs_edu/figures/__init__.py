@@ -13,6 +13,7 @@ from dfs_edu.figures.accuracy import (
     learning_curves,
 )
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
+from dfs_edu.figures.features import ablation_heatmaps, cka_heatmaps, probe_accuracies, selectivities
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
 from dfs_edu.figures.photos import data_uri, pictures
@@ -20,10 +21,12 @@ from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups
 
 __all__ = [
     "COLOURS",
+    "ablation_heatmaps",
     "accuracy_cost",
     "accuracy_over_time",
     "accuracy_per_exit",
     "budget_differences",
+    "cka_heatmaps",
     "conflict_heatmap",
     "conflict_heatmaps",
     "cuts",
@@ -33,8 +36,10 @@ __all__ = [
     "learning_curves",
     "parts_of_whole",
     "pictures",
+    "probe_accuracies",
     "rates",
     "reliability",
+    "selectivities",
     "shares",
     "shares_by",
     "speed_ups",
