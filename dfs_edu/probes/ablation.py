@@ -89,8 +89,8 @@ def _without(feature: State, cut: Junction, part: str, fill: State | None) -> St
     """The feature with `fill`, or zeros, in the place of a part."""
     if not isinstance(feature, Tensor):
         fills = fill or [None] * len(feature)
-        cuts = [cut.on_scale(i, len(feature)) for i in range(len(feature))]
-        return [_without(f, c, part, m) for f, c, m in zip(feature, cuts, fills, strict=True)]
+        each = [cut.on_scale(i, len(feature)) for i in range(len(feature))]
+        return [_without(f, c, part, m) for f, c, m in zip(feature, each, fills, strict=True)]
     if not isinstance(cut, Surgery):
         return feature
     shared = cut.is_shared(feature)
