@@ -114,6 +114,53 @@ def binned(confidence, correct, bins, last=None):
     return torch.stack(gaps), torch.tensor([len(p) / len(bin) for p in parts if len(p)])
 
 
+def linear_cka(X, Y):
+    """From the similarities of pictures, by the centring matrix."""
+    H = torch.eye(len(X), dtype=X.dtype) - 1 / len(X)
+    K, L = (H @ Z @ Z.T @ H for Z in (X, Y))
+    return (K * L).sum() / (K.norm() * L.norm())
+
+
+def selectivity(a, labels):
+    means = sorted(float(a[labels == c].mean()) for c in set(labels.tolist()))
+    others = sum(means[:-1]) / (len(means) - 1)
+    return (means[-1] - others) / (means[-1] + others)
+
+
+def accuracy_with(fill, f, head, y, channels):
+    ablated = f.clone()
+    for c in channels:
+        ablated[:, c] = fill(f, c)
+    return float((head(ablated).argmax(1) == y).double().mean())
+
+
+def ablation_loss(f, head, y, n, fill=lambda f, c: f[:, c].mean()):
+    return accuracy_with(fill, f, head, y, []) - accuracy_with(fill, f, head, y, range(n))
+
+
+def hsic(X, Y):
+    return ((X - X.mean(0)).T @ (Y - Y.mean(0))).norm() ** 2
+
+
+def cka_after(X, Y):
+    """Of features as they are, without centring."""
+    return (X.T @ Y).norm() ** 2 / ((X.T @ X).norm() * (Y.T @ Y).norm())
+
+
+def class_means(a, y):
+    return torch.stack([a[y == c].mean() for c in y.unique()])
+
+
+def others(a, y):
+    means = class_means(a, y)
+    return (means.sum() - means.max()) / (len(means) - 1)
+
+
+def class_index(a, y, second):
+    means = class_means(a, y)
+    return (means.max() - second(means)) / (means.max() + second(means))
+
+
 RIGHT = {
     "pcgrad": pcgrad,
     "shortest": shortest,
@@ -121,6 +168,9 @@ RIGHT = {
     "paired": paired,
     "at_least_one": lambda m: 1 - math.exp(m * math.log(0.95)),
     "chosen": lambda v, t: t[max(range(len(v)), key=v.tolist().__getitem__)],
+    "linear_cka": linear_cka,
+    "selectivity": selectivity,
+    "ablation_loss": ablation_loss,
     "exits": exits,
     "cumulative_macs": lambda s, h: torch.cumsum(s, 0) + torch.cumsum(h, 0),
     "cosine": lambda g, h: (g * h).sum() / (g.pow(2).sum() * h.pow(2).sum()).sqrt(),
@@ -249,6 +299,30 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("together", lambda e, s: s[e.amin(1)].mean(), "max, not min"),
     ("together", lambda e, s: s[e.amax(1)].sum(), "not their sum"),
     ("together", lambda e, s: s[e].sum(1).mean(), "at the same time"),
+    ("linear_cka", cka_after, "mean over the pictures"),
+    ("linear_cka", lambda X, Y: 2 * linear_cka(X, Y), "is expected"),
+    ("linear_cka", lambda X, Y: cka_after(X - X.mean(), Y - Y.mean()), "one for all"),
+    ("linear_cka", lambda X, Y: cka_after(X - X.mean(1, True), Y - Y.mean(1, True)), "not of a picture"),
+    ("linear_cka", lambda X, Y: (X - X.mean(0)).T.matmul(Y - Y.mean(0)).norm() ** 2, "divide by the root"),
+    ("linear_cka", lambda X, Y: hsic(X, Y) / (hsic(X, X) * hsic(Y, Y)), "square root is missing"),
+    ("linear_cka", lambda X, Y: (hsic(X, Y) / (hsic(X, X) * hsic(Y, Y)) ** 0.5) ** 0.5, "take no root"),
+    ("linear_cka", lambda X, Y: linear_cka(X / X.std(0), Y / Y.std(0)), "deviations"),
+    ("linear_cka", lambda X, Y: linear_cka(X, Y)[None, None], r"shape \(1, 1\)"),
+    ("selectivity", lambda a, y: class_index(a, y, lambda m: m.mean()), "leave out the highest"),
+    ("selectivity", lambda a, y: class_index(a, y, lambda m: m.sort().values[-2]), "second highest"),
+    ("selectivity", lambda a, y: class_index(a, y, lambda m: m.min()), "not the lowest"),
+    ("selectivity", lambda a, y: selectivity(a, y) * (class_means(a, y).max() + others(a, y)), "louder channel"),
+    ("selectivity", lambda a, y: (a.max() - a.mean()) / (a.max() + a.mean()), "not of pictures"),
+    ("ablation_loss", lambda *case: ablation_loss(*case, fill=lambda f, c: 0), "with zeros"),
+    ("ablation_loss", lambda *case: ablation_loss(*case, fill=lambda f, c: f[:, : case[3]].mean(1)), "dimension 0"),
+    ("ablation_loss", lambda *case: ablation_loss(*case, fill=lambda f, c: f[:, : case[3]].mean()), "one for all"),
+    ("ablation_loss", lambda *case: -ablation_loss(*case), "before minus"),
+    (
+        "ablation_loss",
+        lambda *case: (case[1](case[0]).argmax(1) == case[2]).double().mean() - ablation_loss(*case),
+        "left",
+    ),
+    ("ablation_loss", lambda *case: ablation_loss(*case) * len(case[2]), "not their number"),
     ("going_on", lambda h, s, t: h[s <= t], "just reaches"),
     ("going_on", lambda h, s, t: (s < t).nonzero()[:, 0], "places among"),
     ("going_on", lambda h, s, t: s < t, "index `here`"),

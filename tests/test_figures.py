@@ -69,6 +69,16 @@ def flows():
     return SimpleNamespace(parts=lambda: (shared, 1 - shared))
 
 
+def ablated():
+    loss = np.array([[0.1, 0.25, -0.01], [NAN, 0.4, 0.3], [NAN, NAN, NAN]])
+    return SimpleNamespace(loss=lambda part: loss if part == "shared" else loss / 2)
+
+
+def probed():
+    accuracy = {"shared": [0.5, NAN], "specific": [0.6, NAN], "mixed": [0.55, NAN], "whole": [0.7, 0.9]}
+    return SimpleNamespace(accuracy=accuracy, chance=0.1)
+
+
 RECORD = {"epochs": [{"epoch": e, "seconds": 60, "validation_accuracy": [0.1 * e, 0.2 * e]} for e in (1, 2, 3)]}
 ANGLES = {
     str(a): {"g": [1, 0], "h": [math.cos(a), math.sin(a)], "sum": [1 + math.cos(a), math.sin(a)]} for a in (60, 90)
@@ -99,6 +109,10 @@ ALL = {
     "shares_by": lambda: figures.shares_by({"one": point(), "other": point()}),
     "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
     "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
+    "cka_heatmaps": lambda: figures.cka_heatmaps({"joint": np.eye(3), "surgery": np.ones((3, 3))}, ["1+", "1-", "2"]),
+    "ablation_heatmaps": lambda: figures.ablation_heatmaps({"surgery": ablated()}),
+    "probe_accuracies": lambda: figures.probe_accuracies({"joint": probed(), "surgery": probed()}),
+    "selectivities": lambda: figures.selectivities({"f+": [[0.1, 0.2], [NAN, 0.3]], "f-": [[0.5], [0.4, 0.6]]}),
     "pictures": lambda: figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a", "b"], "Two pictures"),
     "looks": lambda: figures.looks(np.zeros((2, 3, 4, 4), np.uint8), np.ones((3, 2, 4, 4)), ["a", "b"]),
     "conductances": lambda: figures.conductances({"joint": flows(), "surgery": flows()}),
@@ -343,6 +357,48 @@ def test_waits_are_sorted_and_end_with_everybody():
     assert (list(whole.x), list(whole.y)) == ([1, 2], [50, 100])
     assert len(early.x) == 200
     assert (early.x[-1], early.y[-1]) == (1000, 100)
+
+
+def test_likeness_is_shown_from_nothing_to_the_same():
+    fig = ALL["cka_heatmaps"]()
+    joint, surgery = fig.data
+    assert (list(joint.x), list(joint.y)) == (["1+", "1-", "2"], ["1+", "1-", "2"])
+    assert [list(row) for row in joint.z] == np.eye(3).tolist()
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 1)
+    assert joint.coloraxis == surgery.coloraxis == "coloraxis"
+    with pytest.raises(ValueError, match="matrices"):
+        figures.cka_heatmaps({}, [])
+
+
+def test_what_is_lost_is_shown_in_points_without_the_exits_that_are_not_cut():
+    fig = ALL["ablation_heatmaps"]()
+    shared, specific = fig.data
+    assert [note.text for note in fig.layout.annotations] == ["surgery, without f+", "surgery, without f-"]
+    assert (list(shared.y), list(shared.x)) == (["of exit 1", "of exit 2"], ["1", "2", "3"])
+    assert [list(row) for row in shared.z] == [[10, 25, -1], [None, 40, 30]]
+    assert list(specific.z[1]) == [None, 20, 15]
+    assert fig.layout.coloraxis.cmax == 40
+    with pytest.raises(ValueError, match="ablations"):
+        figures.ablation_heatmaps({})
+
+
+def test_probes_stand_beside_chance():
+    fig = ALL["probe_accuracies"]()
+    assert [trace.name for trace in fig.data[:5]] == ["f+", "f-", "half of each", "f+ and f-, all channels", "chance"]
+    assert list(fig.data[0].y) == [50, None]
+    assert list(fig.data[3].y) == [70, 90]
+    assert list(fig.data[4].y) == [10, 10]
+    assert [trace.showlegend for trace in fig.data] == [True] * 5 + [False] * 5
+    assert {trace.xaxis for trace in fig.data} == {"x", "x2"}
+    with pytest.raises(ValueError, match="probes"):
+        figures.probe_accuracies({})
+
+
+def test_every_channel_is_a_mark_and_one_that_is_always_silent_is_none():
+    shared, specific = ALL["selectivities"]().data
+    assert (list(shared.x), list(shared.y)) == ([1, 1, 2], [0.1, 0.2, 0.3])
+    assert (list(specific.x), list(specific.y)) == ([1, 2, 2], [0.5, 0.4, 0.6])
+    assert shared.marker.symbol != specific.marker.symbol
 
 
 def test_pictures_come_out_pixel_for_pixel():

@@ -176,6 +176,26 @@ def what_does_early_exit_save(found: dict) -> None:
     assert all(p50 <= p95 for p50, p95 in found["latency"].values())
 
 
+def what_do_the_two_parts_hold(found: dict) -> None:
+    for biased, unbiased in found["chance"].values():
+        assert abs(unbiased) < 0.1 * biased  # of noise
+    for rows in found["alike"].values():
+        assert all(-1 <= value <= 1 for row in rows.values() for value in row)
+    assert len(found["between"]) == 8  # four pairs of networks, two parts
+    for accuracy in found["probes"].values():
+        fractions(accuracy["whole"])
+        for part in ("shared", "specific", "mixed"):
+            fractions(accuracy[part][:-1], K - 1)
+            assert accuracy[part][-1] is None  # nothing is cut at the last exit
+    assert set(found["probes"]) == {"joint", "surgery", "untrained"}
+    assert set(found["lost"]) == {f"{name}, {fill}" for name in ("joint", "surgery") for fill in ("mean", "zero")}
+    for name, medians in found["selectivity"].items():
+        assert name.startswith(("joint", "surgery"))
+        for values in medians.values():
+            fractions(values, K - 1)
+    assert set(found["cifar100"]) in (set(), {"joint", "surgery own", "surgery all"})  # where its pictures are
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "01": why_several_exits,
@@ -190,6 +210,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "10": how_to_spend_a_budget,
     "11": how_do_i_take_it_away,
     "12": what_does_early_exit_save,
+    "13": what_do_the_two_parts_hold,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -205,6 +226,7 @@ SAME_AS_COMMITTED = {
     "10": ["cifar100", "seeds"],
     "11": ["macs"],
     "12": ["macs"],
+    "13": ["chance"],
 }
 # Compares a gradient through max-pooling: of the equal values of a plain ground rounding chooses one, and that differs
 # with the number of threads.

@@ -5,6 +5,7 @@ A check never raises: it prints "not yet" for an exercise that nobody has tried,
 """
 
 from dfs_edu.checks.conflict import conflicting, cosine, cosine_matrix, step_cost, surgery
+from dfs_edu.checks.features import ablation_loss, linear_cka, selectivity
 from dfs_edu.checks.leaving import (
     average_macs,
     best_cut,
@@ -23,6 +24,7 @@ from dfs_edu.checks.networks import conv_macs, cumulative_macs, evenly, exits, f
 from dfs_edu.checks.statistics import at_least_one, bootstrap, chosen, interval, paired
 
 __all__ = [
+    "ablation_loss",
     "as_long",
     "at_least_one",
     "average_macs",
@@ -44,10 +46,12 @@ __all__ = [
     "interval",
     "learning_rate",
     "leave",
+    "linear_cka",
     "margin",
     "normalise",
     "paired",
     "pcgrad",
+    "selectivity",
     "shortest",
     "softmax",
     "step_cost",

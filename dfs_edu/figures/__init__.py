@@ -15,6 +15,7 @@ from dfs_edu.figures.accuracy import (
 from dfs_edu.figures.attribution import conductances, heat, looks, overlay
 from dfs_edu.figures.channels import channel_conflict, leakage
 from dfs_edu.figures.conflict import conflict_heatmap, conflict_heatmaps
+from dfs_edu.figures.features import ablation_heatmaps, cka_heatmaps, probe_accuracies, selectivities
 from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
 from dfs_edu.figures.methods import answers, gaps, weights_of_exits
@@ -24,12 +25,14 @@ from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, speed_ups
 
 __all__ = [
     "COLOURS",
+    "ablation_heatmaps",
     "accuracy_cost",
     "accuracy_over_time",
     "accuracy_per_exit",
     "answers",
     "budget_differences",
     "channel_conflict",
+    "cka_heatmaps",
     "conductances",
     "conflict_by_depth",
     "conflict_heatmap",
@@ -47,8 +50,10 @@ __all__ = [
     "overlay",
     "parts_of_whole",
     "pictures",
+    "probe_accuracies",
     "rates",
     "reliability",
+    "selectivities",
     "shares",
     "shares_by",
     "speed_ups",

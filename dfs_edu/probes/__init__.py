@@ -1,30 +1,45 @@
 """Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
 
+from dfs_edu.probes.ablation import Ablation, ablation
 from dfs_edu.probes.attribution import Conductance, conductance, grad_cam, integrated_gradients
 from dfs_edu.probes.channels import Channels, channels
 from dfs_edu.probes.conflict import Conflict, conflict
 from dfs_edu.probes.cost import Cost, cost
+from dfs_edu.probes.features import Features, features
 from dfs_edu.probes.leakage import Leakage, leakage
+from dfs_edu.probes.linear import LinearProbes, linear_probe, linear_probes
 from dfs_edu.probes.memory import Memory, peak_memory
+from dfs_edu.probes.selectivity import class_selectivity
+from dfs_edu.probes.similarity import cka, cka_matrix
 from dfs_edu.probes.timing import seconds
 from dfs_edu.probes.tracker import ConflictTracker, history, share_by_stage
 
 __all__ = [
+    "Ablation",
     "Channels",
     "Conductance",
     "Conflict",
     "ConflictTracker",
     "Cost",
+    "Features",
     "Leakage",
+    "LinearProbes",
     "Memory",
+    "ablation",
     "channels",
+    "cka",
+    "cka_matrix",
+    "class_selectivity",
     "conductance",
     "conflict",
     "cost",
+    "features",
     "grad_cam",
     "history",
     "integrated_gradients",
     "leakage",
+    "linear_probe",
+    "linear_probes",
     "peak_memory",
     "seconds",
     "share_by_stage",

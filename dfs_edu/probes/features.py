@@ -1,0 +1,114 @@
+"""What each exit's feature says of each picture: a row a picture, a column a channel; which columns are f+ and f-."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dfs_edu.multiexit import MultiExit, State
+from dfs_edu.probes.gradients import as_found
+from dfs_edu.surgery import Surgery, channel_dim
+
+PARTS = ("shared", "specific")  # f+ and f-
+Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), labels (B,)) on the network's device
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of K exits for N pictures, as `features` collects them.
+
+    pooled   K tensors float32 (N, C_k) on the CPU, the channels of f+ first
+    label    int64 (N,), the true class
+    shared   K numbers: of exit k's channels the first so many are f+; None where nothing is cut
+    """
+
+    pooled: list[Tensor]
+    label: Tensor
+    shared: list[int | None]
+
+    def part(self, exit: int, part: str) -> Tensor:
+        """(N, C), the channels of one part of an exit, from 0: "shared" (f+), "specific" (f-), or "whole".
+
+        Raises ValueError for another part, and for a part of a feature that is not cut.
+        """
+        if part not in (*PARTS, "whole"):
+            raise ValueError(f"part={part!r}: use one of {', '.join(PARTS)}, whole")
+        f, n = self.pooled[exit], self.shared[exit]
+        if part == "whole":
+            return f
+        if n is None:
+            raise ValueError(f"the feature of exit {exit + 1} is not cut: it has no {part} part")
+        return f[:, :n] if part == "shared" else f[:, n:]
+
+
+def features(net: MultiExit, batches: Batches, beta: float | None = None) -> Features:
+    """The feature that leaves each stage, for every picture of `batches`, in their order.
+
+    batches   yields (images (B, 3, H, W), labels (B,)) on the network's device
+    beta      where the features count as cut, at every exit but the last; None: where the network's junctions cut them.
+              A joint network can so be asked as if it had been cut: the control of every finding about f+ and f-
+
+    A channel is pooled to one number a picture: its mean over all positions, which is all that a linear exit reads, or
+    over all tokens, the class token among them. Where the state is a list of scales it is the coarsest, which the
+    exits read. Only the activations of one batch are held, and N numbers a channel; no head is run.
+
+    The network works in eval mode without gradients and is left as found. Raises TypeError for another network, and
+    ValueError for no pictures, and for features that are not finite.
+    """
+    cut = cuts(net, beta)
+    rows, labels = [[] for _ in cut], []
+    with evaluating(net):
+        for images, label in batches:
+            labels.append(label.cpu())
+            state = images
+            for k, (stage, junction) in enumerate(zip(net.stages, net.junctions, strict=True)):
+                feature = stage(state)
+                rows[k].append(_pool(feature).float().cpu())
+                state, _ = junction(feature)
+    if not labels:
+        raise ValueError("batches holds no pictures")
+    pooled = [_shared_first(torch.cat(row), c) for row, c in zip(rows, cut, strict=True)]
+    for k, f in enumerate(pooled, start=1):
+        if not f.isfinite().all():
+            raise ValueError(f"the feature of exit {k} holds {f[~f.isfinite()][0].item()}: it is not finite")
+    shared = [None if c is None else c.shared(f.shape[1]) for c, f in zip(cut, pooled, strict=True)]
+    return Features(pooled, torch.cat(labels), shared)
+
+
+def cuts(net: MultiExit, beta: float | None = None) -> list[Surgery | None]:
+    """The cut of each exit's feature: that of its junction, or one at beta, but at the last exit; None where none is.
+
+    Raises TypeError for a network that is no MultiExit, and ValueError for a beta that is no number from 0 to 1.
+    """
+    if not isinstance(net, MultiExit):
+        raise TypeError(f"net is a {type(net).__name__}: the features of exits are probed in a MultiExit")
+    if beta is not None:
+        return [*[Surgery(beta)] * (len(net.junctions) - 1), None]
+    return [junction if isinstance(junction, Surgery) else None for junction in net.junctions]
+
+
+@contextmanager
+def evaluating(net: MultiExit) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards modes, buffers and random state are as they were."""
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    with as_found(net, device), torch.no_grad():
+        net.eval()
+        yield
+
+
+def _shared_first(f: Tensor, cut: Surgery | None) -> Tensor:
+    """(N, C), its channels in an order of which not every cut makes use."""
+    if cut is None:
+        return f
+    shared = cut.is_shared(f)  # (C,)
+    return torch.cat([f[:, shared], f[:, ~shared]], 1)
+
+
+def _pool(feature: State) -> Tensor:
+    f = feature if isinstance(feature, Tensor) else feature[-1]
+    positions = [dim for dim in range(1, f.ndim) if dim != channel_dim(f)]
+    return f.mean(positions) if positions else f  # (B, C)
