@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from dfs_edu.figures.heat import heatmaps
+from dfs_edu.figures.grids import heatmaps
 from dfs_edu.figures.look import OPPOSED
 
 

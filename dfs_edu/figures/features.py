@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.heat import heatmaps
+from dfs_edu.figures.grids import heatmaps
 from dfs_edu.figures.look import INK, below, exit_ticks, figure, percent, rounded, style
 
 ALIKE = [[0, "#f2f2f2"], [1, "#0072B2"]]  # from grey to blue: alike
