@@ -194,6 +194,34 @@ def what_do_the_two_parts_hold(found: dict) -> None:
         for values in medians.values():
             fractions(values, K - 1)
     assert set(found["cifar100"]) in (set(), {"joint", "surgery own", "surgery all"})  # where its pictures are
+    assert set(found["conductance"]["own"]) == {"joint", "surgery"}
+    assert all(len(parts) == K - 1 for parts in found["conductance"]["last"].values())
+
+
+def rival_answers(found: dict) -> None:
+    names = {"pcgrad", "cagrad", "mgda", "imtl-g", "nash-mtl", "upgrad", "aligned-mtl"}
+    assert found["opposed"]["sum"] > 0
+    assert found["opposed"]["pcgrad"] == found["opposed"]["mgda"] == found["opposed"]["imtl-g"] == 0
+    assert set(found["weights"]) == names
+    assert set(found["gains"]) == set(found["times"]) == names | {"sum"}
+    for cosines in found["gains"].values():
+        assert all(-1.001 <= cosine <= 1.001 for cosine in cosines)
+    assert min(found["gains"]["mgda"]) > -1e-3
+    assert all(found["cosine"][k][k] == pytest.approx(1) for k in range(K))
+    assert min(factor for name, factor in found["times"].items() if name != "sum") > 1
+    for accuracy in found["accuracy"].values():
+        fractions(accuracy)
+
+
+def who_wins(found: dict) -> None:
+    assert found["mine"] == {"joint": 3, "surgery own 0.5": 3}
+    for name in ("digits", "cifar100", "cuts"):
+        assert "joint" not in found[name]
+        for gaps in found[name].values():
+            assert len(gaps) == K + 1
+            assert gaps[-1] == pytest.approx(sum(gaps[:-1]) / K)
+    for arm in found["digits"]:
+        assert not set(found["better"][arm]) & set(found["worse"][arm])
 
 
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
@@ -211,6 +239,8 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "11": how_do_i_take_it_away,
     "12": what_does_early_exit_save,
     "13": what_do_the_two_parts_hold,
+    "14": rival_answers,
+    "15": who_wins,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
@@ -227,6 +257,8 @@ SAME_AS_COMMITTED = {
     "11": ["macs"],
     "12": ["macs"],
     "13": ["chance"],
+    "14": ["opposed"],
+    "15": ["digits", "cifar100", "cuts", "better", "worse"],
 }
 # Compares a gradient through max-pooling: of the equal values of a plain ground rounding chooses one, and that differs
 # with the number of threads.
