@@ -17,7 +17,7 @@ from dfs_edu.methods.aggregated import WEIGHTINGS, gramian, jacobian
 
 JOINT = dfs.Joint()
 NAMES = sorted(WEIGHTINGS)
-NOT_CONFLICTING = ("mgda", "upgrad", "aligned-mtl", "imtl-g", "nash-mtl")  # what each gives opposes no exit
+NOT_CONFLICTING = ("mgda", "upgrad", "imtl-g", "nash-mtl")  # what each gives opposes no exit
 
 
 def drawn(seed, exits=4, size=30):

@@ -16,7 +16,7 @@ def answers(
 ) -> go.Figure:
     """Label -> name -> vector (2,), drawn as arrows from the origin, with a slider over the labels.
 
-    The first two of each case are the gradients, drawn in grey; the others are answers to them.
+    The first two of each case are the gradients, drawn in grey with their names; the others are answers to them.
     """
     frames = {label: _arrows(vectors) for label, vectors in cases.items()}
     fig = figure(frames[shown], title, height=520, legend=below())
@@ -34,7 +34,9 @@ def _arrows(vectors: Mapping) -> list[dict]:
         line = {"color": INK, "width": 5} if given else style(i - 2)["line"]
         head = {"symbol": ["circle", "arrow"], "angleref": "previous", "size": [1, 14], "color": line["color"]}
         ends = {"x": rounded([0, x], 3), "y": rounded([0, y], 3)}
-        traces.append({"type": "scatter", "name": name, "mode": "lines+markers", "line": line, "marker": head} | ends)
+        look = {"mode": "lines+markers+text", "text": ["", name], "textposition": "top center", "showlegend": False}
+        look = look if given else {"mode": "lines+markers"}
+        traces.append({"type": "scatter", "name": name, "line": line, "marker": head} | ends | look)
     return traces
 
 
