@@ -105,7 +105,7 @@ def train(args: argparse.Namespace) -> None:
     from dfs_edu import distributed, recipes
     from dfs_edu.train import train
 
-    changes = {"precision": args.precision, "compile": args.compile}
+    changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
     for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "method", "step_length", "loss"):
         if getattr(args, field) is not None:
             changes[field] = getattr(args, field)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfs_edu.surgery import Joint, Junction, Surgery, channel_dim
+from dfs_edu.surgery import Joint, Junction, Surgery, channel_dim, check_share
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Projection(Junction):
     ones. Both gradients are there in one backward pass, so no further one is needed.
 
     who    "both": each loses its component along the other; "exit": only the exit's gradient yields
+
+    Unlike every other junction's, this rule is not linear: it needs the gradients of all exits in one backward pass.
+    Pulled one by one, as conflict probes pull and methods that weigh gradients do, exits never meet here.
     """
 
     who: str = "both"
@@ -67,7 +70,7 @@ class Graded(Surgery):
 
     def __post_init__(self):
         super().__post_init__()
-        Surgery(self.last)  # says what is wrong with it
+        check_share("last", self.last)
 
     def at(self, k: int, exits: int) -> Junction:
         if k == exits:
@@ -85,8 +88,7 @@ class Damped(Surgery):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.damping <= 1:
-            raise ValueError(f"damping={self.damping!r}: a number from 0 (own) to 1 (all)")
+        check_share("damping", self.damping, "how strong the exit's gradient is in f+")
         if self.exit_gradient != "all":
             raise ValueError(f'exit_gradient={self.exit_gradient!r}: damping is for "all"')
 

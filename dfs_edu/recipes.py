@@ -11,9 +11,10 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 
 from dfs_edu.backbones import parse
+from dfs_edu.cuts import Projection
 from dfs_edu.data import DATASETS
 from dfs_edu.methods import LENGTHS, METHODS
-from dfs_edu.spelling import junction_from, junction_to, spell
+from dfs_edu.spelling import junction_from, junction_to, number, spell
 from dfs_edu.surgery import Joint, Junction
 
 SCALES = ("smoke", "lesson", "full", "paper")
@@ -93,6 +94,8 @@ class Recipe:
             raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
+        if isinstance(self.junction, Projection) and self.method != "sum":
+            raise ValueError(f"method={self.method!r}: it pulls exits one by one, and a projection needs them together")
         if self.accumulate > 1 and self.method != "sum":
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs the gradients of a whole batch")
         if self.step_length != "sum" and self.method == "sum":
@@ -113,7 +116,7 @@ class Recipe:
         parts += ["uncut", str(self.uncut)] if self.uncut else []
         parts += [] if self.method == "sum" else [self.method]
         parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
-        parts += ["weighted", *(f"{w:g}" for w in self.weights)] if self.weights else []
+        parts += ["weighted", *map(number, self.weights)] if self.weights else []
         parts += [] if self.loss == "cross-entropy" else [self.loss]
         return "-".join([self.dataset, self.backbone, self.scale, *parts, f"seed{self.seed}"])
 

@@ -29,7 +29,7 @@ def spell(junction: Junction) -> str:
     values = junction_to(junction)
     name = values.pop("name")
     side = [values.pop("exit_gradient")] if "exit_gradient" in values else []
-    numbers = [f"{values[field]:g}" for field in _numbers(type(junction))]
+    numbers = [number(values[field]) for field in _numbers(type(junction))]
     flags = [word for word, (field, value) in FLAGS.items() if field in values and values[field] == value]
     return "-".join([name, *side, *numbers, *flags])
 
@@ -45,13 +45,21 @@ def junction_from(spec: Junction | dict | str) -> Junction:
     if name not in KINDS:
         raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)}")
     if isinstance(spec, dict):
-        return KINDS[name](**{field: value for field, value in spec.items() if field != "name"})
+        options = {field: value for field, value in spec.items() if field != "name"}
+        if unknown := set(options) - {field.name for field in fields(KINDS[name])}:
+            raise ValueError(f"junction {name!r} has no {', '.join(sorted(unknown))}")
+        return KINDS[name](**options)
     return KINDS[name](**_read(KINDS[name], words))
 
 
 def junction_to(junction: Junction) -> dict:
     """The junction as plain values, for a record; `junction_from` reads it back."""
     return {"name": type(junction).__name__.lower(), **asdict(junction)}
+
+
+def number(value: float) -> str:
+    """At most six decimals, and no exponent, whose sign would part the words."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _numbers(kind: type[Junction]) -> list[str]:
@@ -65,7 +73,7 @@ def _read(kind: type[Junction], words: list[str]) -> dict:
         field, value = FLAGS.get(word, (None, None))
         if field is None and numbers:
             field, value = numbers.pop(0), _number(word)
-        if field not in names or value is None:
+        if field not in names or field in values or value is None:
             known = [flag for flag, (its, _) in FLAGS.items() if its in names] + ["a number"] * bool(_numbers(kind))
             raise ValueError(f"{word!r}: {kind.__name__.lower()} takes {', '.join(known) or 'no options'}")
         values[field] = value

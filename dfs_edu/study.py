@@ -2,10 +2,11 @@
 
 An **arm** is what is compared: a junction (spelling.py), and what is added to it: a method, "distillation", "uncut-2"
 (2 epochs before the cut), "weighted-1-1-2" (losses), or, behind an @, a backbone of its own: "joint",
-"surgery-own-0.5", "joint+pcgrad", "surgery-all-0.5+distillation", "surgery-own-0.67@vgg7-24". Everything else of the
-recipe is the same for all. Whoever trains a cell of the grid holds a lock on it, so any number of processes, on
-machines that share the folder, can work on one study; a cell that is done is skipped, one that was stopped goes on
-where it was.
+"surgery-own-0.5", "joint+pcgrad", "surgery-all-0.5+distillation", "surgery-own-0.67@vgg7-24" (of the same family, so
+that everything else of the recipe fits).
+
+Whoever trains a cell of the grid holds a lock on it, so any number of processes, on machines that share the folder, can
+work on one study; a cell that is done is skipped, one that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from dfs_edu import recipes, results
-from dfs_edu.methods import METHODS
+from dfs_edu.backbones import build, parse
+from dfs_edu.methods import METHODS, make
 from dfs_edu.recipes import Recipe
 from dfs_edu.spelling import junction_from
 from dfs_edu.train import train
@@ -54,15 +56,27 @@ def _added(text: str) -> dict:
         return {"loss": text}
     if word == "uncut" and len(numbers) == 1:
         return {"uncut": int(numbers[0])}
-    if word == "weighted":
+    if word == "weighted" and numbers:
         return {"weights": tuple(map(float, numbers))}
     raise ValueError(f"{text!r}: add one of {', '.join(METHODS)}, distillation, uncut-EPOCHS, weighted-W1-W2-...")
 
 
 def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
     """The cells, seed by seed, so that all arms have their first run before any has its second."""
-    chosen = [arm(text) for text in dict.fromkeys(arms)]
-    return [replace(recipe, **changes, seed=seed) for seed in seeds for changes in chosen]
+    chosen = dict.fromkeys(replace(recipe, **arm(text)) for text in arms)
+    for one in chosen:
+        _check(one, recipe)
+    return [replace(one, seed=seed) for seed in seeds for one in chosen]
+
+
+def _check(one: Recipe, recipe: Recipe) -> None:
+    """Early, before anything is trained. Raises ValueError, naming the value."""
+    (family, _), (wanted, _) = parse(one.backbone), parse(recipe.backbone)
+    if family != wanted:
+        raise ValueError(f"backbone {one.backbone!r}: its family has a recipe of its own, unlike {recipe.backbone}'s")
+    with torch.device("meta"):
+        exits = len(build(one.backbone, 2).heads)
+    make(one.method, exits, one.weights, one.step_length)
 
 
 def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
@@ -141,13 +155,28 @@ def percent(record: dict, split: str = "test") -> np.ndarray:
 
 
 def differences(records: Sequence[dict], split: str = "test") -> dict[str, np.ndarray]:
-    """Arm -> its accuracy minus the first arm's, in points, (n, K + 1), for the n seeds that both have; n above 0."""
-    (_, base), *others = by_arm(records).items()
-    return {
-        name: np.stack([percent(runs[seed], split) - percent(base[seed], split) for seed in both])
-        for name, runs in others
-        if (both := sorted(set(runs) & set(base)))
-    }
+    """Arm -> its accuracy minus that of the first arm with the same backbone, in points, (n, K + 1), for the n seeds
+    that both have; n above 0. The first arm with another backbone is compared with the first of all.
+    """
+    arms, found = by_arm(records), {}
+    for name, runs in arms.items():
+        base = arms[_base(name, arms)]
+        gaps = [(percent(runs[s], split), percent(base[s], split)) for s in sorted(set(runs) & set(base))]
+        if runs is not base and gaps and len(gaps[0][0]) == len(gaps[0][1]):  # another backbone may have other exits
+            found[name] = np.stack([mine - theirs for mine, theirs in gaps])
+    return found
+
+
+def _base(name: str, arms: Sequence[str]) -> str:
+    """The arm that another one is compared with."""
+    backbone = name.partition(" of ")[2]
+    same = next(other for other in arms if other.partition(" of ")[2] == backbone)
+    return same if same != name else next(iter(arms))
+
+
+def intervals(records: Sequence[dict], split: str = "test") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of the differences, as fractions: arm -> (mean (K + 1,), half the width of its 95 % t-interval (K + 1,))."""
+    return {arm: results.interval(gaps / 100) for arm, gaps in differences(records, split).items()}
 
 
 def table(records: Sequence[dict], split: str = "test") -> str:
@@ -165,9 +194,10 @@ def table(records: Sequence[dict], split: str = "test") -> str:
         values = [percent(record, split) for record in runs.values()]
         lines.append(_line(name, values, _seconds(runs) / _seconds(base) if base and runs else None))
     lines.append("")
-    lines += [_line(f"{name} - {first}", gaps, sign="+") for name, gaps in differences(records, split).items()]
+    lines += [f"minus {first}, or minus the first of the same backbone:"]
+    lines += [_line(name, gaps, sign="+") for name, gaps in differences(records, split).items()]
     lines += [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
-    exits = len(percent(next(record for runs in arms.values() for record in runs.values()), split)) - 1
+    exits = max(len(percent(record, split)) for runs in arms.values() for record in runs.values()) - 1
     head = "".join(f"{f'exit {k}':>15}" for k in range(1, exits + 1))
     return "\n".join([f"{split + ' accuracy in %':36}{'n':>3}{head}{'mean of exits':>15}{'time':>7}", *lines])
 
@@ -211,7 +241,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    changes = {"precision": args.precision, "compile": args.compile}
+    changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
     changes |= {} if args.epochs is None else {"epochs": args.epochs}
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("a study is not started by torchrun, whose processes train one network: use --processes")
@@ -221,10 +251,10 @@ def main(args: argparse.Namespace) -> int:
     if not args.report:
         _train(args, cells)
     records = collect(cells, args.out)
-    print(table(records))
-    print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     if args.keep:
         keep(records, args.keep)
+    print(table(records))
+    print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     return 1 if any("failed" in record for record in records) else 0
 
 

@@ -141,8 +141,7 @@ class Surgery(Junction):
     scales: str = "last"
 
     def __post_init__(self):
-        if isinstance(self.beta, bool) or not isinstance(self.beta, int | float) or not 0 <= self.beta <= 1:
-            raise ValueError(f"beta={self.beta!r}: the shared part of the channels is a number from 0 to 1")
+        check_share("beta", self.beta)
         if not isinstance(self.reference, bool):
             raise ValueError(f"reference={self.reference!r}: use True or False")
         if self.exit_gradient not in ("own", "all"):
@@ -179,6 +178,11 @@ class Surgery(Junction):
     def live(self, channels: int) -> tuple[slice, slice]:
         shared = self.shared(channels)
         return slice(0, shared), slice(0 if self.exit_gradient == "all" else shared, channels)
+
+
+def check_share(field: str, value, what: str = "the shared part of the channels") -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{field}={value!r}: {what} is a number from 0 to 1")
 
 
 def channel_dim(t: Tensor) -> int:

@@ -169,7 +169,9 @@ class _Loop:
     def epoch(self, stop: threading.Event, checkpoint_steps: int) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
         if self.recipe.uncut:
-            self.network.join(Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction)
+            junction = Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction
+            for network in [self.network, *([self.average.module] if self.average else [])]:
+                network.join(junction)
         self.network.train()
         with self._bar() as bar:
             if self.steps_taken() == 0:
@@ -247,8 +249,8 @@ class _Loop:
         """Look at the conflict, if it is time to; the seconds that it took, which are none of training's."""
         if self.tracker is None or self.steps_taken() % self.tracker.every:
             return 0.0
+        self.check_finite()  # waits for a GPU: the steps under way are training's
         began = time.monotonic()
-        self.check_finite()
         self.check_weights()
         with self.probing():
             look = self.tracker(self.steps_taken(), self.network)

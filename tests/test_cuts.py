@@ -76,6 +76,22 @@ def test_a_gradient_of_zero_projects_to_zero():
     assert torch.equal(received(Projection(), zero, zero, zero), zero)
 
 
+def test_a_projection_needs_all_exits_in_one_pass():
+    """Pulled one by one, the exits never meet: a method that does so would train joint under another name."""
+    net = dfs.build("vgg7-4", 3, Projection())
+    images, labels = torch.randn(3, 3, 16, 16), torch.tensor([0, 1, 2])
+    first = next(net.parameters())
+    together = torch.autograd.grad(exit_losses(net(images), labels).sum(), first)[0]
+    losses = exit_losses(net(images), labels)
+    apart = sum(torch.autograd.grad(loss, first, retain_graph=True)[0] for loss in losses)
+    net.join(Joint())
+    joint = torch.autograd.grad(exit_losses(net(images), labels).sum(), first)[0]
+    torch.testing.assert_close(apart, joint)
+    assert (together - joint).norm() > 1e-3 * joint.norm()
+    with pytest.raises(ValueError, match="method='pcgrad': it pulls exits one by one"):
+        dfs.recipes.get("digits/vgg7-4", junction=Projection(), method="pcgrad")
+
+
 # The others
 
 
@@ -142,8 +158,9 @@ def test_damping_lies_between_own_and_all():
     ("kind", "options", "message"),
     [
         (Projection, {"who": "nobody"}, "who='nobody'"),
-        (Graded, {"last": 1.5}, "beta=1.5"),
+        (Graded, {"last": 1.5}, "last=1.5"),
         (Damped, {"damping": -0.1}, "damping=-0.1"),
+        (Damped, {"damping": "0.5"}, "damping='0.5'"),
         (Damped, {"exit_gradient": "own"}, "exit_gradient='own': damping is for"),
         (Interleaved, {"beta": 2}, "beta=2"),
     ],

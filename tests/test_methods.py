@@ -123,6 +123,32 @@ def test_the_step_goes_downhill_where_imtl_g_points_up():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_gradients_that_cancel_give_weights_that_are_finite(name):
+    """In float32 the length of their sum would be lost in rounding."""
+    J = drawn(3, exits=3)
+    J[2] = -J[0] - J[1] + 1e-5 * J[2]
+    rows = [[g] for g in J.float()]
+    G = gramian(rows)
+    torch.testing.assert_close(G.sum().sqrt(), J.float().double().sum(0).norm(), rtol=1e-3, atol=0)
+    assert Aggregated(name).weights(G).isfinite().all()
+
+
+def test_a_solver_that_finds_nothing_ends_the_run_as_a_loss_does(monkeypatch):
+    def fails(gramian):
+        raise ValueError("Failed to solve the quadratic programming problem.")
+
+    monkeypatch.setitem(WEIGHTINGS, "upgrad", lambda K: fails)
+    with pytest.raises(FloatingPointError, match=r"upgrad finds no weights for the Gramian .*Failed to solve"):
+        Aggregated("upgrad").weights(torch.eye(2, dtype=torch.float64))
+
+
+def test_old_states_of_nash_mtl_are_read():
+    method = Aggregated("nash-mtl")
+    method.load_state_dict({"weights": torch.tensor([1.0, 2.0, 3.0])})
+    assert method.state_dict()[3]["weights"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_loss_that_is_not_finite_is_said(name):
     net, images, labels = tiny()
     images[0, 0, 0, 0] = math.nan

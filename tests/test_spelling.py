@@ -22,6 +22,7 @@ SPELLED = {
     "interleaved-own-0.5": Interleaved(),
     "graded-own-0.9-0.25": Graded(0.9, last=0.25),
     "damped-all-0.5-0.1": Damped(damping=0.1),
+    "surgery-own-0.00001": Surgery(1e-5),
 }
 
 
@@ -57,6 +58,11 @@ def test_an_unknown_junction_is_named_with_those_that_exist(spec):
         junction_from(spec)
 
 
+def test_a_field_that_a_junction_has_not_is_named():
+    with pytest.raises(ValueError, match="junction 'surgery' has no colour"):
+        junction_from({"name": "surgery", "colour": "red"})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -66,6 +72,7 @@ def test_an_unknown_junction_is_named_with_those_that_exist(spec):
         ("surgery-0.5-0.5", "'0.5': surgery takes"),
         ("projection-own", "'own': projection takes exit"),
         ("surgery-2", "beta=2.0"),
+        ("surgery-own-all", "'all': surgery takes own, all"),
     ],
 )
 def test_words_that_do_not_fit_are_named(words, message):

@@ -32,7 +32,7 @@ def cells(arms, seeds=range(2), **changes):
         ("joint+sum", {"junction": dfs.Joint(), "method": "sum"}),
         ("joint+distillation", {"junction": dfs.Joint(), "loss": "distillation"}),
         ("surgery+uncut-2", {"junction": dfs.Surgery(), "uncut": 2}),
-        ("joint+weighted-1-0.5-2", {"junction": dfs.Joint(), "weights": (1.0, 0.5, 2.0)}),
+        ("joint+weighted-1-0.5-2-0-1-1", {"junction": dfs.Joint(), "weights": (1.0, 0.5, 2.0, 0.0, 1.0, 1.0)}),
         ("joint+mgda+distillation@vgg7-6", {"method": "mgda", "loss": "distillation", "backbone": "vgg7-6"}),
     ],
 )
@@ -55,6 +55,7 @@ def test_arms(text, changes):
         ("joint+uncut", "'uncut': add one of"),
         ("joint+uncut-x", "invalid literal"),
         ("joint+weighted-a", "could not convert"),
+        ("joint+weighted", "'weighted': add one of"),
     ],
 )
 def test_an_arm_that_is_none(text, says):
@@ -63,12 +64,46 @@ def test_an_arm_that_is_none(text, says):
     assert says in str(error.value)
 
 
-def test_arms_that_differ_in_backbone_have_rows_of_their_own(tmp_path):
-    grid = cells(["joint", "joint@vgg7-6", "joint+distillation"], [0])
-    for cell, accuracy in zip(grid, (0.5, 0.6, 0.7), strict=True):
+def test_arms_of_another_backbone_have_rows_and_a_base_of_their_own(tmp_path):
+    grid = cells(["joint", "joint@vgg7-6", "joint+distillation", "surgery@vgg7-6"], [0])
+    for cell, accuracy in zip(grid, (0.5, 0.6, 0.7, 0.65), strict=True):
         results_of(cell, tmp_path, [accuracy] * 6, 1.0)
-    rows = [line.split("  ")[0] for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
-    assert rows[:3] == ["joint", "joint of vgg7-6", "joint, distillation"]
+    records = study.collect(grid, tmp_path)
+    rows = [line.split("  ")[0] for line in study.table(records).splitlines()[1:] if line]
+    assert rows[:4] == ["joint", "joint of vgg7-6", "joint, distillation", "surgery own 0.5 of vgg7-6"]
+    gaps = {name: gap[0, 0] for name, gap in study.differences(records).items()}
+    expected = {"joint of vgg7-6": 10.0, "joint, distillation": 20.0, "surgery own 0.5 of vgg7-6": 5.0}
+    assert gaps == pytest.approx(expected)
+    mean, half = study.intervals(records)["joint, distillation"]
+    assert mean == pytest.approx([0.2] * 7)
+    assert np.isnan(half).all()
+
+
+def test_a_backbone_with_another_number_of_exits_has_no_difference(tmp_path):
+    grid = cells(["joint", "detached"], [0])
+    results_of(grid[0], tmp_path, [0.5] * 6, 1.0)
+    results_of(grid[1], tmp_path, [0.5] * 4, 1.0)
+    records = study.collect(grid, tmp_path)
+    assert study.differences(records) == {}
+    assert "exit 6" in study.table(records)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("joint@vit-tiny", "backbone 'vit-tiny': its family has a recipe of its own"),
+        ("joint@nonsense", "nonsense"),
+        ("joint+weighted-1-1", "give 6 numbers from 0, one for each exit"),
+        ("projection+pcgrad", "method='pcgrad': it pulls exits one by one"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(text, says):
+    with pytest.raises(ValueError, match=says):
+        cells(["joint", text])
+
+
+def test_the_same_arm_in_other_words_is_one():
+    assert len(cells(["surgery", "surgery-own-0.5", "joint+sum", "joint"], [0])) == 2
 
 
 def test_all_arms_come_before_any_has_its_second_seed():
@@ -194,14 +229,15 @@ def test_the_table_by_hand(tmp_path):
     for cell in grid:
         if (cell.method, cell.seed) in accuracy:
             results_of(cell, tmp_path, [accuracy[cell.method, cell.seed]] * 6, 10.0 if cell.method == "sum" else 25.0)
-    joint, pcgrad, gap = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
+    joint, pcgrad, said, gap = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
     half = 4.302653 * np.std([50, 52, 60], ddof=1) / np.sqrt(3)
     assert joint.split()[:4] == ["joint", "3", "54.00", f"±{half:5.2f}"]
     assert joint.split()[-1] == "1.00"
     assert pcgrad.split()[:6] == ["joint", "+", "pcgrad", "2", "53.00", "±"]
     assert pcgrad.split()[6] == "0.00"
     assert pcgrad.split()[-1] == "2.50"
-    assert gap.startswith("joint + pcgrad - joint ")
+    assert said.startswith("minus joint")
+    assert gap.startswith("joint + pcgrad ")
     assert "+2.00" in gap  # the mean of +3 and +1
 
 
@@ -209,7 +245,7 @@ def test_the_first_arm_asked_for_is_what_others_are_compared_with(tmp_path):
     """Even where it has no finished run yet."""
     grid = cells(["joint", "detached"], [0])
     results_of(grid[1], tmp_path, [0.5] * 6, 1.0)
-    joint, detached = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
+    joint, detached, _ = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
     assert joint.split() == ["joint", "0"]
     assert detached.split() == ["detached", "1", *["50.00"] * 7]
 
@@ -238,7 +274,7 @@ def test_from_the_shell(processes, tmp_path, capsys):
     words = f"study digits/vgg7-4 --scale smoke --arms joint joint+upgrad --seeds 1 --processes {processes}"
     assert main([*words.split(), "--out", str(tmp_path), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "joint + upgrad - joint" in said
+    assert "minus joint" in said
     assert "2 of 2 runs are finished" in said
     assert {results.arm(record["recipe"]) for record in results.runs(tmp_path).values()} == {"joint", "joint + upgrad"}
     assert main([*words.split(), "--out", str(tmp_path), "--report"]) == 0

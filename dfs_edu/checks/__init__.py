@@ -21,7 +21,7 @@ from dfs_edu.checks.leaving import (
 )
 from dfs_edu.checks.methods import as_long, pcgrad, shortest
 from dfs_edu.checks.networks import conv_macs, cumulative_macs, evenly, exits, front, learning_rate, normalise, warm_up
-from dfs_edu.checks.statistics import at_least_one, bootstrap, chosen, interval, paired
+from dfs_edu.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed
 
 __all__ = [
     "ablation_loss",
@@ -49,8 +49,8 @@ __all__ = [
     "linear_cka",
     "margin",
     "normalise",
-    "paired",
     "pcgrad",
+    "seeds_needed",
     "selectivity",
     "shortest",
     "softmax",

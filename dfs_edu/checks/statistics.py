@@ -63,32 +63,25 @@ def bootstrap(mine: Callable) -> None:
     compare("the bootstrap interval", mine, right, cases, mistakes)
 
 
-def paired(mine: Callable) -> None:
-    """mine(a, b) -> (mean, half-width) of the 95 % t-interval of a - b, both (n,), seed by seed."""
+def seeds_needed(mine: Callable) -> None:
+    """mine(deviation, gain) -> the least number of seeds, from 2, whose 95 % t-interval is at most as wide as the gain.
 
-    def right(a, b):
-        d = (a - b).double()
-        return [d.mean(), _t95(len(d)) * d.std() / math.sqrt(len(d))]
+    deviation   of the difference of two arms from seed to seed; gain: a difference, in the same unit. What counts is
+                half the width: an interval around a mean of `gain` then leaves zero out
+    """
 
-    def unpaired(a, b):
-        n = len(a)
-        return [(a - b).mean(), _t95(n) * (a.var() / n + b.var() / n).sqrt()]
+    def right(s, gain, t=lambda n: _t95(n), least=2):
+        return next(n for n in range(least, 10_000) if t(n) * s / math.sqrt(n) <= gain)
 
     mistakes = [
-        (unpaired, "take the difference of each seed first: what a seed does to both arms then cancels"),
-        (lambda a, b: right(b, a), "the sign: a minus b"),
-        (lambda a, b: [right(a, b)[0], 1.96 * (a - b).std() / math.sqrt(len(a))], "with few seeds t is above 1.96"),
-        (lambda a, b: [right(a, b)[0], (a - b).std()], "that is the spread of one seed, not of the mean of n"),
-        (
-            lambda a, b: [right(a, b)[0], _t95(len(a)) * (a - b).std(correction=0) / math.sqrt(len(a))],
-            "the deviation of a sample divides by n - 1",
-        ),
+        (lambda s, g: right(s, g, lambda n: 1.959964), "1.96 is for very many seeds: for n few, t of n - 1 degrees"),
+        (lambda s, g: right(s, g / 2), "half the width counts: from the mean to one end"),
+        (lambda s, g: right(s, g, lambda n: _t95(n + 1)), "n seeds leave n - 1 degrees of freedom"),
+        (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)), "the mean of n is known better by the root of n"),
+        (lambda s, g: right(s, g) - 1, "one seed more: with so few the interval still holds zero"),
+        (lambda s, g: right(s, g) + 1, "one seed fewer is enough"),
     ]
-    cases = []
-    for n in (3, 5, 8):
-        seeds = torch.randn(n, dtype=torch.float64)
-        cases.append(tuple(50 + 2 * seeds + torch.randn(n, dtype=torch.float64) for _ in range(2)))
-    compare("a paired interval", mine, right, cases, mistakes)
+    compare("seeds needed", mine, right, [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5)], mistakes)
 
 
 def at_least_one(mine: Callable) -> None:

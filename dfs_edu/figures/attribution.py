@@ -106,8 +106,9 @@ def _caption(text: str, x: float, y: float, anchor: str, size: int) -> dict:
 def conductances(reports: Mapping, title: str = "What flows through f+ and f-") -> go.Figure:
     """Name -> probes.Conductance: bars for f+ and f- of exits 1 to K - 1, in logits, a row a network.
 
-    On the left, what flows to the exit's own logit; on the right, to the last exit's. The two bars of a feature add up
-    to what the logit gains from the baseline to the picture. Raises ValueError for no reports.
+    On the left, what flows to the exit's own logit; on the right, to the last exit's. Where the feature
+    is all that goes on, its two bars add up to what the logit gains from the baseline to the picture. Raises
+    ValueError for no reports.
     """
     if not reports:
         raise ValueError("reports={}: bars of one network at least")

@@ -53,25 +53,27 @@ def leakage(reports: Mapping, title: str = "What reaches the weights that write 
     if not reports:
         raise ValueError("reports={}: one at least")
     ratios = [np.asarray(report.ratio(), dtype=float) for report in reports.values()]
-    S = ratios[0].shape[1]
+    S = max(ratio.shape[1] for ratio in ratios)
     fig = figure([], title, height=380, legend=below(), title_pad_b=30, margin={"t": 70, "b": 110}, barmode="group")
+    named = set()
     make_subplots(1, len(reports), subplot_titles=list(reports), figure=fig, shared_yaxes=True, horizontal_spacing=0.04)
     fig.update_annotations(font_size=13)
     for i, ratio in enumerate(ratios):
-        for s in range(S):
+        for s in range(S - ratio.shape[1], S):  # who has fewer scales has the coarsest
             for name, part, look in PARTS:
                 path = f"{name}, {_scale(s, S)}" if S > 1 else name
                 fig.add_bar(
                     x=list(range(1, len(ratio) + 1)),
-                    y=rounded(ratio[:, s, 0 if part else 1], 3),
+                    y=rounded(ratio[:, s - S, 0 if part else 1], 3),
                     name=path,
                     legendgroup=path,
-                    showlegend=i == 0,
+                    showlegend=path not in named,
                     marker=look,
                     opacity=round(1 - 0.6 * (S - 1 - s) / max(1, S - 1), 2),  # the finer, the paler
                     row=1,
                     col=i + 1,
                 )
+                named.add(path)
     fig.update_xaxes(title_text="exit", showgrid=False, dtick=1)
     return fig.update_yaxes(title_text="times its own gradient", col=1)
 

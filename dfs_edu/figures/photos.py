@@ -14,6 +14,8 @@ from dfs_edu.figures.look import (
     figure,
 )
 
+JPEG_HEIGHT = 65_500  # pixels, at most
+
 
 def pictures(
     images, titles: Sequence[str] | None = None, title: str = "", columns: int = 8, zoom: int = 3
@@ -64,6 +66,8 @@ def data_uri(pixels: np.ndarray, colours: int | None = None) -> str:
 
 def sprite(images: np.ndarray) -> str:
     """uint8 (M, 3, H, W) -> one JPEG below each other, as a data URI; 8-pixel blocks keep 32-pixel pictures apart."""
+    if len(images) * images.shape[2] > JPEG_HEIGHT:
+        raise ValueError(f"{len(images)} pictures of {images.shape[2]} pixels: together too high for a JPEG")
     file = io.BytesIO()
     Image.fromarray(np.concatenate(images.transpose(0, 2, 3, 1))).save(file, "JPEG", quality=90, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

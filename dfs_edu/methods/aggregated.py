@@ -83,10 +83,15 @@ class Aggregated:
             return torch.ones(1, dtype=torch.float64)
         if n not in self.weightings:
             self.weightings[n] = WEIGHTINGS[self.name](n)
-        weights = self.weightings[n](gramian).double()
+        try:
+            weights = self.weightings[n](gramian).double()
+        except (ValueError, ArithmeticError, RuntimeError) as error:  # of a solver, each has its own
+            raise FloatingPointError(
+                f"{self.name} finds no weights for the Gramian {gramian.tolist()}: {error}"
+            ) from error
         if self.length == "own":
             return weights
-        length, wanted = (weights @ gramian @ weights).sqrt(), gramian.sum().sqrt()
+        length, wanted = (weights @ gramian @ weights).clamp(min=0).sqrt(), gramian.sum().clamp(min=0).sqrt()
         if weights @ gramian.sum(1) < 0:  # IMTL-G's weights of sum 1 may point uphill for all: the way down is back
             weights = -weights
         return weights * (wanted / length) if length > 0 else weights
@@ -95,6 +100,8 @@ class Aggregated:
         return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
+        if "weights" in state:  # of a checkpoint made before there was one for each number of exits
+            state = {len(state["weights"]): state}
         for n, one in state.items():
             self.weightings[n] = WEIGHTINGS[self.name](n)
             self.weightings[n].load_state_dict(one)
@@ -116,6 +123,8 @@ def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
         reached = torch.tensor([k for k, g in enumerate(column) if g is not None])
         if len(reached):
             matrix = torch.stack([g.flatten() for g in column if g is not None])
+            # where gradients nearly cancel, float32 would lose the length of their sum; Apple's GPUs have no float64
+            matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
             G[reached[:, None], reached] += (matrix @ matrix.T).double().cpu()
     return G
 

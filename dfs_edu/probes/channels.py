@@ -55,8 +55,8 @@ def channels(net: MultiExit, images: Tensor, labels: Tensor, beta: float = 0.5) 
     exit_gradient="own", every `dot` is exactly 0: f+ hears no exit k, f- no deeper exit. Where the trunk is frozen up
     to an exit, nobody pulls on its feature, and all is 0.
 
-    Images, labels, what is left as it was found and what is raised are as in `conflict`. The cost is one training step:
-    all exits go down together, and each is told apart at its own feature.
+    Images, labels, what is left as it was found, what is raised and what is said of `cuts.Projection` are as in
+    `conflict`. The cost is one training step: all exits go down together, each is told apart at its own feature.
     """
     cut = Surgery(beta)
     found = []

@@ -89,6 +89,8 @@ def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
     afterwards mode, buffers, `.grad` and random state are as they were. The cost is one forward pass and, for each
     exit, a backward pass as deep as that exit lies; memory is explained in gradients.py.
 
+    Exits are told apart one by one, so a `cuts.Projection`, which needs them together, shows as if it were joint.
+
     Raises TypeError or ValueError, naming what is wrong, for other inputs and for a parameter that a stage shares with
     another stage or a head, and FloatingPointError for a loss that is not finite.
     """
