@@ -70,8 +70,8 @@ def seeds_needed(mine: Callable) -> None:
                 half the width: an interval around a mean of `gain` then leaves zero out
     """
 
-    def right(s, gain, t=lambda n: _t95(n), least=2):
-        return next(n for n in range(least, 10_000) if t(n) * s / math.sqrt(n) <= gain)
+    def right(s, gain, t=_t95):
+        return next((n for n in range(2, 1000) if t(n) * s / math.sqrt(n) <= gain), 1000)
 
     mistakes = [
         (lambda s, g: right(s, g, lambda n: 1.959964), "1.96 is for very many seeds: for n few, t of n - 1 degrees"),
