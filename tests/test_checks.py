@@ -215,7 +215,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("as_long", lambda w, G: w / w.norm(), "is expected"),
     ("as_long", lambda w, G: w / (w @ G @ w) ** 0.5, "length 1"),
     ("seeds_needed", lambda s, g: math.ceil((1.96 * s / g) ** 2), "1.96 is for very many"),
-    ("seeds_needed", lambda s, g: seeds_needed(s, g) - 1, "one seed more"),
+    ("seeds_needed", lambda s, g: seeds_needed(s, g) - 1, "n - 1 degrees of freedom"),
     ("seeds_needed", lambda s, g: 0, "is expected"),
     ("at_least_one", lambda m: m / 20, "never above 1"),
     ("chosen", lambda v, t: max(t), "looked at the test split"),
