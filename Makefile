@@ -14,12 +14,12 @@ MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 .PHONY: help course lab test bench notebooks clean again
 
 help:
-	@echo 'make course     execute the course and say what it found: about 15 minutes; pages land in build/course/'
+	@echo 'make course     execute the course and say what it found: about 30 minutes; pages land in build/course/'
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make test       style and tests: about 20 minutes'
-	@echo 'make bench      measure engine, steps, reading, probe and early exit on this machine: 25 minutes'
-	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 15 minutes'
+	@echo 'make bench      measure engine, steps, reading, probe, methods and early exit on this machine: 30 minutes'
+	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 30 minutes'
 	@echo 'make clean      remove build/ and caches; runs/, data/ and .venv stay (rm -r .venv removes that too)'
 	@echo
 	@echo 'The first target sets up .venv from the package index: 3 to 15 minutes, 6 GB on Linux with the'
@@ -27,7 +27,7 @@ help:
 	@echo 'enough: PIP_EXTRA_INDEX_URL=ADDRESS, the index of its CPU builds, make course'
 
 course: $(STAMP)
-	@echo "Executing the course at scale $(SCALE) on $(DATASET): 5 minutes at smoke, 15 at lesson, hours at full."
+	@echo "Executing the course at scale $(SCALE) on $(DATASET): 8 minutes at smoke, 30 at lesson, hours at full."
 	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --out build/course
 
 lab: $(STAMP)
@@ -44,11 +44,11 @@ test: $(STAMP)
 	@$(VENV) -m pytest -m browser
 
 bench: $(STAMP)
-	@echo "Measuring: about 25 minutes. Leave the machine alone meanwhile."
+	@echo "Measuring: about 30 minutes. Leave the machine alone meanwhile."
 	@$(VENV) -m benchmarks
 
 notebooks: $(STAMP)
-	@echo "Executing the course with the notebooks' own parameters and writing them back: about 15 minutes."
+	@echo "Executing the course with the notebooks' own parameters and writing them back: about 30 minutes."
 	@$(VENV) -m dfs_edu course --write-back
 
 clean:
