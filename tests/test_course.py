@@ -44,7 +44,7 @@ def results(tmp_path_factory):
         notebook(folder / "03_endless.ipynb", "import time; time.sleep(60)"),
         notebook(folder / "04_dies.ipynb", "import os; os._exit(3)"),
     ]
-    return course.run(notebooks, scale="smoke", seed=7, out=folder / "out", timeout=6)
+    return course.run(notebooks, scale="smoke", seed=7, out=folder / "out", timeout=15)
 
 
 def test_parameters_arrive_and_results_come_back(results):
