@@ -27,7 +27,7 @@ help:
 	@echo 'enough: PIP_EXTRA_INDEX_URL=ADDRESS, the index of its CPU builds, make course'
 
 course: $(STAMP)
-	@echo "Executing the course at scale $(SCALE) on $(DATASET): 8 minutes at smoke, 30 at lesson, hours at full."
+	@echo "Executing the course at scale $(SCALE) on $(DATASET): 6 minutes at smoke, 30 at lesson, hours at full."
 	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --out build/course
 
 lab: $(STAMP)
