@@ -10,7 +10,6 @@ that can tell the exits apart. Memory: what of all tensors that a way makes is a
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,22 +20,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 import dfs_edu as dfs
-from benchmarks.turns import prepared
-from dfs_edu.losses import exit_losses
-from dfs_edu.probes.memory import _Live
+from benchmarks.turns import MIB, arguments, prepared, taken
+from dfs_edu.losses import exit_losses, separate_losses
 from dfs_edu.results import device_name
 from dfs_edu.train import pick_device
 
 BATCHES = {"vgg7-64": 128, "resnet18": 64, "msdnet-cifar": 64}
-MIB = 2**20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
+    args = arguments(__doc__, BATCHES, rounds=3).parse_args()
     device = pick_device(args.device)
     for backbone in args.backbone:
         compare(backbone, args.rounds, device)
@@ -52,12 +45,13 @@ def compare(backbone: str, rounds: int, device: torch.device) -> None:
     seconds = dfs.probes.seconds(ways, rounds, warm_up=1, title=backbone)
     trunk = sum(p.numel() * p.element_size() for p in net.stages.parameters()) / MIB
     print(f"\n{backbone}, batch {batch}, fp32, {device_name(device)}, median of {rounds} rounds")
-    activations, K = taken(forward, net, images, labels), len(net.stages)
+    there, K = [*net.parameters(), *net.buffers(), images, labels], len(net.stages)
+    activations = taken(partial(forward, net, images, labels), there)
     print(f"two gradients of the trunk: {2 * trunk:.0f} MiB; a forward pass: {activations:.0f} MiB at most")
     print(f"{K} exits: {K * (K + 1) // 2} stage passes tell them apart")
     first = statistics.median(seconds["naive"])
     for name, values in seconds.items():
-        beyond = taken(WAYS[name], net, images, labels) - activations
+        beyond = taken(ways[name], there) - activations
         passes = stage_passes(WAYS[name], net, images, labels)
         median = statistics.median(values)
         print(
@@ -81,14 +75,6 @@ def stage_passes(way: Callable, net: nn.Module, images: Tensor, labels: Tensor) 
     return len(entered)
 
 
-def taken(way: Callable, net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """MiB of tensors that are alive at most, beyond the network and the batch: every storage is followed."""
-    with _Live() as live:
-        before = live.follow(list(net.parameters()), list(net.buffers()), images, labels)
-        way(net, images, labels)
-    return (live.peak - before) / MIB
-
-
 def forward(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     net.train()
     return exit_losses(net(images), labels)
@@ -102,7 +88,7 @@ def naive(net: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
 def truncated(net: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
     """Cosines (L, K, K)."""
     net.train()
-    return _kept(net, [nn.functional.cross_entropy(logits, labels) for logits in net(images)])
+    return _kept(net, separate_losses(net(images), labels))
 
 
 def _kept(net: nn.Module, losses: Iterable[Tensor]) -> np.ndarray:

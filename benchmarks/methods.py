@@ -6,30 +6,22 @@ the network, its optimizer's state and the batch. Gradient equilibrium is a junc
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Callable
 
 import torch
 
 import dfs_edu as dfs
-from benchmarks.turns import prepared
+from benchmarks.turns import arguments, prepared, taken
 from dfs_edu import heap, methods
 from dfs_edu.losses import separate_losses
-from dfs_edu.probes.memory import _Live
 from dfs_edu.results import device_name
 from dfs_edu.train import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32}
-MIB = 2**20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
+    args = arguments(__doc__, BATCHES, rounds=3).parse_args()
     device = pick_device(args.device)
     if device.type == "cpu":
         heap.keep_freed()  # as train() does
@@ -49,7 +41,7 @@ def compare(backbone: str, rounds: int, device: torch.device) -> None:
     for name, values in seconds.items():
         median, memory = statistics.median(values), taken(*made[name])
         times = f"time {median / first:5.2f}, memory {memory / least:5.2f}"
-        print(f"{name:12} {1000 * median:8.1f} ms, {memory / MIB:6.0f} MiB   of the sum: {times}")
+        print(f"{name:12} {1000 * median:8.1f} ms, {memory:6.0f} MiB   of the sum: {times}")
 
 
 def make_step(backbone: str, batch: int, method: str, junction, device: torch.device, bf16: bool) -> tuple:
@@ -69,14 +61,6 @@ def make_step(backbone: str, batch: int, method: str, junction, device: torch.de
 
     step()  # makes the optimizer's state
     return step, [images, labels, *net.state_dict().values(), *optimizer.state.values()]
-
-
-def taken(step: Callable, there: list) -> int:
-    """Bytes of the tensors made in a step that are alive at most, beyond those that are there before."""
-    with _Live() as live:
-        before = live.follow(there)
-        step()
-    return live.peak - before
 
 
 if __name__ == "__main__":

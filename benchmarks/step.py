@@ -7,7 +7,6 @@ the speed of a shared machine drifts; what counts is the ratio of the medians.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 import dfs_edu as dfs
-from benchmarks.turns import prepared
+from benchmarks.turns import arguments, prepared
 from dfs_edu import heap
 from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
@@ -50,11 +49,8 @@ BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32, "vit-tiny": 8, "ms
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
+    parser = arguments(__doc__, BATCHES, rounds=7)
     parser.add_argument("--batch", type=int, help="pictures a step (default: a few, by network)")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = pick_device(args.device)
     if device.type == "cpu":

@@ -1,9 +1,10 @@
-"""What benchmarks of a training step share: pictures to train on, and contestants that take turns."""
+"""What benchmarks of a training step share: arguments, pictures to train on, contestants that take turns, memory."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import torch
@@ -11,7 +12,27 @@ from torch import Tensor, nn
 
 import dfs_edu as dfs
 from dfs_edu.backbones import pixels_of
+from dfs_edu.probes.memory import _Live
 from dfs_edu.surgery import Joint, Junction
+
+MIB = 2**20
+
+
+def arguments(purpose: str, batches: Mapping[str, int], rounds: int) -> argparse.ArgumentParser:
+    """Which networks, how often and where; a benchmark may add its own."""
+    parser = argparse.ArgumentParser(description=purpose)
+    parser.add_argument("--backbone", nargs="*", default=list(batches))
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device", default="auto")
+    return parser
+
+
+def taken(way: Callable[[], object], there: Iterable[Tensor]) -> float:
+    """MiB of the tensors made by a call that are alive at most, beyond those that are there before."""
+    with _Live() as live:
+        before = live.follow(list(there))
+        way()
+    return (live.peak - before) / MIB
 
 
 def prepared(

@@ -247,7 +247,7 @@ class _Loop:
 
     def look(self) -> float:
         """Look at the conflict, if it is time to; the seconds that it took, which are none of training's."""
-        if self.tracker is None or self.steps_taken() % self.tracker.every:
+        if self.tracker is None or not self.tracker.due(self.steps_taken()):
             return 0.0
         self.check_finite()  # waits for a GPU: the steps under way are training's
         began = time.monotonic()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import COLOURS, INK, below, figure, rounded
+from dfs_edu.figures.grids import panels
+from dfs_edu.figures.look import COLOURS, INK, rounded
 
 SHARED, SPECIFIC = {"color": COLOURS[0]}, {"color": COLOURS[1], "pattern": {"shape": "/"}}
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
@@ -23,9 +23,7 @@ def channel_conflict(
     """
     if not reports:
         raise ValueError("reports={}: one at least")
-    fig = figure([], title, height=340, legend=below(), title_pad_b=30, margin={"t": 70, "b": 90}, bargap=0.1)
-    make_subplots(1, len(reports), subplot_titles=list(reports), figure=fig, shared_yaxes=True, horizontal_spacing=0.04)
-    fig.update_annotations(font_size=13)
+    fig = panels(reports, title, height=340, bottom=90, bargap=0.1)
     for i, report in enumerate(reports.values()):
         added, shared = np.nan_to_num(report.contribution()), np.asarray(report.shared)
         for name, part, look in PARTS:
@@ -54,10 +52,8 @@ def leakage(reports: Mapping, title: str = "What reaches the weights that write 
         raise ValueError("reports={}: one at least")
     ratios = [np.asarray(report.ratio(), dtype=float) for report in reports.values()]
     S = max(ratio.shape[1] for ratio in ratios)
-    fig = figure([], title, height=380, legend=below(), title_pad_b=30, margin={"t": 70, "b": 110}, barmode="group")
+    fig = panels(reports, title, height=380, bottom=110, barmode="group")
     named = set()
-    make_subplots(1, len(reports), subplot_titles=list(reports), figure=fig, shared_yaxes=True, horizontal_spacing=0.04)
-    fig.update_annotations(font_size=13)
     for i, ratio in enumerate(ratios):
         for s in range(S - ratio.shape[1], S):  # who has fewer scales has the coarsest
             for name, part, look in PARTS:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from dfs_edu.figures.grids import heatmaps
+from dfs_edu.figures.grids import heatmaps, panels
 from dfs_edu.figures.look import INK, below, exit_ticks, figure, percent, rounded, style
 
 ALIKE = [[0, "#f2f2f2"], [1, "#0072B2"]]  # from grey to blue: alike
@@ -62,9 +61,7 @@ def probe_accuracies(
     """
     if not probes:
         raise ValueError("probes={}: one network at least")
-    fig = figure([], title, height=400, legend=below(), title_pad_b=30, margin={"t": 70, "b": 90})
-    make_subplots(1, len(probes), subplot_titles=list(probes), shared_yaxes=True, horizontal_spacing=0.04, figure=fig)
-    fig.update_annotations(font_size=13)
+    fig = panels(probes, title, height=400, bottom=90)
     for i, found in enumerate(probes.values()):
         panel = {"row": 1, "col": i + 1}
         exits = list(range(1, len(found.accuracy["whole"]) + 1))

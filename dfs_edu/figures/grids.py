@@ -1,13 +1,22 @@
-"""Heatmaps side by side on one colour scale."""
+"""Panels side by side: lines or bars on one vertical axis, heatmaps on one colour scale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import figure, rounded
+from dfs_edu.figures.look import below, figure, rounded
+
+
+def panels(names: Iterable[str], title: str, height: int, bottom: int, **layout) -> go.Figure:
+    """A figure with an empty panel for each name; `bottom` pixels hold axis and legend."""
+    names = list(names)
+    fig = figure([], title, height=height, legend=below(), title_pad_b=30, margin={"t": 70, "b": bottom}, **layout)
+    make_subplots(1, len(names), subplot_titles=names, figure=fig, shared_yaxes=True, horizontal_spacing=0.04)
+    return fig.update_annotations(font_size=13)
 
 
 def heatmaps(

@@ -29,9 +29,12 @@ class ConflictTracker:
         self.images, self.labels, self.every = images, labels, every
         self.layers: list[str] = []  # of "conflicting", known from the first look on
 
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
+
     def __call__(self, step: int, net: MultiExit) -> dict | None:
         """The look after `step` steps, or None where none is due."""
-        if step % self.every:
+        if not self.due(step):
             return None
         report = conflict(net, self.images, self.labels)
         self.layers = report.layers
