@@ -23,6 +23,28 @@ def surgery(f, beta):
     return torch.cat([shared, specific.detach()], 1), torch.cat([shared.detach(), specific], 1)
 
 
+def partition(f, beta):
+    onward, seen = f.clone(), f.clone()
+    onward[:, round(f.shape[1] * beta) :] = 0
+    seen[:, : round(f.shape[1] * beta)] = 0
+    return onward, seen
+
+
+def received(g_onward, g_seen, n):
+    g = g_seen.clone()
+    g[:, :n] += g_onward[:, :n]
+    return g
+
+
+def saved(macs, cut, beta):
+    """Layer by layer: forward pass, weight gradient, and the input gradient of all but the first."""
+    joint = sum(m * (2 if i == 0 else 3) for i, m in enumerate(macs.tolist()))
+    own = sum(
+        m * (2 if i == 0 else 2 + beta if c else 3) for i, (m, c) in enumerate(zip(macs.tolist(), cut, strict=True))
+    )
+    return (joint - own) / joint
+
+
 def conflicting(g):
     K = len(g)
     pairs = [torch.cosine_similarity(g[i], g[j], dim=0) < 0 for i in range(K) for j in range(i)]
@@ -177,6 +199,11 @@ RIGHT = {
     "cosine_matrix": lambda g: torch.stack([torch.cosine_similarity(a[None], g) for a in g]),
     "conflicting": conflicting,
     "surgery": surgery,
+    "partition": partition,
+    "silent": lambda C, b: sum(c >= round(C * b) for c in range(C)) / C,
+    "received": received,
+    "saved": saved,
+    "accuracy": lambda p, y: sum(a == b for a, b in zip(p.tolist(), y.tolist(), strict=True)) / len(p),
     "step_cost": lambda beta: 1 + 1 + beta,
     "leave": leave,
     "average_macs": lambda exit, macs: sum(macs[e] for e in exit) / len(exit),
@@ -236,6 +263,28 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("surgery", lambda f, beta: surgery(f, beta)[::-1], "exchanged"),
     ("surgery", lambda f, beta: f, "return two tensors"),
     ("surgery", lambda f, beta: (f[:, :1], f), "a view of shape"),
+    ("partition", lambda f, beta: (f, f), "nothing is cut"),
+    ("partition", lambda f, beta: partition(f, beta)[::-1], "exchanged"),
+    ("partition", surgery, "that is referencing"),
+    ("partition", lambda f, beta: partition(f, 1 - beta), "share of the channels that is f+"),
+    ("partition", lambda f, beta: (f[:, : round(f.shape[1] * beta)], f[:, round(f.shape[1] * beta) :]), "keep all C"),
+    ("partition", lambda f, beta: f, "return two tensors"),
+    ("silent", lambda C, b: 1 - b, "channels are whole"),
+    ("silent", lambda C, b: round(C * b) / C, "do learn"),
+    ("silent", lambda C, b: C - round(C * b), "divide by C"),
+    ("received", lambda a, b, n: torch.cat([a[:, :n], b[:, n:]], 1), 'that is "own"'),
+    ("received", lambda a, b, n: a + b, "joint training"),
+    ("received", lambda a, b, n: received(b, a, n), "exchanged"),
+    ("received", lambda a, b, n: torch.cat([a[:, :n], (a + b)[:, n:]], 1), "hears both"),
+    ("saved", lambda m, c, b: (1 - b) * m[c].sum() / 3 / m.sum(), "costs 2, not 3"),
+    ("saved", lambda m, c, b: (1 - b) * m[c].sum() / m.sum(), "of a whole step"),
+    ("saved", lambda m, c, b: 1 - saved(m, c, b), "what is left"),
+    ("saved", lambda m, c, b: (1 - b) * m.sum() / (3 * m.sum() - m[0]), "read a cut feature"),
+    ("saved", lambda m, c, b: (1 - b) * m[c].sum(), "divide by"),
+    ("accuracy", lambda p, y: (p == y).sum(), "their number"),
+    ("accuracy", lambda p, y: (p != y).double().mean(), "are wrong"),
+    ("accuracy", lambda p, y: 100 * (p == y).double().mean(), "not in percent"),
+    ("accuracy", lambda p, y: p == y, "take the mean"),
     ("step_cost", lambda beta: 3 * beta, "weight gradient"),
     ("leave", lambda c, t: c.argmax(0), "surest"),
     ("leave", lambda c, t: leave(c, t) + 1, "from 0"),

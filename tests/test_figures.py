@@ -103,6 +103,8 @@ ALL = {
     "shares": lambda: figures.shares(point()),
     "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
     "speed_ups": lambda: figures.speed_ups({"one by one": ([1, 1.5, 2], [0.9, 1.2, 1.4]), "128 at once": ([2], [1.9])}),
+    "saved_by_beta": lambda: figures.saved_by_beta([0.25, 0.5], {"theory": [0.25, 0.125], "measured": [0.2, -0.1]}),
+    "pulls": lambda: figures.pulls({"joint": np.ones((4, 2)), "cut": [[1, 1], [1, 1], [1, 0], [0, 1]]}),
     "parts_of_whole": lambda: figures.parts_of_whole({"MACs": [1e6, 4e6], "time": torch.tensor([0.5, 0.8])}),
     "waits": lambda: figures.waits({"whole": [0.002, 0.001], "early": np.linspace(0, 1, 1000)}),
     "reliability": lambda: figures.reliability({"as trained": diagram(), "calibrated": diagram(1)}),
@@ -345,6 +347,18 @@ def test_speed_ups_lie_beside_what_was_promised():
     promise, one, many = ALL["speed_ups"]().data
     assert (list(promise.x), list(promise.y)) == ([1, 2], [1, 2])
     assert (list(one.x), list(one.y), list(many.y)) == ([1, 1.5, 2], [0.9, 1.2, 1.4], [1.9])
+
+
+def test_what_is_saved_in_percent():
+    theory, measured = ALL["saved_by_beta"]().data
+    assert (list(theory.x), list(theory.y), list(measured.y)) == ([0.25, 0.5], [25, 12.5], [20, -10])
+
+
+def test_a_channel_that_both_pull_on_is_torn():
+    joint, cut = ALL["pulls"]().data
+    assert [list(row) for row in joint.z] == [[1, 1], [1, 1], [2, 2], [2, 2]]
+    assert [list(row) for row in cut.z] == [[1, 1], [1, 1], [1, 0], [0, 1]]
+    assert list(cut.y) == ["deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls"]
 
 
 def test_costs_are_parts_of_the_last_exits():

@@ -4,8 +4,9 @@ A check never raises: it prints "not yet" for an exercise that nobody has tried,
 "right" for a right one. Where the answer is the result of a mistake that many make, it says which one.
 """
 
-from dfs_edu.checks.conflict import conflicting, cosine, cosine_matrix, step_cost, surgery
+from dfs_edu.checks.conflict import conflicting, cosine, cosine_matrix
 from dfs_edu.checks.features import ablation_loss, linear_cka, selectivity
+from dfs_edu.checks.junctions import partition, received, saved, silent, step_cost, surgery
 from dfs_edu.checks.leaving import (
     average_macs,
     best_cut,
@@ -20,11 +21,22 @@ from dfs_edu.checks.leaving import (
     within,
 )
 from dfs_edu.checks.methods import as_long, pcgrad, shortest
-from dfs_edu.checks.networks import conv_macs, cumulative_macs, evenly, exits, front, learning_rate, normalise, warm_up
+from dfs_edu.checks.networks import (
+    accuracy,
+    conv_macs,
+    cumulative_macs,
+    evenly,
+    exits,
+    front,
+    learning_rate,
+    normalise,
+    warm_up,
+)
 from dfs_edu.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed
 
 __all__ = [
     "ablation_loss",
+    "accuracy",
     "as_long",
     "at_least_one",
     "average_macs",
@@ -49,10 +61,14 @@ __all__ = [
     "linear_cka",
     "margin",
     "normalise",
+    "partition",
     "pcgrad",
+    "received",
+    "saved",
     "seeds_needed",
     "selectivity",
     "shortest",
+    "silent",
     "softmax",
     "step_cost",
     "surgery",

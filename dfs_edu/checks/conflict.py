@@ -1,14 +1,12 @@
-"""Exercises on gradients that oppose each other, and on junctions."""
+"""Exercises on gradients that oppose each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from dfs_edu.checks.answers import compare, untried
-from dfs_edu.surgery import Surgery
+from dfs_edu.checks.answers import compare
 
 
 def cosine(mine: Callable) -> None:
@@ -61,65 +59,3 @@ def conflicting(mine: Callable) -> None:
         (lambda g: 1 - right(g), "those are the pairs that agree: conflict is a negative cosine"),
     ]
     compare("the share of conflict", mine, right, [(torch.randn(K, 20),) for K in (2, 4, 7)], mistakes)
-
-
-def surgery(mine: Callable) -> None:
-    """mine(f (B, C, H, W), beta) -> (onward, seen): partitioned by beta, referenced, exit gradient own."""
-
-    def joint(f, beta):
-        return f, f
-
-    def zeros(f, beta):
-        shared = torch.arange(f.shape[1])[:, None, None] < round(f.shape[1] * beta)
-        return torch.where(shared, f, 0), torch.where(shared, 0, f)
-
-    def swapped(f, beta):
-        onward, seen = Surgery(beta)(f)
-        return seen, onward
-
-    def exit_everywhere(f, beta):
-        return Surgery(beta, exit_gradient="all")(f)
-
-    mistakes = [
-        (_traced(swapped), "the two are exchanged: f+ listens to what comes back from onward, f- to seen"),
-        (_traced(joint), "nothing is cut yet: detach f- in onward, and f+ in seen"),
-        (_traced(zeros), "that is partitioning alone: put the other part, detached, in the place of the zeros"),
-        (_traced(exit_everywhere), "the exit's gradient reaches f+ too: in seen, f+ is detached"),
-    ]
-    cases = [(torch.randn(2, C, 3, 3), beta) for C, beta in ((8, 0.5), (10, 0.3), (6, 0.0), (7, 1.0))]
-    compare("surgery", _traced(mine), _traced(lambda f, beta: Surgery(beta)(f)), cases, mistakes)
-
-
-def step_cost(mine: Callable) -> None:
-    """mine(beta) -> the work of a training step behind a cut, where that of a joint step is 3."""
-    mistakes = [
-        (lambda beta: 3 * beta, "forward pass and weight gradient stay whole"),
-        (lambda beta: 1 + 2 * beta, "the weight gradient stays whole: it needs all channels of the input"),
-        (lambda beta: 3 - beta, "beta is the part that still passes a gradient on"),
-    ]
-    compare("the cost of a step", mine, lambda beta: 2 + beta, [(b,) for b in (0.0, 0.25, 0.5, 1.0)], mistakes)
-
-
-def _traced(split: Callable) -> Callable:
-    """What a junction does, as values: its two views, and what f receives from each."""
-
-    def trace(f: Tensor, beta: float):
-        f = f.clone().requires_grad_()
-        views = split(f, beta)
-        if untried(views):
-            return None
-        if not isinstance(views, tuple | list) or len(views) != 2 or not all(isinstance(v, Tensor) for v in views):
-            raise TypeError("return two tensors, onward and seen")
-        gradients = []
-        for view in views:
-            if view.shape != f.shape:
-                raise ValueError(f"a view of shape {tuple(view.shape)} of a feature of shape {tuple(f.shape)}")
-            g = (
-                torch.autograd.grad(view.sum(), f, retain_graph=True, allow_unused=True)[0]
-                if view.requires_grad
-                else None
-            )
-            gradients.append(torch.zeros_like(f) if g is None else g)
-        return [view.detach() for view in views] + gradients
-
-    return trace

@@ -11,6 +11,22 @@ from dfs_edu.checks.answers import compare
 from dfs_edu.multiexit import MultiExit
 
 
+def accuracy(mine: Callable) -> None:
+    """mine(prediction (N,), label (N,)) -> the fraction of pictures that are right."""
+
+    def right(prediction, label):
+        return (prediction == label).double().mean()
+
+    mistakes = [
+        (lambda p, y: (p == y).sum(), "that is their number: divide by the number of pictures"),
+        (lambda p, y: 1 - right(p, y), "those are the pictures that are wrong"),
+        (lambda p, y: 100 * right(p, y), "as a fraction, from 0 to 1, not in percent"),
+        (lambda p, y: p == y, "that says it for each picture: take the mean of its ones and zeros"),
+    ]
+    cases = [(torch.randint(0, 3, (N,)), torch.randint(0, 3, (N,))) for N in (10, 50, 200)]
+    compare("the accuracy", mine, right, cases, mistakes)
+
+
 def exits(mine: Callable) -> None:
     """mine(stages, heads, x) -> list of K logits: the loop of a multi-exit network."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -45,6 +45,17 @@ def gradient_work(costs: Mapping, title: str = "Work of a training step for one 
         bars, title, "MFLOPs a picture", height=150 + 44 * len(names), barmode="stack", legend_traceorder="normal"
     )
     return fig.update_yaxes(autorange="reversed", showgrid=False)
+
+
+def saved_by_beta(
+    betas: Sequence[float], saved: Mapping, title: str = "What surgery saves of a training step, by beta"
+) -> go.Figure:
+    """Name -> the part of joint training's step that is saved at each beta (B,); below 0: it costs more."""
+    fig = figure([], title, "beta, the shared part of the channels", "% of a joint step saved")
+    fig.add_hline(0, line={"color": INK, "width": 1})
+    for i, (name, parts) in enumerate(saved.items()):
+        fig.add_scatter(x=rounded(betas), y=percent(parts), name=name, mode="lines+markers", **style(i))
+    return fig.update_layout(legend=below())
 
 
 def rates(rates: Mapping, title: str = "Pictures a second") -> go.Figure:

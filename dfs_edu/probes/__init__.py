@@ -9,6 +9,7 @@ from dfs_edu.probes.features import Features, features
 from dfs_edu.probes.leakage import Leakage, leakage
 from dfs_edu.probes.linear import LinearProbes, linear_probe, linear_probes
 from dfs_edu.probes.memory import Memory, peak_memory
+from dfs_edu.probes.pulls import pulls
 from dfs_edu.probes.selectivity import class_selectivity
 from dfs_edu.probes.similarity import cka, cka_matrix
 from dfs_edu.probes.timing import seconds
@@ -41,6 +42,7 @@ __all__ = [
     "linear_probe",
     "linear_probes",
     "peak_memory",
+    "pulls",
     "seconds",
     "share_by_stage",
 ]

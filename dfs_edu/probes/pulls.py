@@ -1,0 +1,26 @@
+"""What a junction does to each channel: who sees it, and who pulls on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dfs_edu.surgery import Junction
+
+SIDES = ("deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls")
+
+
+def pulls(junction: Junction, channels: int = 8) -> np.ndarray:
+    """(4, channels), rows as in `SIDES`: what each side is given of a feature of ones, and what f receives from it.
+
+    1 is all of it, 0 nothing. The gradients are those of the sum of each view, by autograd.
+    """
+    f = torch.ones(1, channels, 1, 1, requires_grad=True)
+    views = junction(f)
+    return np.stack([view.detach().flatten() for view in views] + [_gradient(view, f) for view in views])
+
+
+def _gradient(view: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+    if not view.requires_grad:  # detached
+        return torch.zeros(f.numel())
+    return torch.autograd.grad(view.sum(), f, retain_graph=True)[0].flatten()
