@@ -188,7 +188,7 @@ def test_too_many_broken_jpegs_stop_the_run(filled, tmp_path, capfd):
 
 
 def small_network():
-    """The narrow RegNet of notebook 5, with exits at a third and two thirds of its cost."""
+    """The narrow RegNet of notebook 10, with exits at a third and two thirds of its cost."""
     widths = [16, 32, 64, 128]
     blocks = BlockParams(
         depths=[1] * 4, widths=widths, group_widths=widths, bottleneck_multipliers=[1.0] * 4, strides=[1, 2, 2, 2]

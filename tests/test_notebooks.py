@@ -53,14 +53,46 @@ def do_exits_disagree(found: dict) -> None:
     fractions(found["photographs"].values(), len(found["photographs"]))
 
 
-def what_does_surgery_change(found: dict) -> None:
+def start_here(found: dict) -> None:
+    assert found["missing"] == []
+    fractions(found["accuracy"])
+    assert found["macs"] == cumulative_macs()
+    assert found["layers"] == 2 * K  # a convolution and a BatchNorm in each stage
+
+
+def cutting_features(found: dict) -> None:
+    assert set(found["accuracy"]) == {"joint", "detached", "partition"}
+    for accuracy in found["accuracy"].values():
+        fractions(accuracy)
+    assert any(abs(cosine) > 1e-3 for cosine in found["at_the_cut"]["joint"])
+    assert found["at_the_cut"]["partition"] == [0] * (K - 1)  # exit 1 owns other channels than the deeper exits
+    first, *behind = found["dead"]["partition"]["convolution"]
+    assert first < 0.5
+    assert all(0.5 <= share < 1 for share in behind)  # they read [f+, 0]
+    *cut, last = found["dead"]["partition"]["head"]
+    assert all(0.5 <= share < 1 for share in cut)
+    assert last < 0.5
+
+
+def seeing_without_touching(found: dict) -> None:
+    assert found["same"] is True
     assert set(found["accuracy"]) == {"joint", "partition", "surgery own", "surgery all"}
     for accuracy in found["accuracy"].values():
         fractions(accuracy)
-    assert 0.1 < found["saved"] < 1 / 6  # half an input gradient of three thirds, less what cannot be saved
-    assert any(abs(cosine) > 1e-3 for cosine in found["at_the_cut"]["joint"])
-    assert found["at_the_cut"]["surgery own"] == [0] * (K - 1)  # exit 1 owns other channels than the deeper exits
+    assert found["at_the_cut"]["surgery own"] == [0] * (K - 1)
+    assert any(abs(cosine) > 1e-3 for cosine in found["at_the_cut"]["surgery all"])  # f+ hears exit 1 as well
     assert set(found["cifar100"]) == {"surgery own 0.5", "surgery all 0.5"}
+
+
+def what_surgery_saves(found: dict) -> None:
+    assert 0.1 < found["theory"] < 1 / 6  # half an input gradient of three thirds, less what cannot be saved
+    assert found["counted"] == pytest.approx(found["theory"], abs=1e-3)
+    assert found["usual"] == 0
+    assert found["by_beta"]["theory"] == sorted(found["by_beta"]["theory"], reverse=True)
+    assert found["by_beta"]["theory"][-1] == found["by_beta"]["counted"][-1] == 0  # at beta 1 all is heard
+    assert all(seconds > 0 for seconds in found["times"].values())
+    assert found["by_network"]["vit-tiny-pixels32-patch4"] == [0, 0]
+    assert 0.99 < found["memory"] < 1.02
 
 
 def when_to_stop(found: dict) -> None:
@@ -70,23 +102,12 @@ def when_to_stop(found: dict) -> None:
     spent = sum(share * macs for share, macs in zip(found["share"], cumulative_macs(), strict=True))
     assert found["macs"] == pytest.approx(spent)
     fractions([found["accuracy"], found["last_exit"], found["geometric"]], 3)
+    assert set(found["gaps"]) == {"margin", "entropy", "patience"}
+    for mean, low, high in found["gaps"].values():
+        assert low <= mean <= high
 
 
-def bring_your_own(found: dict) -> None:
-    assert set(found["accuracy"]) == {"heads alone", "joint", "surgery"}
-    for accuracy in found["accuracy"].values():
-        fractions(accuracy, 4)
-    assert found["apart"] < 1e-4
-    assert found["untouched"]
-    assert 0 < found["saved"] < 1 / 6
-    assert found["vit_saved"] == 0
-    assert found["chosen"] in found["accuracy"]
-    fractions(found["early_share"], 4)
-    assert sum(found["early_share"]) == pytest.approx(1)
-    assert found["early_flops"] == pytest.approx(found["expected_flops"], abs=0.01)
-
-
-def which_backbone(found: dict) -> None:
+def which_backbone_and_your_own(found: dict) -> None:
     exits = {"VGG": 6, "ResNet": 4, "MSDNet": 4, "ViT": 2}
     assert {family: len(accuracy) for family, accuracy in found["accuracy"].items()} == exits
     for family, accuracy in found["accuracy"].items():
@@ -99,6 +120,13 @@ def which_backbone(found: dict) -> None:
         assert 0.5 * joint < bf16 < 0.6 * joint
         assert joint <= surgery < 1.02 * joint
     assert {name: len(gap) for name, gap in found["cifar100"].items()} == {"vgg7-64": 6, "msdnet-cifar-base2-step1": 7}
+    assert set(found["attached"]) == {"heads alone", "joint", "surgery"}
+    for accuracy in found["attached"].values():
+        fractions(accuracy, 4)
+    assert found["apart"] < 1e-4
+    assert found["untouched"]
+    assert 0 < found["saved"] < 1 / 6
+    assert found["chosen"] in found["attached"]
 
 
 def a_full_cifar100_run(found: dict) -> None:
@@ -132,9 +160,6 @@ def how_sure_is_sure(found: dict) -> None:
     fractions(found["error"], 6)
     fractions(found["after"], 6)
     assert all(0.01 <= t <= 100 for t in found["temperatures"])
-    assert set(found["gaps"]) == {"margin", "entropy", "patience"}
-    for mean, low, high in found["gaps"].values():
-        assert low <= mean <= high
     for errors in found["cifar100"].values():
         fractions(errors, 6)
 
@@ -153,15 +178,7 @@ def how_to_spend_a_budget(found: dict) -> None:
         assert low - 1e-9 <= mean <= high + 1e-9
 
 
-def how_do_i_take_it_away(found: dict) -> None:
-    assert found["same_label"] > 0.99
-    assert found["same_exit"] > 0.99
-    assert found["apart"] < 1e-4
-    assert found["macs"] == cumulative_macs()
-    assert all(rate > 0 for rates in found["rates"] for rate in rates)
-
-
-def what_does_early_exit_save(found: dict) -> None:
+def take_it_away(found: dict) -> None:
     sizes = {"one by one", "16 at a time", "250 at a time"}
     assert set(found["speed"]) == set(found["idle"]) == sizes
     for promised, measured in found["speed"].values():
@@ -174,6 +191,10 @@ def what_does_early_exit_save(found: dict) -> None:
         assert seconds == sorted(seconds)
         assert seconds[0] > 0
     assert all(p50 <= p95 for p50, p95 in found["latency"].values())
+    assert found["same_label"] > 0.99
+    assert found["same_exit"] > 0.99
+    assert found["apart"] < 1e-4
+    assert all(rate > 0 for rates in found["rates"] for rate in rates)
 
 
 def what_do_the_two_parts_hold(found: dict) -> None:
@@ -227,39 +248,41 @@ def who_wins(found: dict) -> None:
 
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
+    "00": start_here,
     "01": why_several_exits,
     "02": do_exits_disagree,
-    "03": what_does_surgery_change,
-    "04": when_to_stop,
-    "05": bring_your_own,
-    "06": which_backbone,
-    "07": a_full_cifar100_run,
-    "08": a_full_imagenet_run,
-    "09": how_sure_is_sure,
-    "10": how_to_spend_a_budget,
-    "11": how_do_i_take_it_away,
-    "12": what_does_early_exit_save,
-    "13": what_do_the_two_parts_hold,
-    "14": rival_answers,
-    "15": who_wins,
+    "03": cutting_features,
+    "04": seeing_without_touching,
+    "05": what_surgery_saves,
+    "06": what_do_the_two_parts_hold,
+    "07": how_sure_is_sure,
+    "08": when_to_stop,
+    "09": how_to_spend_a_budget,
+    "10": which_backbone_and_your_own,
+    "11": rival_answers,
+    "12": who_wins,
+    "13": a_full_cifar100_run,
+    "14": a_full_imagenet_run,
+    "15": take_it_away,
 }
 # What does not depend on the scale is, in a fresh execution, what the committed notebook shows.
 SAME_AS_COMMITTED = {
+    "00": ["macs", "layers"],
     "01": ["macs"],
     "02": ["by_hand", "by_probe", "photographs"],
-    "03": ["saved", "cifar100"],
-    "04": ["whole"],
-    "05": ["macs", "saved", "vit_saved"],
-    "06": ["macs", "cifar100", "peak"],
-    "07": ["work", "gaps", "minutes"],
-    "08": ["step", "macs", "hours", "peak"],
-    "09": ["cifar100"],
-    "10": ["cifar100", "seeds"],
-    "11": ["macs"],
-    "12": ["macs"],
-    "13": ["chance"],
-    "14": ["opposed"],
-    "15": ["digits", "cifar100", "cuts", "sure"],
+    "03": [],
+    "04": ["same", "cifar100"],
+    "05": ["theory", "counted", "usual", "by_beta", "by_network"],
+    "06": ["chance"],
+    "07": ["cifar100"],
+    "08": ["whole"],
+    "09": ["cifar100", "seeds"],
+    "10": ["macs", "cifar100", "peak", "saved", "places"],
+    "11": ["opposed"],
+    "12": ["digits", "cifar100", "cuts", "sure"],
+    "13": ["work", "gaps", "minutes"],
+    "14": ["step", "macs", "hours", "peak"],
+    "15": ["macs"],
 }
 # Compares a gradient through max-pooling: of the equal values of a plain ground rounding chooses one, and that differs
 # with the number of threads.
