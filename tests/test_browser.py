@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+from lab import PATIENCE, TOKEN, heard
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
@@ -27,109 +22,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium() is None, reason="no Chrome or Chromium: install chromium or set BROWSER_PATH"),
 ]
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-TOKEN = "of-this-test"
-PATIENCE = 240  # seconds for JupyterLab to start, the notebook to run, a number to change: a busy machine is slow
-
-
-@dataclass
-class Lab:
-    """A running JupyterLab."""
-
-    folder: Path  # where its notebooks lie
-    address: str
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Iterator[Lab]:
-    """JupyterLab with its home, settings and notebooks in a temporary folder; it ends with the module's tests."""
-    home = tmp_path_factory.mktemp("lab")
-    notebooks, settings, runtime = home / "notebooks", home / "settings", home / "runtime"
-    notebooks.mkdir()
-    notifications = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    notifications.parent.mkdir(parents=True)
-    notifications.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    places = {
-        "HOME": home,
-        "JUPYTER_CONFIG_DIR": home / "config",
-        "JUPYTER_DATA_DIR": home / "data",
-        "JUPYTER_RUNTIME_DIR": runtime,
-        "IPYTHONDIR": home / "ipython",
-        "JUPYTERLAB_SETTINGS_DIR": settings,
-        "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
-    }
-    environment = {**os.environ, **{name: str(path) for name, path in places.items()}, "JUPYTER_PREFER_ENV_PATH": "1"}
-    options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--expose-app-in-browser"]
-    options += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={notebooks}"]
-    if os.name == "posix" and os.geteuid() == 0:
-        options.append("--allow-root")
-    log = home / "log"
-    with log.open("w") as output:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        yield Lab(notebooks, address(server, runtime, log))
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
-    """The address that the server has written down once it listens."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        for file in runtime.glob("jpserver-*.json"):
-            try:
-                return json.loads(file.read_text())["url"]
-            except json.JSONDecodeError:  # being written
-                pass
-        time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not start in {PATIENCE} s: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
-    quiet += ["disable-component-update", "disable-sync", "no-sandbox"]  # as root there is no sandbox
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=[f"--{option}" for option in quiet])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def run_all(lab, browser):
-    """A function that opens a notebook in JupyterLab, runs all its cells and returns the page."""
-    pages = []
-
-    def run(notebook, name: str, ready: str = ".dfs-explorer .dfs-accuracy"):
-        nbformat.write(notebook, lab.folder / name)
-        page = browser.new_page(viewport={"width": 1400, "height": 6000})  # JupyterLab renders what is in view
-        pages.append(page)
-        page.set_default_timeout(1000 * PATIENCE)
-        page.goto(f"{lab.address}lab/tree/{name}?token={TOKEN}&reset")
-        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext")
-        page.evaluate(
-            """async () => {
-                const panel = jupyterapp.shell.currentWidget;
-                await panel.context.ready;
-                await panel.sessionContext.ready;
-                await panel.sessionContext.session.kernel.info;
-            }"""
-        )
-        page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.locator(ready).wait_for()
-        return page
-
-    yield run
-    for page in pages:
-        page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
-        page.close()
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_page_without_code_in_voila(lab, browser, theme):
     """The same server shows a notebook as a page; it runs when it is opened, and its sliders are alive."""
@@ -370,9 +262,7 @@ def test_the_gallery_shows_where_exits_look(run_all):
     tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
     notebook = new_notebook(cells=[new_code_cell(tests + GALLERY)], metadata={"kernelspec": KERNEL})
     page = run_all(notebook, "gallery.ipynb", ready=".dfs-looking .dfs-exit >> nth=2")
-    said = []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
+    said = heard(page)
     assert_gallery_shows(page, 0, "Grad-CAM")
     first = page.evaluate(DRAWN)
     assert len({tuple(look) for look in first}) == 3  # each exit draws a part of its own
@@ -407,31 +297,4 @@ def test_the_gallery_shows_where_exits_look(run_all):
     page.reload()  # the kernel goes on, and knows where the page was
     page.locator(".dfs-looking .dfs-exit >> nth=2").wait_for()
     assert_gallery_shows(page, 0, "integrated gradients")
-    assert [text for text in said if "favicon" not in text] == []
-
-
-@pytest.mark.notebook
-def test_course_notebook_answers_to_its_slider(run_all):
-    (path,) = NOTEBOOKS.glob("04_*.ipynb")
-    notebook = nbformat.read(path, as_version=4)
-    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source = 'SCALE = "smoke"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-
-    page = run_all(notebook, path.name)
-    slider = first_slider(page)
-    start, cost = place(page), shown(page, "macs")
-    slider.press("Home")  # all leave at exit 1
-    cheap = moved(page, since=start)
-    assert cheap[0] < start[0]
-    assert shown(page, "macs") < cost
-    slider.press("End")  # only full confidence leaves at exit 1
-    dear = moved(page, since=cheap)
-    assert dear[0] > cheap[0]
-    box = slider.bounding_box()
-    page.mouse.click(box["x"] + 0.01 * box["width"], box["y"] + box["height"] / 2)
-    assert moved(page, since=dear)[0] < dear[0]
-    cells = page.evaluate("jupyterapp.shell.currentWidget.model.toJSON().cells")
-    assert [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"] == []
+    assert said == []
