@@ -121,7 +121,10 @@ def heard(page) -> list[str]:
         if "favicon" not in text:
             said.append(text)
 
-    page.on("console", lambda message: hear(f"{message.text} {message.location}") if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: hear(f"{message.text} {message.location['url']}") if message.type == "error" else None,
+    )
     page.on("pageerror", lambda error: hear(str(error)))
     return said
 

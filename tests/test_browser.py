@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium() is None, reason="no Chrome or Chromium: install chromium or set BROWSER_PATH"),
 ]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_page_without_code_in_voila(lab, browser, theme):
     """The same server shows a notebook as a page; it runs when it is opened, and its sliders are alive."""

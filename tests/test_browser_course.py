@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.notebook,
     pytest.mark.skipif(chromium() is None, reason="no Chrome or Chromium: install chromium or set BROWSER_PATH"),
 ]
+# Voila's own template links icons on another server, which it does without where there is no network.
+VOILA_ASKS = re.compile(r"https://cdn\.jsdelivr\.net/npm/@fortawesome/\S+\.css")
 EXPLORER = ".dfs-explorer .dfs-accuracy"
 
 
@@ -91,7 +93,7 @@ def test_a_notebook_as_a_page_in_voila(lab, browser):
         text = page.locator("body").inner_text()
         assert "import torch" not in text
         assert "Traceback" not in text
-        assert said == []
+        assert [text for text in said if not VOILA_ASKS.search(text)] == []
     finally:
         page.close()
 
@@ -149,7 +151,7 @@ def drag(page, plot, start: float, to: float):
 
 def test_conflict_through_training_slides(opened):
     """Notebook 2's figures of recorded runs; that of the reader's own run is made by the same function."""
-    page = opened("02", "photographs.items()", "photographs = {}", ready=SLIDING)
+    page = opened("02", "backbone, record in photographs", ready=SLIDING)
     all_ran(page)
     plots = page.locator(SLIDING)
     until(page, f"() => document.querySelectorAll('{SLIDING}').length == 2")
@@ -185,8 +187,8 @@ def test_a_run_is_followed(opened, number, wanted, epochs):
     curves = """() => [...document.querySelectorAll(".js-plotly-plot")]
         .filter(plot => plot.layout.title.text.startsWith("Validation accuracy, epoch"))"""
     titles = [f"Validation accuracy, epoch {count} of {count}" for count in epochs]
-    until(page, f"titles => JSON.stringify(({curves})().map(plot => plot.layout.title.text)) == titles",
-          str(titles).replace("'", '"').replace(", \"", ",\""))
+    same = f"titles => JSON.stringify(({curves})().map(plot => plot.layout.title.text)) == JSON.stringify(titles)"
+    until(page, same, titles)
     found = page.evaluate(f"() => ({curves})().map(plot => plot.data.map(trace => [trace.x, trace.y.length]))")
     for count, traces in zip(epochs, found, strict=True):
         assert len(traces) > 1

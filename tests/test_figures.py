@@ -459,6 +459,23 @@ def test_arrows_start_at_the_origin_and_the_slider_names_each_case():
     assert fig.frames[0].data[2].x[1] == pytest.approx(1 + math.cos(60), abs=1e-3)
 
 
+def test_arrows_of_every_case_fit_and_fill_the_figure():
+    """Of the answers no one goes left or far up: room that no arrow uses would make all of them small."""
+    fig = figures.answers({"a": {"g": (1, 0), "h": (0.5, 0.4)}, "b": {"g": (1, 0), "h": (-0.2, 0.1)}}, "a")
+    (left, right), (bottom, top) = fig.layout.xaxis.range, fig.layout.yaxis.range
+    assert -0.6 < left < -0.2
+    assert 1 < right < 1.4
+    assert -0.4 < bottom < 0
+    assert 0.4 < top < 0.8
+
+
+def test_a_slider_is_grey_in_both_themes():
+    """By default plotly draws it white, which glares on a dark page."""
+    fig = figures.answers(ANGLES, "90")
+    (slider,) = fig.layout.sliders
+    assert {slider.bgcolor, slider.bordercolor, slider.tickcolor} == {fig.layout.template.layout.font.color}
+
+
 def test_a_filled_mark_is_an_interval_without_zero():
     fig = figures.gaps({"a": ([0.03, 0.01, -0.05], [0.02, 0.02, 0.01]), "b": ([0, 0, 0], [0.1, 0.1, 0.1])}, exits=2)
     assert [note.text for note in fig.layout.annotations] == ["exit 1", "exit 2", "mean of exits"]

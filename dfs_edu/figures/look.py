@@ -109,5 +109,6 @@ def sliding(fig: go.Figure, frames: Mapping[str, list], shown: str, prefix: str)
     now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     steps = [{"label": label, "method": "animate", "args": [[label], now]} for label in frames]
     slider = {"active": list(frames).index(shown), "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 44}}
+    slider |= {"bgcolor": INK, "bordercolor": INK, "activebgcolor": COLOURS[0], "tickcolor": INK}  # the theme's glare
     fig.frames = [{"name": label, "data": traces} for label, traces in frames.items()]
     return fig.update_layout(sliders=[slider | {"x": 0, "len": 1}])

@@ -20,9 +20,12 @@ def answers(
     """
     frames = {label: _arrows(vectors) for label, vectors in cases.items()}
     fig = figure(frames[shown], title, height=520, legend=below())
-    reach = 1.1 * max(np.abs(v).max() for vectors in cases.values() for v in map(np.asarray, vectors.values()))
-    fig.update_xaxes(range=[-reach, reach], zeroline=True, zerolinecolor=INK)
-    fig.update_yaxes(range=[-0.25 * reach, reach], scaleanchor="x", zeroline=True, zerolinecolor=INK)
+    ends = np.array([[0, 0]] + [v for vectors in cases.values() for v in map(np.asarray, vectors.values())])
+    low, high = ends.min(0), ends.max(0)
+    room = 0.15 * (high - low).max()  # for the names, and so that no arrow ends at the frame
+    for axis, a, b in zip((fig.update_xaxes, fig.update_yaxes), low - room, high + room, strict=True):
+        axis(range=rounded([a, b], 3), zeroline=True, zerolinecolor=INK)
+    fig.update_yaxes(scaleanchor="x")  # one scale, or angles would not be seen as they are
     fig.update_layout(margin_b=150)
     return sliding(fig, frames, shown, prefix)
 
@@ -32,7 +35,15 @@ def _arrows(vectors: Mapping) -> list[dict]:
     for i, (name, (x, y)) in enumerate(vectors.items()):
         given = i < 2
         line = {"color": INK, "width": 5} if given else style(i - 2)["line"]
-        head = {"symbol": ["circle", "arrow"], "angleref": "previous", "size": [1, 14], "color": line["color"]}
+        size = [1, 20 if given else 14]
+        head = {
+            "symbol": ["circle", "arrow"],
+            "angleref": "previous",
+            "size": size,
+            "color": line["color"],
+            "opacity": 1,
+        }
+        head["line"] = {"width": 0}  # the theme's would be white in the dark
         ends = {"x": rounded([0, x], 3), "y": rounded([0, y], 3)}
         look = {"mode": "lines+markers+text", "text": ["", name], "textposition": "top center", "showlegend": False}
         look = look if given else {"mode": "lines+markers"}
