@@ -20,8 +20,10 @@ pytestmark = [
     pytest.mark.notebook,
     pytest.mark.skipif(chromium() is None, reason="no Chrome or Chromium: install chromium or set BROWSER_PATH"),
 ]
-# Voila's own template links icons on another server, which it does without where there is no network.
-VOILA_ASKS = re.compile(r"https://cdn\.jsdelivr\.net/npm/@fortawesome/\S+\.css")
+# Voila's own template asks other servers for icons and MathJax, and does without them where there is no network.
+VOILA_ASKS = re.compile(
+    r"ERR_\S+ https://(cdn\.jsdelivr\.net/npm/@fortawesome|cdnjs\.cloudflare\.com/ajax/libs/mathjax)/"
+)
 EXPLORER = ".dfs-explorer .dfs-accuracy"
 
 

@@ -185,7 +185,7 @@ function plot(root, { macs, curve, anytime, splits }) {
   draw("path", "dfs-curve", { d: "M" + curve[0].map((m, i) => `${x(m).toFixed(1)},${y(curve[1][i]).toFixed(1)}`).join("L") });
   macs.forEach((m, k) => {
     draw("rect", "dfs-anytime", { x: x(m) - 3.5, y: y(anytime[k]) - 3.5, width: 7, height: 7 });
-    draw("text", "dfs-tick", { x: x(m) + 7, y: y(anytime[k]) + 14, "text-anchor": k === macs.length - 1 ? "end" : "start" }, k + 1);
+    draw("text", "dfs-tick", { x: x(m) + 7, y: y(anytime[k]) + (k === macs.length - 1 ? 18 : 14), "text-anchor": k === macs.length - 1 ? "end" : "start" }, k + 1);
   });
   const drop = draw("path", "dfs-drop", {});
   const point = draw("circle", "dfs-point", { r: 7 });

@@ -1,0 +1,126 @@
+"""Makes the README's pictures: `.venv/bin/python docs/pictures.py` shows the widgets in JupyterLab, photographs them.
+
+Networks, outputs and tracked runs are the recorded ones, so nothing is trained. CIFAR-100's photographs must be there
+(DFS_EDU_DATA), and chromium. Files that are written: explorer.gif, explorer-dark.png, gallery.png, conflict.png.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "tests")]
+from lab import run_all_cells, running_browser, running_lab, shut_down  # noqa: E402  (found by the path above)
+
+EXPLORER = """
+import dfs_edu as dfs
+from dfs_edu import figures, inference, probes, results
+from dfs_edu.explore import ThresholdExplorer
+from dfs_edu.gallery import ExitGallery
+from dfs_edu.train import load_network
+
+photographs = dfs.data.load("cifar100")
+folder = results.RECORDED / "cifar100-vgg7-64-lesson-joint-seed0"
+validation, test = (inference.Outputs.load(folder / f"{split}.npz") for split in ("validation", "test"))
+macs = probes.cost(dfs.build("vgg7-64", classes=100)).macs
+ThresholdExplorer(validation, test, macs, photographs.test.images, photographs.classes)
+"""
+GALLERY = """
+net, _ = load_network(results.RECORDED / "cifar100-vgg7-64-lesson-surgery-own-0.5-seed0")
+few = photographs.validation[:24]
+batch = list(dfs.data.Batches(few, photographs, batch_size=24))
+maps = {"Grad-CAM": probes.grad_cam(net, batch[0][0]), "integrated gradients": 0}
+maps["integrated gradients"] = probes.integrated_gradients(net, batch[0][0], steps=16)
+outputs = inference.collect(net, batch, split="validation")
+gallery = ExitGallery(few.images, maps, outputs, photographs.classes)
+deep_only = (outputs.prediction[-1] == outputs.label) & (outputs.prediction[0] != outputs.label)
+gallery.picture = int((deep_only * outputs.confidence[-1]).argmax())  # the first exit is wrong, the last right and sure
+gallery
+"""
+CONFLICT = """
+record = next(iter(results.recorded("*vgg7-64*-joint-*", folder=results.RECORDED / "tracked").values()))
+looks = probes.history(record["conflict"]["looks"])
+figures.conflict_through_training(looks["step"], looks["cosine"], "vgg7-64 on CIFAR-100: cosine between two exits")
+"""
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+PARTS = {"explorer": ".dfs-explorer", "gallery": ".dfs-looking", "conflict": ".js-plotly-plot"}
+BUDGETS = range(2, 87, 8)  # places of the budget slider, of 100: each is dearer, which the last ones need not be
+MOVE = """(slider, place) => {
+    slider.value = place;
+    slider.dispatchEvent(new Event("input"));
+}"""
+
+
+def main() -> None:
+    notebook = new_notebook(
+        cells=[new_code_cell(source) for source in (EXPLORER, GALLERY, CONFLICT)], metadata={"kernelspec": KERNEL}
+    )
+    with (
+        tempfile.TemporaryDirectory() as home,
+        running_lab(Path(home)) as lab,
+        running_browser() as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1280, "height": 3600})  # JupyterLab renders what is in view
+        run_all_cells(lab, page, notebook, "pictures.ipynb", ready=".js-plotly-plot .slider-container")
+        for part in PARTS.values():
+            page.locator(part).wait_for()
+        still(page, "gallery")
+        rail = page.locator(".slider-rail-touch-rect").bounding_box()
+        page.mouse.click(rail["x"] + 5 / 7 * rail["width"], rail["y"] + rail["height"] / 2)
+        page.get_by_text("step 500", exact=True).wait_for()  # a look with conflict, of 700 steps
+        still(page, "conflict")
+        save_moving(moving_explorer(page), DOCS / "explorer.gif")
+        dark(page)
+        still(page, "explorer", "explorer-dark")
+        shut_down(page)
+
+
+def photograph(page, part: str) -> Image.Image:
+    page.mouse.move(0, 0)  # nothing is hovered over
+    return Image.open(io.BytesIO(page.locator(PARTS[part]).screenshot())).convert("RGB")
+
+
+def still(page, part: str, name: str = "") -> None:
+    """A PNG of at most 256 colours: small, and text stays sharp."""
+    colours = photograph(page, part).quantize(256, dither=Image.Dither.NONE)
+    colours.save(DOCS / f"{name or part}.png", optimize=True)
+
+
+def moving_explorer(page) -> list[Image.Image]:
+    """The explorer while its budget grows."""
+    slider = page.get_by_role("slider", name="budget")
+    frames = []
+    for budget in BUDGETS:
+        before = page.locator(".dfs-macs").inner_text()
+        slider.evaluate(MOVE, budget)
+        page.wait_for_function("before => document.querySelector('.dfs-macs').innerText != before", arg=before)
+        frames.append(photograph(page, "explorer"))
+    slider.evaluate(MOVE, 50)
+    return frames
+
+
+def save_moving(frames: list[Image.Image], file: Path) -> None:
+    """A GIF with one palette for all frames, so that what stays the same is stored once."""
+    width, height = frames[0].size
+    together = Image.new("RGB", (width, height * len(frames)))
+    for i, frame in enumerate(frames):
+        together.paste(frame, (0, i * height))
+    palette = together.quantize(80, dither=Image.Dither.NONE)
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    duration = [1500, *[450] * (len(frames) - 2), 2500]  # milliseconds: time to read the first and the last
+    first.save(file, save_all=True, append_images=others, duration=duration, loop=0, optimize=True)
+
+
+def dark(page) -> None:
+    page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    page.wait_for_function("document.body.dataset.jpThemeLight == 'false'")
+
+
+if __name__ == "__main__":
+    main()
