@@ -31,6 +31,9 @@ class Live:
         if self.shown is None:
             self.shown = display(bundle, raw=True, display_id=True)
         else:
+            # JupyterLab's plotly draws a place once and ignores what comes later, until something else was there.
+            empty = f'<div style="height: {figure.layout.height}px"></div>'  # as high, so that the page does not jump
+            self.shown.update({"text/html": empty, "text/plain": title}, raw=True)
             self.shown.update(bundle, raw=True)
 
 

@@ -16,7 +16,7 @@ class Shown:
     """IPython's display, remembered."""
 
     def __init__(self):
-        self.figures = []
+        self.figures, self.stands = [], None
 
     def __call__(self, bundle, raw, display_id):
         assert raw is display_id is True
@@ -24,7 +24,11 @@ class Shown:
 
     def update(self, bundle, raw):
         assert raw is True
-        self.figures.append(go.Figure(bundle["application/vnd.plotly.v1+json"]))
+        plotly = bundle.get("application/vnd.plotly.v1+json")
+        assert plotly is None or self.stands is None, "JupyterLab leaves a figure standing that is followed by another"
+        if plotly:
+            self.figures.append(go.Figure(plotly))
+        self.stands = plotly
         return self
 
 
