@@ -40,7 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         "study": (study.add_arguments, study.main, "compare junctions and methods on an equal recipe, over seeds"),
         "runs": (_runs_arguments, runs, "list runs, name the best, compare some exit by exit"),
         "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
-        "course": (course.add_arguments, course.main, "execute the notebooks and say what each found"),
+        "course": (
+            course.add_arguments,
+            course.main,
+            "execute the notebooks, or report on executed ones",
+        ),
         "doctor": (doctor.add_arguments, doctor.main, "say what this machine has, and what to do about the rest"),
         "download": (_download_arguments, download, "fetch CIFAR-100 from its home; needs a network"),
     }
