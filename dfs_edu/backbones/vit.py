@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, cat, nn
 
+from dfs_edu.backbones.family import family
 from dfs_edu.multiexit import Head as BaseHead
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _classifier(channels: int, classes: int) -> nn.Linear:
     return fc
 
 
+@family("vit-tiny", pixels=224, smallest=1)  # it reads one size, and says so
 def vit_tiny(classes: int, pixels: int = 224, patch: int = 16, depth: int = 12, width: int = 192, heads: int = 3):
     """ViT-Ti/16: twelve blocks of 192 channels and three attention heads; exits after blocks 6 to 11, from 0.
 

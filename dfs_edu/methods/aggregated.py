@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu import distributed
+from dfs_edu.methods.method import Method, named
 
 
 def _torchjd(name: str, **options):
@@ -45,16 +46,20 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 }
 
 
-class Aggregated:
+@named(*WEIGHTINGS)
+class Aggregated(Method):
     """See `methods.make`."""
 
     by_exit = True
+    takes = ("step_length",)
 
     def __init__(self, name: str, length: str = "sum"):
-        if length not in ("sum", "own"):
-            raise ValueError(f'length={length!r}: use "sum" or "own"')
         self.name, self.length = name, length
         self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
+
+    @classmethod
+    def of(cls, name: str, exits: int, weights: Sequence[float], length: str) -> Aggregated:
+        return cls(name, length)
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
         rows = jacobian(losses, [*trunk, *others])
