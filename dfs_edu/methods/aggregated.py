@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dfs_edu import distributed
 from dfs_edu.methods.method import Method, named
+from dfs_edu.precision import widest
 
 
 def _torchjd(name: str, **options):
@@ -127,9 +128,7 @@ def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
     for column in zip(*rows, strict=True):
         reached = torch.tensor([k for k, g in enumerate(column) if g is not None])
         if len(reached):
-            matrix = torch.stack([g.flatten() for g in column if g is not None])
-            # where gradients nearly cancel, float32 would lose the length of their sum; Apple's GPUs have no float64
-            matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+            matrix = widest(torch.stack([g.flatten() for g in column if g is not None]))
             G[reached[:, None], reached] += (matrix @ matrix.T).double().cpu()
     return G
 
