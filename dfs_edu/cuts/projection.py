@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dfs_edu.precision import at_least_float32
 from dfs_edu.surgery import Junction
 
 
@@ -36,6 +37,6 @@ class Projection(Junction):
 
 def _without(g: Tensor, other: Tensor) -> Tensor:
     """g without its component along `other`, for each picture where the two oppose each other; (B, ...) both."""
-    a, b = g.flatten(1).float(), other.flatten(1).float()  # squares of small bfloat16 gradients would underflow
+    a, b = (at_least_float32(t.flatten(1)) for t in (g, other))  # squares of small bfloat16 gradients would underflow
     along = (a * b).sum(1).clamp(max=0) / (b * b).sum(1).clamp(min=torch.finfo(b.dtype).tiny)
     return g - along.to(g.dtype).view(-1, *[1] * (g.ndim - 1)) * other
