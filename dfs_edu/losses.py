@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfs_edu.distributed import norm
+from dfs_edu.precision import at_least_float32
 
 
 def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -104,7 +105,3 @@ class Distillation(nn.Module):
         """Cross-entropy with the teacher's probabilities, both softened: (B, classes) twice -> ()."""
         soft = (teacher / self.temperature).softmax(1)
         return F.cross_entropy(at_least_float32(logits) / self.temperature, soft)
-
-
-def at_least_float32(t: Tensor) -> Tensor:
-    return t.to(torch.promote_types(t.dtype, torch.float32))

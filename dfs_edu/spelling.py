@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from dfs_edu.cuts import Damped, Graded, Interleaved, Projection
+from dfs_edu import cuts
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
 
-KINDS = {
-    kind.__name__.lower(): kind
-    for kind in (Joint, Detached, Equilibrium, Surgery, Projection, Interleaved, Graded, Damped)
-}
+OTHERS = [kind for kind in vars(cuts).values() if isinstance(kind, type)]  # whatever cuts/__init__.py imports
+KINDS = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery, *OTHERS)}
 FLAGS = {  # word -> field, value
     "own": ("exit_gradient", "own"),
     "all": ("exit_gradient", "all"),

@@ -72,6 +72,24 @@ def test_version_is_one():
     assert importlib.metadata.version("dfs-edu") == project["version"]
 
 
+def test_the_citation_names_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert all(set(author) == {"name"} for author in citation["authors"])
+    (paper,) = citation["references"]
+    assert paper["authors"][0]["family-names"] == "Gong"
+    assert "Deep Feature Surgery" in paper["title"]
+    assert paper["year"] == 2024
+    assert [identifier["value"] for identifier in paper["identifiers"]] == ["arXiv:2407.13986"]
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(r"^## \[([^]]+)\]", text, re.MULTILINE)[1] == project["version"]
+
+
 def test_licence_is_the_whole_apache_licence():
     text = (ROOT / "LICENSE").read_text()
     assert project["license"] == "Apache-2.0"

@@ -1,52 +1,24 @@
-"""Backbones: each builder makes the stages and heads of a network and knows nothing of junctions or methods."""
+"""Backbones: each builder makes the stages and heads of a network and knows nothing of junctions or methods.
+
+A family is one file; importing it here, one line, makes its name known.
+"""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import nn
 
 from dfs_edu.backbones.attach import attached
-from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet
-from dfs_edu.backbones.resnet import resnet18
-from dfs_edu.backbones.vgg import vgg7, vgg16
-from dfs_edu.backbones.vit import vit_tiny
+from dfs_edu.backbones.family import BACKBONES
+from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet  # noqa: F401
+from dfs_edu.backbones.resnet import resnet18  # noqa: F401
+from dfs_edu.backbones.vgg import vgg7, vgg16  # noqa: F401
+from dfs_edu.backbones.vit import vit_tiny  # noqa: F401
 from dfs_edu.multiexit import MultiExit, check_classes
 from dfs_edu.surgery import Joint, Junction
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A family: builder(classes, **sizes) -> stages, heads.
-
-    published   the name of the published network
-    pixels      height and width of its pictures; smallest: the least that it can read
-    """
-
-    builder: Callable[..., tuple[list[nn.Module], list[nn.Module]]]
-    published: str
-    pixels: int
-    smallest: int
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """What can be chosen, and what is chosen if nothing is said."""
-        parameters = inspect.signature(self.builder).parameters.values()
-        return {p.name: p.default for p in parameters if p.name != "classes"}
-
-
-BACKBONES = {
-    "vgg7": Backbone(vgg7, "vgg7-64", pixels=32, smallest=8),
-    "vgg16": Backbone(vgg16, "vgg16-64", pixels=224, smallest=32),
-    "resnet18": Backbone(resnet18, "resnet18", pixels=32, smallest=8),
-    "msdnet-cifar": Backbone(msdnet_cifar, "msdnet-cifar", pixels=32, smallest=17),
-    "msdnet-imagenet": Backbone(msdnet_imagenet, "msdnet-imagenet", pixels=224, smallest=129),
-    "vit-tiny": Backbone(vit_tiny, "vit-tiny", pixels=224, smallest=1),  # it reads one size, and says so
-}
 
 
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:

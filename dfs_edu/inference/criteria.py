@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dfs_edu.precision import at_least_float32
+
 
 def confidence(p: Tensor, agreed: Tensor | None = None) -> Tensor:
     """The largest probability: of MSDNet, Huang et al., ICLR 2018."""
@@ -73,8 +75,8 @@ class Judge:
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The next exit's logits (B, classes) -> score float32 (B,), prediction int64 (B,)."""
-        p, t = logits if logits.dtype == torch.float64 else logits.float(), self.temperatures[self.k]
-        p = (p if t == 1 else p / t).softmax(1)  # never below float32
+        p, t = at_least_float32(logits), self.temperatures[self.k]
+        p = (p if t == 1 else p / t).softmax(1)
         prediction = p.argmax(1)
         self.k += 1
         return self.score(p, self._agreed(prediction)).float(), prediction

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu import distributed
+from dfs_edu.methods.method import Method, named
+from dfs_edu.precision import widest
 
 
 def _torchjd(name: str, **options):
@@ -45,16 +47,20 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 }
 
 
-class Aggregated:
+@named(*WEIGHTINGS)
+class Aggregated(Method):
     """See `methods.make`."""
 
     by_exit = True
+    takes = ("step_length",)
 
     def __init__(self, name: str, length: str = "sum"):
-        if length not in ("sum", "own"):
-            raise ValueError(f'length={length!r}: use "sum" or "own"')
         self.name, self.length = name, length
         self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
+
+    @classmethod
+    def of(cls, name: str, exits: int, weights: Sequence[float], length: str) -> Aggregated:
+        return cls(name, length)
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
         rows = jacobian(losses, [*trunk, *others])
@@ -122,9 +128,7 @@ def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
     for column in zip(*rows, strict=True):
         reached = torch.tensor([k for k, g in enumerate(column) if g is not None])
         if len(reached):
-            matrix = torch.stack([g.flatten() for g in column if g is not None])
-            # where gradients nearly cancel, float32 would lose the length of their sum; Apple's GPUs have no float64
-            matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+            matrix = widest(torch.stack([g.flatten() for g in column if g is not None]))
             G[reached[:, None], reached] += (matrix @ matrix.T).double().cpu()
     return G
 
