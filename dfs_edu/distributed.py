@@ -26,6 +26,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
+        """Whether this is the process that writes and prints: rank 0."""
         return self.rank == 0
 
     def wait(self) -> None:

@@ -18,9 +18,11 @@ class Head(nn.Module):
     fc: nn.Module
 
     def embed(self, seen: State) -> Tensor:
+        """What the classifier reads: the embedding (B, D) of what the exit sees."""
         raise NotImplementedError
 
     def both(self, seen: State) -> tuple[Tensor, Tensor]:
+        """Embedding (B, D) and logits (B, classes), for losses that look at both."""
         embedding = self.embed(seen)
         return embedding, self.fc(embedding)  # (B, D), (B, classes)
 
@@ -82,6 +84,14 @@ class MultiExit(nn.Module):
 
         Early exit sends back, as indices into the batch, the pictures that go on; the others cost nothing further.
         Raises ValueError for pictures that are too small.
+
+        >>> import torch
+        >>> from dfs_edu.backbones import build
+        >>> exits = build("vgg7-16", classes=10).exits(torch.zeros(4, 3, 32, 32))
+        >>> next(exits).shape  # only the first stage and its head have run
+        torch.Size([4, 10])
+        >>> exits.send(torch.tensor([1, 3])).shape  # two pictures go on
+        torch.Size([2, 10])
         """
         return self._walk(x, lambda head, seen: head(seen))
 
@@ -125,6 +135,7 @@ def checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def check_classes(classes: int) -> None:
+    """Raises ValueError for what is no number of classes: a whole number from 2."""
     if type(classes) is not int or classes < 2:
         raise ValueError(f"classes={classes!r}: a classifier has at least 2 classes")
 

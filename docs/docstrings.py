@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-ENTRY = re.compile(r"(\w+(?:, \w+)*) {2,}(?=\S)(.*)")
+ENTRY = re.compile(r"""("?\w+"?(?:, "?\w+"?)*) {2,}(?=\S)(.*)""")
 
 
 def to_rst(lines: list[str]) -> list[str]:
@@ -53,6 +53,6 @@ def _block(block: list[str]) -> list[str]:
 def _escape(lines: list[str]) -> list[str]:
     """What would mean something to reStructuredText, outside of `names` and **stress**, means itself."""
     parts = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", "\n".join(lines))
-    parts[::2] = [re.sub(r"([\\*_|]|^\((?=\w\)))", r"\\\1", part, flags=re.MULTILINE) for part in parts[::2]]
+    parts[::2] = [re.sub(r"([\\*_|@]|^\((?=\w\)))", r"\\\1", part, flags=re.MULTILINE) for part in parts[::2]]
     text = "".join(parts)
     return re.sub(r"(?<=`)(?=\w)(?<!\W`)", r"\\ ", text).split("\n")

@@ -24,16 +24,21 @@ __all__ = ["LENGTHS", "METHODS", "Aggregated", "Method", "Weighted", "make"]
 
 
 class Method(Protocol):
-    """by_exit: whether `backward` goes through the graph once for every exit, which DDP does not allow."""
+    """What the training loop asks of a method.
+
+    by_exit   whether `backward` goes through the graph once for every exit, which DDP does not allow
+    """
 
     by_exit: bool
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
         """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses K x ()."""
 
-    def state_dict(self) -> dict: ...
+    def state_dict(self) -> dict:
+        """What a resumed run has to know to go on as if it had not stopped; plain values and tensors."""
 
-    def load_state_dict(self, state: dict) -> None: ...
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` said."""
 
 
 def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "sum") -> Method:
@@ -44,6 +49,11 @@ def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "su
               fair to all and only the direction differs; "own", what the method's authors have
 
     Raises ValueError, naming the value, for anything else.
+
+    >>> import torch
+    >>> gramian = torch.tensor([[1.0, 0.0], [0.0, 4.0]]).double()  # of two gradients at a right angle, 1 and 2 long
+    >>> make("mgda", exits=2, length="own").weights(gramian).numpy().round(3)
+    array([0.8, 0.2])
     """
     if name not in METHODS:
         raise ValueError(f"method={name!r}: use one of {', '.join(METHODS)}")

@@ -46,7 +46,7 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 
 
 class Aggregated:
-    """See `methods.make`."""
+    """A method of `WEIGHTINGS` by its name, with steps of a length: see `methods.make`, which makes them."""
 
     by_exit = True
 
@@ -57,6 +57,7 @@ class Aggregated:
         self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """A backward pass for each exit; the trunk gets the weighted sum of its gradients, the others their plain sum."""
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
         G = gramian([row[: len(trunk)] for row in rows])
@@ -97,9 +98,11 @@ class Aggregated:
         return weights * (wanted / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
+        """What Nash-MTL's solver starts its next step from; of the others nothing."""
         return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` said."""
         if "weights" in state:  # of a checkpoint made before there was one for each number of exits
             state = {len(state["weights"]): state}
         for n, one in state.items():

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 
 class Weighted:
-    """weights   K numbers from 0, one of them above it; none: all 1"""
+    """The sum of the losses, each times its weight: one backward pass.
+
+    exits     K
+    weights   K numbers from 0, one of them above it; none: all 1
+
+    Raises ValueError for other weights.
+    """
 
     by_exit = False
 
@@ -19,6 +25,7 @@ class Weighted:
         self.weights = torch.tensor(weights) if weights else None
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """One backward pass of the weighted sum, for trunk and others alike."""
         losses = torch.stack(list(losses))
         if self.weights is not None:
             self.weights = self.weights.to(losses)  # once: from then on they are there
@@ -26,7 +33,9 @@ class Weighted:
         losses.sum().backward()
 
     def state_dict(self) -> dict:
+        """Nothing: the weights are given."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
+        """Nothing to load."""
         pass
