@@ -68,6 +68,8 @@ def _drawn_by_plotly(notebook: NotebookNode, engine: bool | str) -> NotebookNode
         figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")} | {
             "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits to be moved
         }
+        if title := figure["layout"].get("title"):  # at the edge: a page's column may be narrow
+            title |= {"xref": "container", "x": 0.01}
         how = {"full_html": False, "validate": False, "auto_play": False}
         html = to_html(figure, include_plotlyjs=number == 0 and engine, div_id=f"figure-{number}", **how)
         data.clear()

@@ -35,7 +35,7 @@ autosummary_generate = False  # it only lists
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_typehints_format = "short"
-maximum_signature_line_length = 110
+maximum_signature_line_length = 180  # names count with the modules that are not shown
 
 html_theme = "furo"
 html_title = "dfs_edu"

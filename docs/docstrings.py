@@ -54,5 +54,15 @@ def _escape(lines: list[str]) -> list[str]:
     """What would mean something to reStructuredText, outside of `names` and **stress**, means itself."""
     parts = re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", "\n".join(lines))
     parts[::2] = [re.sub(r"([\\*_|@]|^\((?=\w\)))", r"\\\1", part, flags=re.MULTILINE) for part in parts[::2]]
-    text = "".join(parts)
-    return re.sub(r"(?<=`)(?=\w)(?<!\W`)", r"\\ ", text).split("\n")
+    for i in range(1, len(parts), 2):
+        parts[i] = _name(parts[i]) if parts[i][0] == "`" else parts[i]
+        parts[i] += "\\ " * bool(re.match(r"\w", parts[i + 1]))  # `name`s: markup has to end before the s
+    return "".join(parts).split("\n")
+
+
+def _name(quoted: str) -> str:
+    """A link where there is such a name, in this module or, of classes and dotted names, in any; all else is code."""
+    name = quoted.strip("`")
+    if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", name):
+        return f"``{name}``"
+    return f"`.{name}`" if "." in name or name[0].isupper() else quoted

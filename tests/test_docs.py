@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import dfs_edu
+from dfs_edu import publish
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
@@ -67,10 +70,7 @@ def test_every_public_name_has_a_docstring():
 
 def parameters(value: object) -> set[str]:
     names = set(getattr(value, "__annotations__", {})) | set(getattr(value, "__dict__", {}))
-    try:
-        names |= set(inspect.signature(value).parameters)
-    except (TypeError, ValueError):
-        pass
+    names |= set(inspect.signature(value).parameters) if callable(value) else set()
     spoken_of = re.match(r"mine\(.*?\) ->", says(value))  # a check's parameter is the learner's function, with its own
     return names | set(re.findall(r"\w+", spoken_of[0] if spoken_of else ""))
 
@@ -96,8 +96,20 @@ def test_the_reference_shows_every_public_name():
     ]
 
 
+def test_the_figures_of_a_page_share_one_engine():
+    bundle = {publish.PLOTLY: {"data": [{"y": [1, 2]}], "layout": {"title": {"text": "one"}}}, "image/png": "AAAA"}
+    output = new_output("display_data", data=bundle)
+    notebook = new_notebook(cells=[new_code_cell("fig", execution_count=1, outputs=[output, output])])
+    page = publish.alive(nbformat.writes(notebook), "../_static/plotly.min.js")
+    one, other = (output.data for output in page.cells[0].outputs)
+    assert list(one) == list(other) == ["text/html"]  # the PNG is for readers without JavaScript
+    assert (one["text/html"] + other["text/html"]).count('src="../_static/plotly.min.js"') == 1
+    assert len(one["text/html"]) < 10_000
+
+
 DOCSTRING = """
-Cut |g| in two* by `beta`s, **gently**: f_k, a_.
+Cut |g| in two* by `beta`s, **gently**: f_k, a_. See `at`
+and `.grad`.
 
 beta    share of f+, in [0, 1];
         round(C * beta) channels
@@ -120,6 +132,7 @@ def test_a_docstring_as_restructured_text():
     settings = {"report_level": 1, "halt_level": 1, "warning_stream": ""}
     html = docutils.publish_parts("\n".join(lines), writer="html5", settings_overrides=settings)["body"]
     assert "Cut |g| in two* by <cite>beta</cite>s, <strong>gently</strong>: f_k, a_." in html
+    assert 'See <cite>at</cite>\nand <span class="docutils literal">.grad</span>.' in html
     assert html.count("<dt>") == 2
     assert "round(C * beta) channels" in html
     assert "onward  a *b*\n\nseen    c" in html

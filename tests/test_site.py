@@ -117,8 +117,12 @@ DRAWN = """figure => {
     const ink = figure.querySelectorAll(
         ".trace path, .trace rect, .trace text, .points path, .hm image, .im image, .layer-above path, .bars path, "
         + ".boxes path, .textpoint text, .subplot image").length;
-    return {size: size(figure.querySelector(".main-svg")), ink, traces: figure.data.length,
-            frames: (figure._transitionData?._frames ?? []).length};
+    const whole = figure.querySelector(".main-svg").getBoundingClientRect();
+    const clipped = [...figure.querySelectorAll(".infolayer text")].filter(text => {
+        const box = text.getBoundingClientRect();
+        return box.width && (box.right > whole.right + 2 || box.left < whole.left - 2 || box.top < whole.top - 2);
+    }).map(text => text.textContent);
+    return {size: size(figure.querySelector(".main-svg")), ink, clipped, traces: figure.data.length};
 }"""
 
 
@@ -136,6 +140,7 @@ def test_figures_are_drawn(site, page, notebook):
         assert min(drawn["size"]) > 100, (number, drawn)
         assert drawn["traces"], (number, drawn)
         assert drawn["ink"], (number, drawn)
+        assert drawn["clipped"] == [], (number, drawn)
 
 
 def with_slider() -> list[Path]:

@@ -52,7 +52,7 @@ BACKBONES = {
 
 
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
-    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" ... (see BACKBONES).
+    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" and others (see BACKBONES).
 
     classes   number of classes, at least 2
     junction  one for all exits, or a list with one for each

@@ -166,7 +166,7 @@ def budget_curve(
     Raises ValueError where the thresholds would be fitted on the test split, or on the split that they are tested on,
     and for outputs that differ in their exits, their criterion, their network or its temperatures.
 
-    >>> logits = torch.randn(2, 100, 10, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 4])[:, None, None]
+    >>> logits = torch.randn(2, 100, 10, generator=torch.Generator().manual_seed(0))
     >>> validation, test = (Outputs.of(logits, logits[1].argmax(1), split) for split in ("validation", "test"))
     >>> curve = budget_curve(validation, test, macs=[1e6, 3e6], budgets=3)
     >>> (curve.macs / 1e6).tolist()  # from all at exit 1 to all at exit 2

@@ -57,7 +57,7 @@ class Aggregated:
         self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """A backward pass for each exit; the trunk gets the weighted sum of its gradients, the others their plain sum."""
+        """A backward pass for each exit; the trunk gets the weighted sum of gradients, the others the plain one."""
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
         G = gramian([row[: len(trunk)] for row in rows])
