@@ -42,6 +42,7 @@ class Objective(nn.Module):
         self.distillation = Distillation.of(network, smoothing=smoothing) if loss == "distillation" else None
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Losses K x () and logits K x (B, classes) of a batch."""
         if self.distillation is None:
             logits = self.network(images)
             return separate_losses(logits, labels, self.smoothing), logits

@@ -27,6 +27,7 @@ class Head(nn.Module):
         return embedding, self.fc(embedding)  # (B, D), (B, classes)
 
     def forward(self, seen: State) -> Tensor:
+        """Logits (B, classes) of what the exit sees."""
         return self.both(seen)[1]
 
 
@@ -60,7 +61,7 @@ class MultiExit(nn.Module):
         self.join(junctions)
 
     def join(self, junctions: Junction | Sequence) -> None:
-        """Put these junctions in: one for all exits, or a list of K. The weights stay."""
+        """Put these junctions in: one for all exits, or a list of K. The weights stay. Raises what `MultiExit` does."""
         K = len(self.stages)
         junctions = [junctions] * K if isinstance(junctions, Junction) else junctions
         if not isinstance(junctions, list | tuple) or not all(isinstance(j, Junction) for j in junctions):
@@ -96,6 +97,7 @@ class MultiExit(nn.Module):
         return self._walk(x, lambda head, seen: head(seen))
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Pictures (B, C, H, W) -> K logits (B, classes), shallow to deep."""
         return list(self.exits(x))
 
     def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -141,5 +143,5 @@ def check_classes(classes: int) -> None:
 
 
 def select(state: State, index: Tensor) -> State:
-    """The chosen pictures of a batch; the state of the trunk is a tensor or a list of them."""
+    """The pictures of a batch at `index` (n,); the state of the trunk is a tensor (B, ...) or a list of them."""
     return state[index] if isinstance(state, Tensor) else [s[index] for s in state]

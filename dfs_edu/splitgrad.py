@@ -119,6 +119,7 @@ class Conv2d(nn.Conv2d):
         return np.ones(self.out_channels, bool)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The convolution of x (B, C_in, H, W); what differs is its backward pass."""
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
         live = self.live
         if live is None and _turns(x, self.weight, geometry):

@@ -440,7 +440,10 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 def load_network(folder) -> tuple[nn.Module, dict]:
-    """The trained network (eval mode, CPU) and the record of a finished run's folder."""
+    """The trained network (eval mode, CPU) and the record of a finished run's folder.
+
+    Raises FileNotFoundError for a run that has not finished.
+    """
     folder = Path(folder)
     record = results.read(folder)
     if not (folder / "weights.safetensors").exists():

@@ -103,7 +103,7 @@ def pixels_of(name: str) -> int:
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
-    """The family that a name speaks of, and the sizes that it and `sizes` ask for.
+    """The family that a name speaks of, and the sizes that it and `sizes` ask for. Raises ValueError as `build` does.
 
     >>> parse("msdnet-cifar-blocks5", base=2)
     ('msdnet-cifar', {'blocks': 5, 'base': 2})

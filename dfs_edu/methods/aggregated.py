@@ -57,7 +57,10 @@ class Aggregated:
         self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """A backward pass for each exit; the trunk gets the weighted sum of gradients, the others the plain one."""
+        """A backward pass for each exit; the trunk gets the weighted sum of gradients, the others the plain one.
+
+        Raises FloatingPointError for a gradient that is not finite.
+        """
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
         G = gramian([row[: len(trunk)] for row in rows])
