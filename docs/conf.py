@@ -39,6 +39,7 @@ maximum_signature_line_length = 180  # names count with the modules that are not
 
 html_theme = "furo"
 html_title = "dfs_edu"
+pygments_dark_style = "github-dark"
 html_additional_pages = {"index": "index.html"}
 templates_path = ["templates"]
 html_static_path = ["static", str(Path(plotly.__file__).parent / "package_data" / "plotly.min.js")]
@@ -75,6 +76,14 @@ def link_modules(app, doctree: nodes.document) -> None:
             link.replace_self(reference)
 
 
+def nest_parts(app, doctree: nodes.document) -> None:
+    """A page has one title: parts of a notebook that are written like it, # Part one, are sections below it."""
+    sections = [child for child in doctree.children if isinstance(child, nodes.section)]
+    for part in sections[1:]:
+        doctree.remove(part)
+        sections[0].append(part)
+
+
 def write_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = to_rst(lines)
 
@@ -87,6 +96,7 @@ def write_formula(translator, node: nodes.Element) -> None:
 
 def setup(app) -> None:
     app.connect("source-read", add_navigation)
-    app.connect("doctree-read", link_modules, priority=400)  # before what is to be downloaded is collected
+    for change in (link_modules, nest_parts):  # before titles, and files to be downloaded, are collected
+        app.connect("doctree-read", change, priority=400)
     app.connect("autodoc-process-docstring", write_docstring)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
