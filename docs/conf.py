@@ -66,10 +66,11 @@ def add_navigation(app, docname: str, source: list[str]) -> None:
 
 
 def link_modules(app, doctree: nodes.document) -> None:
-    """A link to a file of the library, [cuts.py](dfs_edu/cuts.py), leads to where the reference explains it."""
-    for link in doctree.findall(addnodes.download_reference):
+    """A link to a file or folder of the library, [surgery.py](dfs_edu/surgery.py), leads to where it is explained."""
+    kinds = addnodes.download_reference | addnodes.pending_xref
+    for link in [node for node in doctree.findall() if isinstance(node, kinds) and node.get("reftype") == "myst"]:
         path = (ROOT / app.env.docname).parent.joinpath(link["reftarget"]).resolve()
-        if path.suffix == ".py" and path.is_relative_to(ROOT / "dfs_edu"):
+        if path.is_relative_to(ROOT / "dfs_edu") and (path.suffix == ".py" or path.is_dir()):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
             how = {"refdomain": "py", "reftype": "mod", "refexplicit": True, "refwarn": True}
             reference = addnodes.pending_xref("", *link.children, reftarget=name, refdoc=app.env.docname, **how)
