@@ -42,8 +42,7 @@ class ThresholdExplorer(anywidget.AnyWidget):
     result      what the page shows, as plain numbers: accuracy, macs, share, exit_accuracy, fitted (are the thresholds
                 those of the budget?), histogram, for each exit the confidences of the pictures that come to it, in 40
                 bins from 0 to 1, as fractions of all pictures, and gallery, for each exit a list of [picture, predicted
-                class]
-    point       the same as an inference.Point
+                class]; `point` is the same as an inference.Point
 
     Raises ValueError for arguments that do not fit together, traitlets.TraitError for a wrong threshold or budget.
     """

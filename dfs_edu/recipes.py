@@ -123,6 +123,7 @@ class Recipe:
 
     @staticmethod
     def from_dict(values: dict) -> Recipe:
+        """The recipe that `to_dict` wrote, also into older records. Raises what `Recipe` does."""
         values = {key: value for key, value in values.items() if key != "name"}
         values |= {"junction": junction_from(values["junction"]), "milestones": tuple(values["milestones"])}
         return Recipe(**values | {"weights": tuple(values.get("weights", ()))})  # which older records do not have
@@ -187,6 +188,10 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
 
     Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
     scale "paper" of a backbone whose published recipe is for other pictures.
+
+    >>> recipe = get("cifar100/resnet18", scale="paper", epochs=30)
+    >>> recipe.lr, recipe.milestones, recipe.name
+    (0.1, (25, 28, 29.5), 'cifar100-resnet18-paper-joint-distillation-seed0')
     """
     dataset, _, backbone = name.partition("/")
     backbone = re.sub(r"^msdnet(?!-cifar|-imagenet)", _MSDNET.get(dataset, "msdnet"), backbone)

@@ -23,7 +23,11 @@ FLAGS = {  # word -> field, value
 
 
 def spell(junction: Junction) -> str:
-    """The words of a junction; `junction_from` reads them."""
+    """The words of a junction; `junction_from` reads them.
+
+    >>> spell(Surgery(beta=0.25, exit_gradient="all", scales="all"))
+    'surgery-all-0.25-scales'
+    """
     values = junction_to(junction)
     name = values.pop("name")
     side = [values.pop("exit_gradient")] if "exit_gradient" in values else []
@@ -36,6 +40,9 @@ def junction_from(spec: Junction | dict | str) -> Junction:
     """A junction from its words, or from what a record says: {"name": "surgery", "beta": 0.25}.
 
     Raises ValueError, naming the value, for what is none.
+
+    >>> junction_from("graded-own-0.9-0.5").last
+    0.5
     """
     if isinstance(spec, Junction):
         return spec

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("course", "lab", "test", "bench", "notebooks")
+TARGETS = ("course", "lab", "test", "bench", "notebooks", "site")
 CONDA_NAMES = {"torch": "pytorch"}
 PIP_ALONE = {"torchjd"}  # not on conda-forge: `pip install -e .` takes it from pyproject.toml
 
@@ -234,6 +234,16 @@ def test_test_stops_at_the_first_failure(checkout):
     done, calls = make(checkout, "test")
     assert done.returncode != 0
     assert calls == ["-m ruff check ."]
+
+
+def test_a_site_is_built_anew_and_warnings_are_errors(checkout):
+    stale = checkout / "build" / "site" / "01_old_name.html"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    _, calls = make(checkout, "site")
+    assert calls[-1].startswith("-m sphinx --quiet --fresh-env --fail-on-warning ")
+    assert calls[-1].endswith(" . build/site")
+    assert not stale.exists()
 
 
 def test_clean_keeps_what_took_long(checkout):

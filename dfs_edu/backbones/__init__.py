@@ -20,9 +20,11 @@ from dfs_edu.backbones.vit import vit_tiny  # noqa: F401
 from dfs_edu.multiexit import MultiExit, check_classes
 from dfs_edu.surgery import Joint, Junction
 
+__all__ = ["BACKBONES", "Backbone", "attach", "build", "parse", "pixels_of"]
+
 
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
-    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" ... (see BACKBONES).
+    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" and others (see BACKBONES).
 
     classes   number of classes, at least 2
     junction  one for all exits, or a list with one for each
@@ -32,6 +34,11 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
 
     Raises ValueError for an unknown name (with the nearest known ones), an unknown size (with the family's own), a
     size that is no number above zero, or a wrong number of classes.
+
+    >>> import torch
+    >>> net = build("vgg7-16", classes=10)
+    >>> [tuple(logits.shape) for logits in net(torch.zeros(2, 3, 32, 32))]
+    [(2, 10), (2, 10), (2, 10), (2, 10), (2, 10), (2, 10)]
     """
     check_classes(classes)
     family, sizes = parse(name, **sizes)
@@ -52,6 +59,11 @@ def attach(
     The model is copied, its weights and its answers are kept; its own classifier is the last exit. `at` names nodes or
     modules behind which exits leave, shallow to deep, or says how many, evenly in MACs. All arguments and errors:
     `backbones.attach.attached`.
+
+    >>> from torchvision.models import resnet18
+    >>> net = attach(resnet18(num_classes=10), at=["layer2", "layer3"], input_shape=(3, 64, 64))
+    >>> len(net.heads)
+    3
     """
     return MultiExit(*attached(model, at, classes, head, input_shape), junction)
 
@@ -63,7 +75,11 @@ def pixels_of(name: str) -> int:
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
-    """The family that a name speaks of, and the sizes that it and `sizes` ask for."""
+    """The family that a name speaks of, and the sizes that it and `sizes` ask for. Raises ValueError as `build` does.
+
+    >>> parse("msdnet-cifar-blocks5", base=2)
+    ('msdnet-cifar', {'blocks': 5, 'base': 2})
+    """
     family = max((f for f in BACKBONES if name == f or name.startswith(f"{f}-")), key=len, default=None)
     said = name.removeprefix(family or "").removeprefix("-")
     parts = [re.fullmatch(r"([a-z]*)(0|[1-9]\d*)", part) for part in said.split("-")] if said else []

@@ -111,4 +111,4 @@ def sliding(fig: go.Figure, frames: Mapping[str, list], shown: str, prefix: str)
     steps = [{"label": label, "method": "animate", "args": [[label], now]} for label in frames]
     slider = {"active": list(frames).index(shown), "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 44}}
     fig.frames = [{"name": label, "data": traces} for label, traces in frames.items()]
-    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1}])
+    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1, "tickcolor": INK}])

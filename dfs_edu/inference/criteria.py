@@ -90,6 +90,6 @@ class Judge:
         return self.streak / max(self.exits - 1, 1)
 
     def keep(self, index: Tensor) -> None:
-        """The pictures of the batch that go on."""
+        """Only the pictures at these indices (n,) of the batch go on."""
         if self.before is not None:
             self.before, self.streak = self.before[index], self.streak[index]

@@ -46,5 +46,10 @@ def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "su
               rate is fair to all and only the direction differs; "own", what the method's authors have
 
     Raises ValueError, naming the value, for anything else.
+
+    >>> import torch
+    >>> gramian = torch.tensor([[1.0, 0.0], [0.0, 4.0]]).double()  # of two gradients at a right angle, 1 and 2 long
+    >>> make("mgda", exits=2, length="own").weights(gramian).numpy().round(3)
+    array([0.8, 0.2])
     """
     return check(name, weights, length).of(name, exits, weights, length)

@@ -49,7 +49,7 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 
 @named(*WEIGHTINGS)
 class Aggregated(Method):
-    """See `methods.make`."""
+    """A method of `WEIGHTINGS` by its name, with steps of a length: see `methods.make`, which makes them."""
 
     by_exit = True
     takes = ("step_length",)
@@ -63,6 +63,10 @@ class Aggregated(Method):
         return cls(name, length)
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """A backward pass for each exit; the trunk gets the weighted sum of gradients, the others the plain one.
+
+        Raises FloatingPointError for a gradient that is not finite.
+        """
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
         G = gramian([row[: len(trunk)] for row in rows])
@@ -103,9 +107,11 @@ class Aggregated(Method):
         return weights * (wanted / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
+        """What Nash-MTL's solver starts its next step from; of the others nothing."""
         return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` said."""
         if "weights" in state:  # of a checkpoint made before there was one for each number of exits
             state = {len(state["weights"]): state}
         for n, one in state.items():

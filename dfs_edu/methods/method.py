@@ -33,7 +33,7 @@ class Method:
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        pass
+        """Go on from what `state_dict` said."""
 
 
 def named(*names: str) -> Callable[[type[Method]], type[Method]]:

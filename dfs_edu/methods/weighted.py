@@ -12,7 +12,13 @@ from dfs_edu.methods.method import Method, named
 
 @named("sum")
 class Weighted(Method):
-    """weights   K numbers from 0, one of them above it; none: all 1"""
+    """The sum of the losses, each times its weight: one backward pass.
+
+    exits     K
+    weights   K numbers from 0, one of them above it; none: all 1
+
+    Raises ValueError for another number of weights.
+    """
 
     takes = ("weights",)
 
@@ -26,6 +32,7 @@ class Weighted(Method):
         return cls(exits, weights)
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """One backward pass of the weighted sum, for trunk and others alike."""
         losses = torch.stack(list(losses))
         if self.weights is not None:
             self.weights = self.weights.to(losses)  # once: from then on they are there

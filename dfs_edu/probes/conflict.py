@@ -85,6 +85,13 @@ def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
 
     Raises TypeError or ValueError, naming what is wrong, for other inputs and for a parameter that a stage shares with
     another stage or a head, and FloatingPointError for a loss that is not finite.
+
+    >>> from dfs_edu.backbones import build
+    >>> report = conflict(build("vgg7-16", classes=10), torch.rand(8, 3, 32, 32), torch.arange(8))
+    >>> report.cosine.shape, report.layers[2]
+    ((12, 6, 6), 'stages.1.conv')
+    >>> np.isnan(report.norm[2]).tolist()  # exit 1 lies before the second stage
+    [True, False, False, False, False, False]
     """
     with in_legs(net, images, labels) as legs:
         return _walk(net, legs)
