@@ -106,6 +106,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
+    """One run of one recipe; on several processes if torchrun started them."""
     from dfs_edu import distributed, recipes
     from dfs_edu.train import train
 
@@ -373,6 +374,7 @@ def _keep_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def keep(args: argparse.Namespace) -> None:
+    """Copy what is worth committing of finished runs into data/recorded."""
     from dfs_edu import results
 
     for run in args.run:
@@ -385,6 +387,7 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def download(args: argparse.Namespace) -> None:
+    """Fetch CIFAR-100."""
     from dfs_edu.data import cifar100
 
     cifar100.download(Path(args.data))

@@ -65,6 +65,7 @@ class Result:
 
     @property
     def findings(self) -> list[str]:
+        """The sentence of each `record`, in order."""
         return [result["finding"] for result in self.recorded]
 
 

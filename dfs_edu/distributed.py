@@ -26,6 +26,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
+        """Whether this is the process that writes and prints: rank 0."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -121,7 +122,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     @torch.compiler.disable  # a collective inside a compiled graph: the compiler stops before and goes on behind it
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W), normalised by the statistics of all processes' pictures together."""
         if not self.training:
             return super().forward(x)
         wide, over = x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from dfs_edu.cuts import Damped, Graded, Interleaved, Projection
+from dfs_edu import cuts
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
 
-KINDS = {
-    kind.__name__.lower(): kind
-    for kind in (Joint, Detached, Equilibrium, Surgery, Projection, Interleaved, Graded, Damped)
-}
+OTHERS = [kind for kind in vars(cuts).values() if isinstance(kind, type)]  # whatever cuts/__init__.py imports
+KINDS = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery, *OTHERS)}
 FLAGS = {  # word -> field, value
     "own": ("exit_gradient", "own"),
     "all": ("exit_gradient", "all"),
@@ -25,7 +23,11 @@ FLAGS = {  # word -> field, value
 
 
 def spell(junction: Junction) -> str:
-    """The words of a junction; `junction_from` reads them."""
+    """The words of a junction; `junction_from` reads them.
+
+    >>> spell(Surgery(beta=0.25, exit_gradient="all", scales="all"))
+    'surgery-all-0.25-scales'
+    """
     values = junction_to(junction)
     name = values.pop("name")
     side = [values.pop("exit_gradient")] if "exit_gradient" in values else []
@@ -38,6 +40,9 @@ def junction_from(spec: Junction | dict | str) -> Junction:
     """A junction from its words, or from what a record says: {"name": "surgery", "beta": 0.25}.
 
     Raises ValueError, naming the value, for what is none.
+
+    >>> junction_from("graded-own-0.9-0.5").last
+    0.5
     """
     if isinstance(spec, Junction):
         return spec

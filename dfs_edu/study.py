@@ -36,7 +36,11 @@ ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5"
 
 
 def arm(text: str) -> dict:
-    """What an arm changes in the recipe. Raises ValueError, naming it, for one that is none."""
+    """What an arm changes in the recipe. Raises ValueError, naming it, for one that is none.
+
+    >>> arm("joint+pcgrad@vgg7-24")
+    {'junction': Joint(), 'backbone': 'vgg7-24', 'method': 'pcgrad'}
+    """
     text, at, backbone = text.partition("@")
     junction, *added = text.split("+")
     try:
@@ -225,6 +229,7 @@ def _line(name: str, values: Sequence[np.ndarray], time: float | None = None, si
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `dfs-edu study`."""
     parser.add_argument("recipe", help="data set and backbone: digits/vgg7-16, cifar100/vgg7-64 ...")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"what is compared (default {' '.join(ARMS)})")
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 (default 3)")
@@ -241,6 +246,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    """`dfs-edu study`: train what is missing, then print the table; the exit status is 1 where a run failed."""
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
     changes |= {} if args.epochs is None else {"epochs": args.epochs}
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:

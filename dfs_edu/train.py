@@ -415,6 +415,7 @@ def random_state(device: torch.device) -> list[Tensor]:
 
 
 def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    """Put back what `random_state` took."""
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)
@@ -439,7 +440,10 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 def load_network(folder) -> tuple[nn.Module, dict]:
-    """The trained network (eval mode, CPU) and the record of a finished run's folder."""
+    """The trained network (eval mode, CPU) and the record of a finished run's folder.
+
+    Raises FileNotFoundError for a run that has not finished.
+    """
     folder = Path(folder)
     record = results.read(folder)
     if not (folder / "weights.safetensors").exists():

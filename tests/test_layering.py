@@ -33,7 +33,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit", "spelling"),
     ("splitgrad", "cuts"),
-    ("surgery", "heap", "runtime"),
+    ("surgery", "heap", "page", "precision", "runtime"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

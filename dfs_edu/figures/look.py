@@ -15,6 +15,7 @@ GRID = "rgba(128,128,128,0.25)"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px,2px,2px"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
+SHARED, SPECIFIC = {"color": COLOURS[0]}, {"color": COLOURS[1], "pattern": {"shape": "/"}}  # bars of f+ and f-
 OPPOSED = [[0, "#D55E00"], [0.5, "#dddddd"], [1, "#0072B2"]]  # conflict is vermilion, agreement is blue
 
 AXIS = {
@@ -110,4 +111,4 @@ def sliding(fig: go.Figure, frames: Mapping[str, list], shown: str, prefix: str)
     steps = [{"label": label, "method": "animate", "args": [[label], now]} for label in frames]
     slider = {"active": list(frames).index(shown), "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 44}}
     fig.frames = [{"name": label, "data": traces} for label, traces in frames.items()]
-    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1}])
+    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1, "tickcolor": INK}])

@@ -26,6 +26,12 @@ class EarlyExit:
     each left: what `apply` says of the same pictures. One wait for the device an exit at most. The network is left as
     found. Raises ValueError for thresholds that are not such, no images, or logits of the last exit that are not
     finite.
+
+    >>> from dfs_edu.backbones import build
+    >>> leave_at_once = EarlyExit(build("vgg7-16", classes=10), thresholds=[0, 0, 0, 0, 0, 0])
+    >>> labels, exits = leave_at_once(torch.rand(3, 3, 32, 32))
+    >>> exits.tolist()
+    [0, 0, 0]
     """
 
     def __init__(

@@ -1,0 +1,148 @@
+"""The text of the course: every notebook has its parts, one leads to the next, terms are explained where they begin."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PARAMETERS = [
+    'SCALE = "lesson"  # smoke (seconds), lesson (minutes), full or paper (a GPU)',
+    'DATASET = "digits"  # or ',
+    "SEED = 0",
+    'DEVICE = "auto"  # a GPU where there is one',
+]
+# Words of everyday language besides, and what notebook 0 shows ahead
+EVERYDAY = {"shared", "own", "all", "front", "exit", "T", "activations", "conflict", "budget"}
+
+
+def cells(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+@cache
+def prose(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in cells(path, "markdown"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_all_its_parts(path):
+    text, number = prose(path), int(path.stem[:2])
+    title, *_ = text.splitlines()
+    assert re.fullmatch(rf"# {number}\. .+\?", title), "the title is the notebook's number and a question"
+    for part in ("**You will learn**", "**Time** about ", "**You should know** ", "## Exercises", "## Recap"):
+        assert text.count(part) >= 1, part
+    assert text.count("## Recap\n") == text.count("**Next.**") == text.count("**Further reading.**") == 1
+    assert (
+        text.index("## Exercises") < text.index("## Recap") < text.index("**Next.**") < text.index("**Further reading")
+    )
+    code = cells(path, "code")
+    parameters = code[0]
+    assert parameters.metadata.tags == ["parameters"]
+    for line, start in zip(parameters.source.splitlines(), PARAMETERS, strict=True):
+        assert line.startswith(start)
+    assert "course.record(" in code[-1].source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_exercises_are_few_timed_and_checked(path):
+    text = prose(path)
+    text = text[text.index("## Exercises") :] if path.stem[:2] != "00" else text
+    exercises = re.findall(r"\*\*(\d)\. [^*]+\*\* \((\d+) minutes?|\*\*(\d)\. [^*]+\*\* \((\d+) minutes?", text)
+    assert 2 <= len(exercises) <= 4
+    numbers = [int(a or b) for a, _, b, _ in exercises]
+    assert numbers == list(range(1, len(numbers) + 1))
+    stubs = [cell.source for cell in cells(path, "code") if re.search(r"^def my_\w+\(.*\): \.\.\.", cell.source)]
+    assert stubs, "at least one exercise is a function to be written"
+    for stub in stubs:
+        name = re.search(r"def (my_\w+)\(", stub)[1]
+        assert re.search(rf"checks\.\w+\({name}\)", stub), f"{name} is checked in its own cell"
+        assert "not yet" in str(committed(path, stub)), "committed without the answer"
+    assert text.count("<details><summary>Hint</summary>") >= len(stubs)
+
+
+def committed(path: Path, source: str) -> str:
+    (cell,) = [cell for cell in cells(path, "code") if cell.source == source]
+    return "".join(str(output) for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_executed_and_small(path):
+    assert path.stat().st_size < 500_000
+    code = cells(path, "code")
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "application/vnd.plotly.v1+json" in data:
+                assert data["application/vnd.plotly.v1+json"]["layout"]["title"]["text"], "a figure says what it shows"
+                assert "image/png" in data, "a fallback for readers without JavaScript"
+
+
+def test_each_notebook_leads_to_the_next():
+    for path, following in pairwise(NOTEBOOKS):
+        text = prose(path)
+        assert f"]({following.name})" in text[text.index("**Next.**") :].splitlines()[0]
+    table = prose(NOTEBOOKS[0])
+    for path in NOTEBOOKS[1:]:
+        question = prose(path).splitlines()[0].split(". ", 1)[1]
+        assert f"| [{int(path.stem[:2])}]({path.name}) | {question} |" in table
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    text = prose(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http", "#", "mailto")):
+            assert (path.parent / target.split("#")[0]).exists(), target
+
+
+def test_no_reference_to_a_later_notebook_as_known():
+    for path in NOTEBOOKS:
+        known = re.search(r"\*\*You should know\*\*(.*)", prose(path))[1]
+        for number in re.findall(r"\d+", known.split("notebook", 1)[-1]) if "notebook" in known else []:
+            assert int(number) < int(path.stem[:2]), known
+
+
+def terms() -> list[tuple[str, str]]:
+    """Each word of the glossary, and the name of the notebook that explains it."""
+    rows = [
+        re.split(r"\s*\|\s*", line.strip("| \n"))
+        for line in (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith(("| term", "| ---"))
+    ]
+    return [
+        (word.strip(), re.search(r"notebooks/(\w+)\.ipynb", link)[1])
+        for term, _, link in rows
+        for word in re.split(r"[,()]", term)
+        if word.strip()
+    ]
+
+
+def test_every_term_is_marked_where_the_glossary_says():
+    for word, name in terms():
+        text = prose(ROOT / "notebooks" / f"{name}.ipynb")
+        marked = rf"\*[^*\n]*{re.escape(word)}[^*\n]*\*|`[^`\n]*{re.escape(word)}"
+        assert re.search(marked, text, re.IGNORECASE), f"{word!r} is not explained in {name}"
+
+
+def test_no_term_is_used_before_it_is_explained():
+    for word, name in terms():
+        if word in EVERYDAY:
+            continue
+        for path in NOTEBOOKS[1:]:
+            if path.stem >= name:
+                break
+            used = re.search(rf"(?<![\w*-]){re.escape(word)}s?(?![\w-])", opening(prose(path)))
+            assert not used, f"{word!r}, of {name}, in {path.stem}"
+
+
+def opening(text: str) -> str:
+    """What a student reads on the way: neither what leads on nor what to read further."""
+    return text[: text.index("**Next.**")]
