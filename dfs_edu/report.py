@@ -47,6 +47,7 @@ class Entry:
 
     @property
     def findings(self) -> list[str]:
+        """The sentences that were recorded."""
         return [result["finding"] for result in self.recorded]
 
     @property
