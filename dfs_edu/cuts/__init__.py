@@ -1,6 +1,6 @@
 """Other cuts than the published one, built to be compared with it and with joint training on an equal recipe.
 
-Each changes one thing about Deep Feature Surgery (surgery.py). What came out is in notebook 12 and the README.
+Each changes one thing about Deep Feature Surgery (surgery.py). What came out is in notebook 12 and docs/measured.md.
 
 A junction is one file; importing it here, one line, makes its name known to recipes and the command line.
 """
