@@ -15,7 +15,7 @@ MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 
 help:
 	@echo 'make course     execute the course and say what it found: about 30 minutes; pages land in build/course/'
-	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
+	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make test       style and tests: about 20 minutes'
 	@echo 'make bench      measure engine, steps, reading, probe, methods and early exit on this machine: 30 minutes'

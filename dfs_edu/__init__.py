@@ -13,7 +13,7 @@
 from dfs_edu import data, inference, probes, recipes
 from dfs_edu.backbones import attach, build
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
+from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
 from dfs_edu.train import train
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "Detached",
     "Equilibrium",
     "Joint",
+    "Junction",
     "MultiExit",
     "Surgery",
     "attach",

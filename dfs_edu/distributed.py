@@ -73,7 +73,7 @@ def join(device: torch.device) -> tuple[Team, torch.device]:
         store, rank, world = next(iter(dist.rendezvous("env://")))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
             # torchrun keeps one store for all attempts, and processes that are started again would look for the
-            # addresses of the dead (pytorch issue 135712). Several machines count attempts apart: see the README.
+            # addresses of the dead (pytorch issue 135712). Several machines count attempts apart: docs/training.md.
             store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)

@@ -85,6 +85,8 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{field}={value!r}: a whole number above zero")
+        if not isinstance(self.junction, Junction):
+            raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed={self.seed!r}: a whole number from 0")
         if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
@@ -203,10 +205,13 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
         raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
     unknown = set(changes) - {field.name for field in fields(Recipe)}
     if unknown:
-        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
+        known = ", ".join(field.name for field in fields(Recipe))
+        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {known}")
     large = dataset == "imagenet"
     if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
-        raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
+        known = [name for name in _PUBLISHED if large == (name == "msdnet-imagenet")]
+        named = ", ".join(known)
+        raise ValueError(f"scale='paper': {family} was not published on such pictures; {named} for {dataset}")
     settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
     recipe = Recipe(dataset, backbone, scale, junction, seed=seed, **settings | changes)
     if recipe.milestones and "milestones" not in changes:

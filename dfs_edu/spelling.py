@@ -48,7 +48,7 @@ def junction_from(spec: Junction | dict | str) -> Junction:
         return spec
     name, *words = spec.split("-") if isinstance(spec, str) else (dict(spec).get("name"),)
     if name not in KINDS:
-        raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)}")
+        raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own is entered in `KINDS`)")
     if isinstance(spec, dict):
         options = {field: value for field, value in spec.items() if field != "name"}
         if unknown := set(options) - {field.name for field in fields(KINDS[name])}:
@@ -69,7 +69,7 @@ def number(value: float) -> str:
 
 def _numbers(kind: type[Junction]) -> list[str]:
     """The fields of a kind that are numbers to choose. (Equilibrium's is filled in by the network.)"""
-    return [field.name for field in fields(kind) if field.type == "float"]
+    return [field.name for field in fields(kind) if field.type in (float, "float")]
 
 
 def _read(kind: type[Junction], words: list[str]) -> dict:

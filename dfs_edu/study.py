@@ -58,7 +58,7 @@ def _added(text: str) -> dict:
         return {"method": text}
     if text == "distillation":
         return {"loss": text}
-    if word == "uncut" and len(numbers) == 1:
+    if word == "uncut" and len(numbers) == 1 and numbers[0].isdecimal():
         return {"uncut": int(numbers[0])}
     if word == "weighted" and numbers:
         return {"weights": tuple(map(float, numbers))}
@@ -107,8 +107,9 @@ def record_of(recipe: Recipe, out: str | Path) -> dict | None:
     if not (folder / "record.json").exists():
         return None
     record = results.read(folder)
-    if Recipe.from_dict(record["recipe"]) != recipe:
-        raise ValueError(f"{folder} is of another recipe: choose another --out")
+    was, now = Recipe.from_dict(record["recipe"]).to_dict(), recipe.to_dict()
+    if changed := [f"{key} {was[key]!r}, now {now[key]!r}" for key in now if was[key] != now[key]]:
+        raise ValueError(f"{folder} is of another recipe: choose another --out ({'; '.join(changed)})")
     return record
 
 
