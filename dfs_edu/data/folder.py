@@ -32,8 +32,8 @@ def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
     root = Path(root)
     if not root.is_dir():
         raise DataError(
-            f"{root} is missing: name the folder of pictures by --data or $DFS_EDU_DATA; it holds train/ and val/, or a "
-            "folder a class"
+            f"{root} is missing: name the folder of pictures by --data or $DFS_EDU_DATA; it holds train/ and val/, or "
+            "a folder a class"
         )
     classes, splits = _splits(root, pixels, seed)
     if sum(map(len, splits)) * 3 * pixels**2 <= RESIDENT:
