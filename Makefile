@@ -11,15 +11,16 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test bench notebooks clean again
+.PHONY: help course lab test bench notebooks site clean again
 
 help:
 	@echo 'make course     execute the course and say what it found: about 30 minutes; pages land in build/course/'
-	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
+	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make test       style and tests: about 20 minutes'
 	@echo 'make bench      measure engine, steps, reading, probe, methods and early exit on this machine: 30 minutes'
 	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 30 minutes'
+	@echo 'make site       build the web version of the course, with the API reference, in build/site/: half a minute'
 	@echo 'make clean      remove build/ and caches; runs/, data/ and .venv stay (rm -r .venv removes that too)'
 	@echo
 	@echo 'The first target sets up .venv from the package index: 3 to 15 minutes, 6 GB on Linux with the'
@@ -50,6 +51,12 @@ bench: $(STAMP)
 notebooks: $(STAMP)
 	@echo "Executing the course with the notebooks' own parameters and writing them back: about 30 minutes."
 	@$(VENV) -m dfs_edu course --write-back
+
+site: $(STAMP)
+	@echo "Building the site from the notebooks as committed, README, docs and docstrings: half a minute."
+	@rm -rf build/site
+	@$(VENV) -m sphinx --quiet --fresh-env --fail-on-warning --conf-dir docs --doctree-dir build/doctrees . build/site
+	@echo "Open build/site/index.html: it needs no server and no network."
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache

@@ -40,7 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         "study": (study.add_arguments, study.main, "compare junctions and methods on an equal recipe, over seeds"),
         "runs": (_runs_arguments, runs, "list runs, name the best, compare some exit by exit"),
         "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
-        "course": (course.add_arguments, course.main, "execute the notebooks and say what each found"),
+        "course": (
+            course.add_arguments,
+            course.main,
+            "execute the notebooks, or report on executed ones",
+        ),
         "doctor": (doctor.add_arguments, doctor.main, "say what this machine has, and what to do about the rest"),
         "download": (_download_arguments, download, "fetch CIFAR-100 from its home; needs a network"),
     }
@@ -102,6 +106,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
+    """One run of one recipe; on several processes if torchrun started them."""
     from dfs_edu import distributed, recipes
     from dfs_edu.train import train
 
@@ -369,6 +374,7 @@ def _keep_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def keep(args: argparse.Namespace) -> None:
+    """Copy what is worth committing of finished runs into data/recorded."""
     from dfs_edu import results
 
     for run in args.run:
@@ -381,6 +387,7 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def download(args: argparse.Namespace) -> None:
+    """Fetch CIFAR-100."""
     from dfs_edu.data import cifar100
 
     cifar100.download(Path(args.data))

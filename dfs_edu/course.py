@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RESULT = "application/vnd.dfs.result+json"
-PARAMETERS = ("SCALE", "DATASET", "SEED", "DEVICE")
+from dfs_edu import report
+from dfs_edu.report import PARAMETERS, RESULT, cell_name, recorded
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
@@ -64,6 +65,7 @@ class Result:
 
     @property
     def findings(self) -> list[str]:
+        """The sentence of each `record`, in order."""
         return [result["finding"] for result in self.recorded]
 
 
@@ -82,10 +84,16 @@ def run(
     out                            folder for the executed notebooks and their HTML pages
     timeout                        seconds that one cell may take
 
-    Raises ValueError, before anything runs, for a notebook that does not declare the parameters of the course.
+    Raises ValueError, before anything runs, for a notebook that does not declare the parameters of the course, and for
+    two of one name, of which `out` could hold one, or one that lies in `out` itself.
     """
     notebooks = [Path(notebook).resolve() for notebook in notebooks]
+    if len({notebook.name for notebook in notebooks}) < len(notebooks):
+        raise ValueError("two of the notebooks have the same name: run them one after the other, each into its own out")
     out = Path(out).resolve()
+    for notebook in notebooks:
+        if notebook.is_file() and notebook.parent == out:
+            raise ValueError(f"{notebook}: its execution would take its place; choose another folder than {out}")
     out.mkdir(parents=True, exist_ok=True)
     given = zip(PARAMETERS, (scale, dataset, seed, device), strict=True)
     parameters = {name: value for name, value in given if value is not None}
@@ -160,7 +168,7 @@ def _describe(exception: Exception, executed: Path) -> str:
     from papermill.exceptions import PapermillExecutionError
 
     if isinstance(exception, PapermillExecutionError):
-        return f"{_cell(exception.source)}: {exception.ename}: {exception.evalue.strip()}"
+        return f"{cell_name(exception.source)}: {exception.ename}: {exception.evalue.strip()}"
     message = f"{type(exception).__name__}: {str(exception).strip().splitlines()[0] if str(exception) else ''}"
     return f"{_last_cell(executed)}: {message}"
 
@@ -171,18 +179,7 @@ def _last_cell(executed: Path) -> str:
 
     cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
     started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("status", "pending") != "pending"]
-    return _cell(started[-1].source) if started else "starting the kernel"
-
-
-def _cell(source: str) -> str:
-    return f"the cell `{source.strip().splitlines()[0]}`"
-
-
-def recorded(notebook) -> list[dict]:
-    """What the notebook's cells have recorded, in order: dicts with "finding" and "values"."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    bundles = [output.get("data", {}) for cell in cells for output in cell.outputs]
-    return [dict(data[RESULT]) for data in bundles if RESULT in data]
+    return cell_name(started[-1].source) if started else "starting the kernel"
 
 
 def write_back(results: Sequence[Result]) -> None:
@@ -206,20 +203,31 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def chosen(names: Sequence[str]) -> list[Path]:
-    """The notebooks meant: all of the course, or those given by number ("04") or path."""
-    course = sorted(NOTEBOOKS.glob("*.ipynb"))
-    if not names:
-        if not course:
-            raise ValueError(f"no notebooks in {NOTEBOOKS}: run from a checkout of the project, or give paths")
-        return course
-    found = []
-    for name in names:
-        by_number = [notebook for notebook in course if notebook.name.startswith(f"{name}_")]
-        if not by_number and not Path(name).is_file():
-            numbers = ", ".join(notebook.name.split("_")[0] for notebook in course)
-            raise ValueError(f"notebook {name!r}: neither a file nor one of {numbers}")
-        found += by_number or [Path(name)]
+def chosen(paths: Sequence[str | Path] = (), only: Sequence[str] = ()) -> list[Path]:
+    """The notebooks to execute: those at `paths` or all of the course, of these the numbers in `only`, in its order.
+
+    Raises ValueError for a path that is no file and for a number that none of them has.
+    """
+    notebooks = [Path(path) for path in paths] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    if not notebooks:
+        raise ValueError(f"no notebooks in {NOTEBOOKS}: run from a checkout of the project, or give paths")
+    for notebook in notebooks:
+        if not notebook.is_file():
+            raise ValueError(f"{notebook}: no such notebook; by number they are chosen with --only 03,04")
+    if not only:
+        return notebooks
+    by_number = {report.number(notebook): notebook for notebook in notebooks}
+    for number in only:
+        if number not in by_number:
+            raise ValueError(f"--only {number}: none of {', '.join(filter(None, by_number))}")
+    return [by_number[number] for number in only]
+
+
+def numbers(words: str) -> list[str]:
+    """["03", "04"] of "03,04" or "3,4"."""
+    found = [word.strip().zfill(2) for word in words.split(",")]
+    if not all(word.isdecimal() for word in found):
+        raise argparse.ArgumentTypeError(f"{words!r}: numbers of notebooks with commas between them, 03,04")
     return found
 
 
@@ -228,28 +236,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from dfs_edu.data import DATASETS
     from dfs_edu.recipes import SCALES
 
-    parser.add_argument("notebooks", nargs="*", help="numbers (01 04) or paths; default: the whole course")
-    parser.add_argument("--scale", choices=SCALES, help="how much work; default: the notebook's own, lesson")
-    parser.add_argument("--dataset", choices=DATASETS, help="default: the notebook's own, digits")
-    parser.add_argument("--seed", type=int, help="default: the notebook's own, 0")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the notebook's own")
-    parser.add_argument("--out", default="build/course", help="folder of what was executed (default: %(default)s)")
-    parser.add_argument("--timeout", type=int, default=3600, help="seconds that a cell may take (default: %(default)s)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("paths", nargs="*", help="notebooks, with --report also folders of them; default: the whole course")
+    add("--only", type=numbers, default=(), metavar="03,04", help="of these notebooks the ones with such numbers")
+    add("--scale", choices=SCALES, help="how much work; default: the notebook's own, lesson")
+    add("--dataset", choices=DATASETS, help="default: the notebook's own, digits")
+    add("--seed", type=int, help="default: the notebook's own, 0")
+    add("--device", help="cpu, cuda, cuda:1, mps; default: the notebook's own")
+    add("--out", default="build/course", metavar="DIR", help="folder of what was executed (default: %(default)s)")
+    add("--timeout", type=int, default=3600, help="seconds that a cell may take (default: %(default)s)")
+    add(
         "--write-back",
         action="store_true",
         help="replace the notebooks by their normalised execution, for committing; they run with their own parameters",
     )
+    add(
+        "--report",
+        action="store_true",
+        help="execute nothing: say what executed notebooks hold, of --out or of PATHS, a folder for each person",
+    )
+    add("--csv", metavar="FILE", help="write the report there as well, a line for each person and notebook")
 
 
 def main(args: argparse.Namespace) -> int:
-    """`dfs-edu course`: the exit status is 0 when every notebook succeeded."""
-    given = {"scale": args.scale, "dataset": args.dataset, "seed": args.seed, "device": args.device}
-    if args.write_back and any(value is not None for value in given.values()):
+    """`dfs-edu course`: the exit status is 0 when every notebook succeeded; of a report, when each could be read."""
+    given = {name: getattr(args, name) for name in ("scale", "dataset", "seed", "device")}
+    parametrised = any(value is not None for value in given.values())
+    if args.report:
+        if parametrised or args.write_back:
+            raise ValueError("--report executes nothing: leave out parameters and --write-back")
+        return _report(args)
+    if args.csv:
+        raise ValueError("--csv belongs to --report")
+    if args.write_back and parametrised:
         # a committed notebook must show what its own parameters give
         raise ValueError("--write-back runs the notebooks with their own parameters: leave out the others")
-    results = run(chosen(args.notebooks), **given, out=args.out, timeout=args.timeout)
-    print(f"\n{table(results)}\n\nExecuted notebooks and pages: {args.out}")
+    results = run(chosen(args.paths, args.only), **given, out=args.out, timeout=args.timeout)
+    failed = sum(bool(result.error) for result in results)
+    print(f"\n{table(results)}\n\n{len(results) - failed} of {len(results)} notebooks succeeded.")
+    print(f"Executed notebooks and pages: {args.out}")
     if args.write_back:
         write_back(results)
-    return int(any(result.error for result in results))
+    return int(failed > 0)
+
+
+def _report(args: argparse.Namespace) -> int:
+    entries = report.collect(args.paths or [args.out], args.only)
+    print(report.table(entries))
+    if args.csv:
+        report.write_csv(entries, args.csv)
+        print(f"written to {args.csv}")
+    return int(not all(entry.readable for entry in entries))

@@ -26,6 +26,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
+        """Whether this is the process that writes and prints: rank 0."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -72,7 +73,7 @@ def join(device: torch.device) -> tuple[Team, torch.device]:
         store, rank, world = next(iter(dist.rendezvous("env://")))
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
             # torchrun keeps one store for all attempts, and processes that are started again would look for the
-            # addresses of the dead (pytorch issue 135712). Several machines count attempts apart: see the README.
+            # addresses of the dead (pytorch issue 135712). Several machines count attempts apart: docs/training.md.
             store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
@@ -121,7 +122,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     @torch.compiler.disable  # a collective inside a compiled graph: the compiler stops before and goes on behind it
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W), normalised by the statistics of all processes' pictures together."""
         if not self.training:
             return super().forward(x)
         wide, over = x.to(torch.promote_types(x.dtype, torch.float32)), (0, 2, 3)

@@ -18,6 +18,8 @@ OK, ADVICE, MISSING = "ok", "advice", "missing"  # MISSING: the course cannot ru
 
 @dataclass(frozen=True)
 class Check:
+    """One line of the report: what was looked at, what was found, and whether it will do."""
+
     name: str
     found: str
     state: str = OK
@@ -66,7 +68,11 @@ def _torchvision() -> Check:
 
 
 def matching_torchvision(torch_version: str) -> str:
-    """Major and minor version of the torchvision made for a torch: "2.9.1+cpu" -> "0.24"."""
+    """Major and minor version of the torchvision made for a torch: "2.9.1+cpu" -> "0.24".
+
+    >>> matching_torchvision("2.9.1+cpu")
+    '0.24'
+    """
     major, minor = torch_version.split(".")[:2]
     if major != "2":
         raise ValueError(f"torch {torch_version}: only 2.x is known to have a matching torchvision")

@@ -7,7 +7,6 @@ pictures, so it survives a reload of the page. It works from Python as well: set
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import anywidget
 import ipywidgets
@@ -17,11 +16,10 @@ import torch
 import traitlets
 from torch import Tensor
 
-from dfs_edu import figures, inference
+from dfs_edu import figures, inference, page
 from dfs_edu.inference import Outputs
 from dfs_edu.inference.thresholds import check_pair
 
-STATIC = Path(__file__).parent / "static"
 GALLERY = 120  # pictures sent to the page, about 1 kB each
 EACH = 6  # of these, shown at an exit
 STEPS = 100  # of the budget slider, from the first exit's cost to the last one's
@@ -44,14 +42,12 @@ class ThresholdExplorer(anywidget.AnyWidget):
     result      what the page shows, as plain numbers: accuracy, macs, share, exit_accuracy, fitted (are the thresholds
                 those of the budget?), histogram, for each exit the confidences of the pictures that come to it, in 40
                 bins from 0 to 1, as fractions of all pictures, and gallery, for each exit a list of [picture, predicted
-                class]
-    point       the same as an inference.Point
+                class]; `point` is the same as an inference.Point
 
     Raises ValueError for arguments that do not fit together, traitlets.TraitError for a wrong threshold or budget.
     """
 
-    _esm = STATIC / "explorer.js"
-    _css = STATIC / "explorer.css"
+    _esm, _css = page.sources("explorer")
 
     setup = traitlets.Dict().tag(sync=True)
     thresholds = traitlets.List(traitlets.Float()).tag(sync=True)

@@ -100,6 +100,7 @@ class Part(nn.Module):
         self.example = tuple(example) if self.many else (example,)
 
     def forward(self, *state: Tensor):
+        """The state, a tensor (B, ...) each, through the junction and the module: tensors again."""
         whole = list(state) if self.many else state[0]
         whole = whole if self.junction is None else self.junction(whole)[self.side]
         out = self.module(whole)

@@ -7,17 +7,15 @@ nobody, and the page may be reloaded. It works from Python as well: set `picture
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import anywidget
 import numpy as np
 import plotly.graph_objects as go
 import traitlets
 
-from dfs_edu import figures
+from dfs_edu import figures, page
 from dfs_edu.inference import Outputs
 
-STATIC = Path(__file__).parent / "static"
 ROWS = 4  # pictures of the static figure
 
 
@@ -39,8 +37,7 @@ class ExitGallery(anywidget.AnyWidget):
     Raises ValueError for arguments that do not fit together, traitlets.TraitError for a wrong picture or way.
     """
 
-    _esm = STATIC / "gallery.js"
-    _css = STATIC / "gallery.css"
+    _esm, _css = page.sources("gallery")
 
     setup = traitlets.Dict().tag(sync=True)
     picture = traitlets.Int().tag(sync=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfs_edu.distributed import norm
+from dfs_edu.precision import at_least_float32
 
 
 def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -16,6 +17,10 @@ def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0
 
     smoothing   share of the target that is spread over all classes (Szegedy et al., CVPR 2016)
     Computed in float32 where autocast left the logits in bfloat16; float64 stays float64.
+
+    >>> undecided, sure = torch.zeros(1, 4), torch.tensor([[9.0, 0.0, 0.0, 0.0]])
+    >>> exit_losses([undecided, sure], torch.tensor([0])).numpy().round(3)
+    array([1.386, 0.   ], dtype=float32)
     """
     return torch.stack(separate_losses(logits, labels, smoothing))
 
@@ -38,6 +43,7 @@ class Objective(nn.Module):
         self.distillation = Distillation.of(network, smoothing=smoothing) if loss == "distillation" else None
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Losses K x () and logits K x (B, classes) of a batch."""
         if self.distillation is None:
             logits = self.network(images)
             return separate_losses(logits, labels, self.smoothing), logits
@@ -104,7 +110,3 @@ class Distillation(nn.Module):
         """Cross-entropy with the teacher's probabilities, both softened: (B, classes) twice -> ()."""
         soft = (teacher / self.temperature).softmax(1)
         return F.cross_entropy(at_least_float32(logits) / self.temperature, soft)
-
-
-def at_least_float32(t: Tensor) -> Tensor:
-    return t.to(torch.promote_types(t.dtype, torch.float32))

@@ -18,13 +18,16 @@ class Head(nn.Module):
     fc: nn.Module
 
     def embed(self, seen: State) -> Tensor:
+        """What the classifier reads: the embedding (B, D) of what the exit sees."""
         raise NotImplementedError
 
     def both(self, seen: State) -> tuple[Tensor, Tensor]:
+        """Embedding (B, D) and logits (B, classes), for losses that look at both."""
         embedding = self.embed(seen)
         return embedding, self.fc(embedding)  # (B, D), (B, classes)
 
     def forward(self, seen: State) -> Tensor:
+        """Logits (B, classes) of what the exit sees."""
         return self.both(seen)[1]
 
 
@@ -58,7 +61,7 @@ class MultiExit(nn.Module):
         self.join(junctions)
 
     def join(self, junctions: Junction | Sequence) -> None:
-        """Put these junctions in: one for all exits, or a list of K. The weights stay."""
+        """Put these junctions in: one for all exits, or a list of K. The weights stay. Raises what `MultiExit` does."""
         K = len(self.stages)
         junctions = [junctions] * K if isinstance(junctions, Junction) else junctions
         if not isinstance(junctions, list | tuple) or not all(isinstance(j, Junction) for j in junctions):
@@ -82,10 +85,19 @@ class MultiExit(nn.Module):
 
         Early exit sends back, as indices into the batch, the pictures that go on; the others cost nothing further.
         Raises ValueError for pictures that are too small.
+
+        >>> import torch
+        >>> from dfs_edu.backbones import build
+        >>> exits = build("vgg7-16", classes=10).exits(torch.zeros(4, 3, 32, 32))
+        >>> next(exits).shape  # only the first stage and its head have run
+        torch.Size([4, 10])
+        >>> exits.send(torch.tensor([1, 3])).shape  # two pictures go on
+        torch.Size([2, 10])
         """
         return self._walk(x, lambda head, seen: head(seen))
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Pictures (B, C, H, W) -> K logits (B, classes), shallow to deep."""
         return list(self.exits(x))
 
     def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -125,10 +137,11 @@ def checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def check_classes(classes: int) -> None:
+    """Raises ValueError for what is no number of classes: a whole number from 2."""
     if type(classes) is not int or classes < 2:
         raise ValueError(f"classes={classes!r}: a classifier has at least 2 classes")
 
 
 def select(state: State, index: Tensor) -> State:
-    """The chosen pictures of a batch; the state of the trunk is a tensor or a list of them."""
+    """The pictures of a batch at `index` (n,); the state of the trunk is a tensor (B, ...) or a list of them."""
     return state[index] if isinstance(state, Tensor) else [s[index] for s in state]

@@ -12,7 +12,7 @@ from dfs_edu.recipes import Recipe
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Fused: one kernel for all parameters."""
+    """SGD with Nesterov momentum, or AdamW, as the recipe says; fused, one kernel for all parameters."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.momentum > 0}
@@ -20,7 +20,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int):
-    """Learning rate by step."""
+    """The recipe's learning rate, "onecycle" or "multistep": call `.step()` after each step of the optimizer."""
     steps = recipe.epochs * steps_per_epoch
     if recipe.schedule == "multistep":
         milestones = [round(epoch * steps_per_epoch) for epoch in recipe.milestones]

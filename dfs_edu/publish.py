@@ -1,4 +1,4 @@
-"""A notebook made fit to be committed (`normalise`) or to be read in a browser, offline (`page`).
+"""A notebook made fit to be committed (`normalise`) or to be read in a browser, offline (`page`, `alive`).
 
 What an execution leaves behind differs from run to run: times, random cell ids, widget state, progress bars. None of
 it belongs into git, where it would drown the changes that matter.
@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 
+import nbformat
 from nbformat import NotebookNode
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -44,23 +45,36 @@ def page(notebook: NotebookNode, title: str) -> str:
     Formulas stay as they were typed: the engine that sets them would have to be fetched.
     """
     from nbconvert import HTMLExporter
-    from plotly.io import to_html
 
-    notebook = _tidy(notebook)
-    for number, data in enumerate(data for data in _bundles(notebook) if PLOTLY in data):
-        figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")} | {
-            "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits to be moved
-        }
-        # plotly.js is 4.7 MB: it comes with the first figure, the others use it
-        how = {"full_html": False, "validate": False, "auto_play": False}
-        html = to_html(figure, include_plotlyjs=number == 0, div_id=f"figure-{number}", **how)
-        data.clear()
-        data["text/html"] = html
+    # plotly.js is 4.7 MB: it comes with the first figure, the others use it
+    notebook = _drawn_by_plotly(_tidy(notebook), engine=True)
     blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load from a CDN
     template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
     exporter = HTMLExporter(raw_template=template)
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     return html
+
+
+def alive(text: str, engine: str) -> NotebookNode:
+    """A committed notebook's JSON, read for a site whose pages share plotly.js: `engine`, an address ending in .js."""
+    return _drawn_by_plotly(nbformat.reads(text, as_version=4), engine)
+
+
+def _drawn_by_plotly(notebook: NotebookNode, engine: bool | str) -> NotebookNode:
+    """Its plotly figures as HTML; plotly.js comes with the first of them, whole (True) or as an address."""
+    from plotly.io import to_html
+
+    for number, data in enumerate(data for data in _bundles(notebook) if PLOTLY in data):
+        figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")} | {
+            "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits to be moved
+        }
+        if title := figure["layout"].get("title"):  # at the edge: a page's column may be narrow
+            title |= {"xref": "container", "x": 0.01}
+        how = {"full_html": False, "validate": False, "auto_play": False}
+        html = to_html(figure, include_plotlyjs=number == 0 and engine, div_id=f"figure-{number}", **how)
+        data.clear()
+        data["text/html"] = html
+    return notebook
 
 
 def chromium() -> str | None:

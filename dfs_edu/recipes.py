@@ -10,10 +10,10 @@ import difflib
 import re
 from dataclasses import asdict, dataclass, fields, replace
 
+from dfs_edu import methods
 from dfs_edu.backbones import parse
 from dfs_edu.cuts import Projection
 from dfs_edu.data import DATASETS
-from dfs_edu.methods import LENGTHS, METHODS
 from dfs_edu.spelling import junction_from, junction_to, number, spell
 from dfs_edu.surgery import Joint, Junction
 
@@ -78,7 +78,6 @@ class Recipe:
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
         accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
         accept |= {"optimizer": ("sgd", "adamw"), "augmentation": ("crop", "autoaugment")}
-        accept |= {"method": METHODS, "step_length": LENGTHS}
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
@@ -86,6 +85,8 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{field}={value!r}: a whole number above zero")
+        if not isinstance(self.junction, Junction):
+            raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed={self.seed!r}: a whole number from 0")
         if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
@@ -94,14 +95,11 @@ class Recipe:
             raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
-        if isinstance(self.junction, Projection) and self.method != "sum":
+        by_exit = methods.check(self.method, self.weights, self.step_length).by_exit
+        if isinstance(self.junction, Projection) and by_exit:
             raise ValueError(f"method={self.method!r}: it pulls exits one by one, and a projection needs them together")
         if self.accumulate > 1 and self.method != "sum":
-            raise ValueError(f"accumulate={self.accumulate}: {self.method} needs the gradients of a whole batch")
-        if self.step_length != "sum" and self.method == "sum":
-            raise ValueError(f"step_length={self.step_length!r}: the sum has no other length; choose a method")
-        if self.weights and (self.method != "sum" or not all(w >= 0 for w in self.weights) or not any(self.weights)):
-            raise ValueError(f"weights={self.weights}: numbers from 0, one for each exit, for method 'sum'")
+            raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip={self.clip!r}: a length above zero, or None")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -127,6 +125,7 @@ class Recipe:
 
     @staticmethod
     def from_dict(values: dict) -> Recipe:
+        """The recipe that `to_dict` wrote, also into older records. Raises what `Recipe` does."""
         values = {key: value for key, value in values.items() if key != "name"}
         values |= {"junction": junction_from(values["junction"]), "milestones": tuple(values["milestones"])}
         return Recipe(**values | {"weights": tuple(values.get("weights", ()))})  # which older records do not have
@@ -191,6 +190,10 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
 
     Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
     scale "paper" of a backbone whose published recipe is for other pictures.
+
+    >>> recipe = get("cifar100/resnet18", scale="paper", epochs=30)
+    >>> recipe.lr, recipe.milestones, recipe.name
+    (0.1, (25, 28, 29.5), 'cifar100-resnet18-paper-joint-distillation-seed0')
     """
     dataset, _, backbone = name.partition("/")
     backbone = re.sub(r"^msdnet(?!-cifar|-imagenet)", _MSDNET.get(dataset, "msdnet"), backbone)
@@ -202,10 +205,13 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
         raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
     unknown = set(changes) - {field.name for field in fields(Recipe)}
     if unknown:
-        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
+        known = ", ".join(field.name for field in fields(Recipe))
+        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {known}")
     large = dataset == "imagenet"
     if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
-        raise ValueError(f"scale='paper': {family} was not published on such pictures; {', '.join(_PUBLISHED)} were")
+        known = [name for name in _PUBLISHED if large == (name == "msdnet-imagenet")]
+        named = ", ".join(known)
+        raise ValueError(f"scale='paper': {family} was not published on such pictures; {named} for {dataset}")
     settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
     recipe = Recipe(dataset, backbone, scale, junction, seed=seed, **settings | changes)
     if recipe.milestones and "milestones" not in changes:

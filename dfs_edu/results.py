@@ -110,6 +110,7 @@ def device_name(device: torch.device) -> str:
 
 
 def write(path: str | os.PathLike, record: dict) -> None:
+    """A record as JSON, whole or not at all."""
     text = json.dumps(record, indent=1) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
@@ -180,7 +181,12 @@ def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[l
 
 
 def interval(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (K,) of (n, K) values, n seeds, and half the width of its 95 % t-interval (K,), NaN for n = 1."""
+    """Mean (K,) of (n, K) values, n seeds, and half the width of its 95 % t-interval (K,), NaN for n = 1.
+
+    >>> mean, half = interval([[0.50, 0.71], [0.52, 0.72], [0.54, 0.73]])  # n = 3 seeds, K = 2 exits
+    >>> mean.round(3), half.round(3)
+    (array([0.52, 0.72]), array([0.05 , 0.025]))
+    """
     values = np.asarray(values, dtype=float)
     n = len(values)
     if n == 1:
@@ -199,6 +205,10 @@ def arm(recipe: dict) -> str:
 
 
 def label(junction: dict) -> str:
-    """A junction in words for tables and legends."""
+    """A junction in words for tables and legends.
+
+    >>> label({"name": "surgery", "beta": 0.5, "reference": False})
+    'surgery own 0.5, no reference'
+    """
     said = spell(junction_from(junction)).replace("-", " ")
     return said.replace(" partition", ", no reference").replace(" scales", ", all scales")

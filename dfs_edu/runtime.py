@@ -21,21 +21,25 @@ FORMAT = "dfs_edu export 1"
 
 
 def confidence(p, agreed):
+    """The largest probability (B,), of p (B, classes)."""
     return p.max(1)
 
 
 def margin(p, agreed):
+    """How far the largest probability is above the second."""
     two = np.partition(p, -2, axis=1)
     return two[:, -1] - two[:, -2]
 
 
 def entropy(p, agreed):
+    """What the entropy lacks of its largest value, as a fraction of it."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, -p * np.log(p), 0)
     return np.clip(1 - terms.sum(1) / math.log(p.shape[1]), 0, 1)
 
 
 def patience(p, agreed):
+    """How many exits in a row agree with the one before them, as a fraction of K - 1."""
     return agreed
 
 
@@ -123,9 +127,11 @@ class Runner:
 
 
 def run(session, state) -> list[np.ndarray]:
+    """What a stage or head makes of its inputs, in their order."""
     return session.run(None, {entry.name: part for entry, part in zip(session.get_inputs(), state, strict=True)})
 
 
 def softmax(logits) -> np.ndarray:
+    """(B, classes) -> probabilities, without overflow."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)

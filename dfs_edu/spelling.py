@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from dfs_edu.cuts import Damped, Graded, Interleaved, Projection
+from dfs_edu import cuts
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
 
-KINDS = {
-    kind.__name__.lower(): kind
-    for kind in (Joint, Detached, Equilibrium, Surgery, Projection, Interleaved, Graded, Damped)
-}
+OTHERS = [kind for kind in vars(cuts).values() if isinstance(kind, type)]  # whatever cuts/__init__.py imports
+KINDS = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery, *OTHERS)}
 FLAGS = {  # word -> field, value
     "own": ("exit_gradient", "own"),
     "all": ("exit_gradient", "all"),
@@ -25,7 +23,11 @@ FLAGS = {  # word -> field, value
 
 
 def spell(junction: Junction) -> str:
-    """The words of a junction; `junction_from` reads them."""
+    """The words of a junction; `junction_from` reads them.
+
+    >>> spell(Surgery(beta=0.25, exit_gradient="all", scales="all"))
+    'surgery-all-0.25-scales'
+    """
     values = junction_to(junction)
     name = values.pop("name")
     side = [values.pop("exit_gradient")] if "exit_gradient" in values else []
@@ -38,12 +40,15 @@ def junction_from(spec: Junction | dict | str) -> Junction:
     """A junction from its words, or from what a record says: {"name": "surgery", "beta": 0.25}.
 
     Raises ValueError, naming the value, for what is none.
+
+    >>> junction_from("graded-own-0.9-0.5").last
+    0.5
     """
     if isinstance(spec, Junction):
         return spec
     name, *words = spec.split("-") if isinstance(spec, str) else (dict(spec).get("name"),)
     if name not in KINDS:
-        raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)}")
+        raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own is entered in `KINDS`)")
     if isinstance(spec, dict):
         options = {field: value for field, value in spec.items() if field != "name"}
         if unknown := set(options) - {field.name for field in fields(KINDS[name])}:
@@ -64,7 +69,7 @@ def number(value: float) -> str:
 
 def _numbers(kind: type[Junction]) -> list[str]:
     """The fields of a kind that are numbers to choose. (Equilibrium's is filled in by the network.)"""
-    return [field.name for field in fields(kind) if field.type == "float"]
+    return [field.name for field in fields(kind) if field.type in (float, "float")]
 
 
 def _read(kind: type[Junction], words: list[str]) -> dict:

@@ -119,6 +119,7 @@ class Conv2d(nn.Conv2d):
         return np.ones(self.out_channels, bool)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The convolution of x (B, C_in, H, W); what differs is its backward pass."""
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
         live = self.live
         if live is None and _turns(x, self.weight, geometry):
@@ -135,6 +136,10 @@ class Conv2d(nn.Conv2d):
 
 
 def runs(heard: np.ndarray) -> tuple[slice, ...]:
-    """Where a mask is True, as slices: [False, True, True, False, True] -> (1:3, 4:5)."""
+    """Where a mask is True, as slices: [False, True, True, False, True] -> (1:3, 4:5).
+
+    >>> runs(np.array([False, True, True, False, True]))
+    (slice(1, 3, None), slice(4, 5, None))
+    """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], heard, [False]]).astype(np.int8)))
     return tuple(slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2))

@@ -36,7 +36,11 @@ ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5"
 
 
 def arm(text: str) -> dict:
-    """What an arm changes in the recipe. Raises ValueError, naming it, for one that is none."""
+    """What an arm changes in the recipe. Raises ValueError, naming it, for one that is none.
+
+    >>> arm("joint+pcgrad@vgg7-24")
+    {'junction': Joint(), 'backbone': 'vgg7-24', 'method': 'pcgrad'}
+    """
     text, at, backbone = text.partition("@")
     junction, *added = text.split("+")
     try:
@@ -54,7 +58,7 @@ def _added(text: str) -> dict:
         return {"method": text}
     if text == "distillation":
         return {"loss": text}
-    if word == "uncut" and len(numbers) == 1:
+    if word == "uncut" and len(numbers) == 1 and numbers[0].isdecimal():
         return {"uncut": int(numbers[0])}
     if word == "weighted" and numbers:
         return {"weights": tuple(map(float, numbers))}
@@ -103,8 +107,9 @@ def record_of(recipe: Recipe, out: str | Path) -> dict | None:
     if not (folder / "record.json").exists():
         return None
     record = results.read(folder)
-    if Recipe.from_dict(record["recipe"]) != recipe:
-        raise ValueError(f"{folder} is of another recipe: choose another --out")
+    was, now = Recipe.from_dict(record["recipe"]).to_dict(), recipe.to_dict()
+    if changed := [f"{key} {was[key]!r}, now {now[key]!r}" for key in now if was[key] != now[key]]:
+        raise ValueError(f"{folder} is of another recipe: choose another --out ({'; '.join(changed)})")
     return record
 
 
@@ -225,6 +230,7 @@ def _line(name: str, values: Sequence[np.ndarray], time: float | None = None, si
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `dfs-edu study`."""
     parser.add_argument("recipe", help="data set and backbone: digits/vgg7-16, cifar100/vgg7-64 ...")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"what is compared (default {' '.join(ARMS)})")
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 (default 3)")
@@ -241,6 +247,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    """`dfs-edu study`: train what is missing, then print the table; the exit status is 1 where a run failed."""
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
     changes |= {} if args.epochs is None else {"epochs": args.epochs}
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:

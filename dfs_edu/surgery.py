@@ -21,8 +21,6 @@ Glossary, name and symbol of the paper:
     specific     f-, the exit-specific rest: it carries the gradient of exit k
     partition    cutting f in two; each side sees its own part and zeros (reference=False)
     reference    each side sees the other's part as well, detached: [f+, f- detached] and [f+ detached, f-]
-
-The last exit has no deeper exits, so nothing is ever split there.
 """
 
 from __future__ import annotations
@@ -55,8 +53,7 @@ class _Views(torch.autograd.Function):
 class Junction:
     """feature -> (onward, seen). Stateless, so that one network's weights fit every junction.
 
-    The feature is a tensor, (B, C, H, W), (B, C) or tokens (B, N, C), or a list of them (MSDNet's scales, fine to
-    coarse). Subclasses give `gradient`, the rule; `values`, where the views differ from f; and `live`.
+    The feature: a tensor (B, C, H, W), (B, C) or (B, N, C), or a list of them, MSDNet's scales from fine to coarse.
     """
 
     def __call__(self, feature: Tensor | list[Tensor]) -> tuple:
@@ -74,12 +71,15 @@ class Junction:
         return self
 
     def split(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """(onward, seen) of one tensor f, of its shape."""
         return _Views.apply(f, self)
 
     def values(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """What onward and seen hold: f, unless a subclass says otherwise."""
         return f.view_as(f), f.view_as(f)
 
     def gradient(self, g_onward: Tensor, g_seen: Tensor) -> Tensor:
+        """The rule: what f receives, given the gradients of its views; all three of f's shape."""
         raise NotImplementedError
 
     def live(self, channels: int) -> tuple[slice, slice]:
@@ -154,13 +154,13 @@ class Surgery(Junction):
         return self if self.scales == "all" or i == scales - 1 else Joint()
 
     def shared(self, channels: int) -> int:
+        """How many of so many channels are f+."""
         return round(channels * self.beta)
 
     def is_shared(self, t: Tensor) -> Tensor:
         """True for the channels of t+, shaped to broadcast over t."""
         dim = channel_dim(t)
-        channels = t.shape[dim]
-        mask = torch.arange(channels, device=t.device) < self.shared(channels)
+        mask = torch.arange(t.shape[dim], device=t.device) < self.shared(t.shape[dim])
         return mask.view(-1, *[1] * (t.ndim - dim - 1))
 
     def values(self, f: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,9 @@ class Run:
     test: inference.Outputs
     folder: Path | None
 
+    def __repr__(self) -> str:
+        return f"Run({self.record['recipe']['backbone']!r}, test accuracy {self.test.accuracy.tolist()}, {self.folder})"
+
 
 def train(
     recipe: Recipe,
@@ -76,12 +79,16 @@ def train(
     begun with another recipe or other data, or where the batch cannot be shared out, and FloatingPointError where a
     loss is not finite; the last good checkpoint stays.
     """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is a {type(recipe).__name__}: give a recipe, such as recipes.get('digits/vgg7-16')")
     if type(checkpoint_steps) is not int or checkpoint_steps < 1:
         raise ValueError(f"checkpoint_steps={checkpoint_steps!r}: a whole number above zero")
     team, device = distributed.join(pick_device(device))
     if device.type == "cpu":
         heap.keep_freed()
     folder = Path(out) / recipe.name if out is not None else None
+    if folder and Recipe.from_dict(recipe.to_dict()) != recipe:  # now, and not when hours of training are read back
+        raise ValueError(f"junction={recipe.junction!r}: it cannot be read back from a record; see spelling.py")
     if folder and folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is there already: resume it (--resume, resume=True) or choose another folder")
     team.wait()  # nobody writes before all have looked
@@ -415,6 +422,7 @@ def random_state(device: torch.device) -> list[Tensor]:
 
 
 def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    """Put back what `random_state` took."""
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)
@@ -424,7 +432,10 @@ def pick_device(name: str | torch.device) -> torch.device:
     """ "auto", "cpu", "cuda", "cuda:1"... Raises ValueError where a GPU is asked for and there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={str(name)!r}: use auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(name)!r}: torch finds no GPU here; use cpu, or see `dfs-edu doctor`")
     return device
@@ -439,14 +450,18 @@ def bf16_pays(device: torch.device) -> bool:
 
 
 def load_network(folder) -> tuple[nn.Module, dict]:
-    """The trained network (eval mode, CPU) and the record of a finished run's folder."""
+    """The trained network (eval mode, CPU) and the record of a finished run's folder.
+
+    Raises FileNotFoundError for a run that has not finished.
+    """
     folder = Path(folder)
     record = results.read(folder)
     if not (folder / "weights.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds no weights.safetensors: the run has not finished; resume it first")
     weights = load_file(folder / "weights.safetensors")
     recipe = Recipe.from_dict(record["recipe"])
-    network = build(recipe.backbone, len(weights["heads.0.fc.weight"]), recipe.junction)
+    last = max(int(name.split(".")[1]) for name in weights if name.startswith("heads."))  # exits before may have others
+    network = build(recipe.backbone, len(weights[f"heads.{last}.fc.weight"]), recipe.junction)
     network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in weights.items()})
     return network.eval(), record
 

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from dfs_edu.publish import chromium
+from dfs_edu.report import CHECK
 
 pytestmark = [
     pytest.mark.browser,
@@ -300,3 +301,14 @@ def test_the_gallery_shows_where_exits_look(run_all):
     page.locator(".dfs-looking .dfs-exit >> nth=2").wait_for()
     assert_gallery_shows(page, 0, "integrated gradients")
     assert said == []
+
+
+def test_what_a_check_says_is_seen_and_its_state_kept(run_all):
+    """The sentence is an output with two faces: text for the reader, JSON for `dfs-edu course --report`."""
+    cell = new_code_cell("from dfs_edu import checks\n\n\nchecks.cosine(lambda g, h: g @ h)")
+    notebook = new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})
+    page = run_all(notebook, "check.ipynb", ready=".jp-OutputArea-output")
+    seen = page.locator(".jp-OutputArea-output").all_inner_texts()
+    assert [text.strip() for text in seen] == ["✗ the cosine: that is the inner product: divide by both lengths"]
+    (output,) = page.evaluate("jupyterapp.shell.currentWidget.model.toJSON().cells")[0]["outputs"]
+    assert output["data"][CHECK] == {"exercise": "the cosine", "state": "wrong"}

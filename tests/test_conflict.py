@@ -404,13 +404,6 @@ def test_a_stage_without_parameters_is_a_row_of_its_own():
     assert look["cosine"][1] == look["norm"][1] == [None] * 3
 
 
-def test_lengths_that_are_alike_by_hand():
-    norm = np.array([[1.0, 3.0, np.nan]])
-    (row,) = Conflict(["a"], np.full((1, 3, 3), np.nan), norm).similarity()
-    np.testing.assert_allclose(row[:2, :2], [[1, 0.6], [0.6, 1]])  # 2 * 3 / (1 + 9)
-    assert np.isnan(row[2]).all()
-
-
 def test_a_tracker_looks_every_so_many_steps_and_leaves_plain_values():
     net, (images, labels) = build("vgg7-4", classes=4, junction=Detached()).double(), batch()
     tracker = ConflictTracker(images, labels, every=4)

@@ -184,7 +184,20 @@ def test_main_reports_failure_in_its_status(tmp_path, capsys):
     good, bad = notebook(tmp_path / "01_good.ipynb", "1"), notebook(tmp_path / "02_bad.ipynb", "1 / 0")
     assert course.main(arguments(str(good), "--scale", "smoke", "--out", str(tmp_path / "out"))) == 0
     assert course.main(arguments(str(good), str(bad), "--out", str(tmp_path / "out"))) == 1
-    assert "FAILED in the cell `1 / 0`: ZeroDivisionError" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 1 notebooks succeeded." in said
+    assert "FAILED in the cell `1 / 0`: ZeroDivisionError" in said
+    assert "1 of 2 notebooks succeeded." in said
+
+
+def test_no_notebook_takes_the_place_of_another(tmp_path):
+    (tmp_path / "ben").mkdir()
+    anna, ben = notebook(tmp_path / "01_why.ipynb", "1"), notebook(tmp_path / "ben" / "01_why.ipynb", "1")
+    with pytest.raises(ValueError, match="same name"):
+        course.run([anna, ben], out=tmp_path / "out")
+    with pytest.raises(ValueError, match="choose another folder"):
+        course.run([anna], out=tmp_path)
+    assert anna.is_file()
 
 
 def test_main_refuses_parameters_together_with_write_back(tmp_path):
@@ -197,10 +210,21 @@ def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
     for name in names:
         notebook(tmp_path / name)
     monkeypatch.setattr(course, "NOTEBOOKS", tmp_path)
-    assert [path.name for path in course.chosen([])] == names
-    assert [path.name for path in course.chosen(["10", "01"])] == ["10_how.ipynb", "01_what.ipynb"]
-    with pytest.raises(ValueError, match="'03': neither a file nor one of 01, 02, 10"):
-        course.chosen(["03"])
+    assert [path.name for path in course.chosen()] == names
+    only = arguments("--only", "10,1").only
+    assert [path.name for path in course.chosen(only=only)] == ["10_how.ipynb", "01_what.ipynb"]
+    assert course.chosen([tmp_path / names[1]], ["02"]) == [tmp_path / names[1]]
+    with pytest.raises(ValueError, match="--only 03: none of 01, 02, 10"):
+        course.chosen(only=["03"])
+    with pytest.raises(ValueError, match=r"04: no such notebook; by number .* --only"):
+        course.chosen(["04"])
+
+
+def test_numbers_are_separated_by_commas(capsys):
+    assert arguments("--only", "3, 04").only == ["03", "04"]
+    with pytest.raises(SystemExit):
+        arguments("--only", "why")
+    assert "03,04" in capsys.readouterr().err
 
 
 def test_importing_the_runner_is_cheap():

@@ -1,4 +1,6 @@
-"""Other cuts: each rule by hand, the values kept on every backbone, and what they share with surgery."""
+"""Other cuts: each rule by hand, what every junction that goes by a name promises, and what they share with surgery."""
+
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,22 +10,24 @@ from tiny import FAMILIES
 import dfs_edu as dfs
 from dfs_edu.cuts import Damped, Graded, Interleaved, Projection
 from dfs_edu.losses import exit_losses
-from dfs_edu.surgery import Detached, Joint, Surgery
+from dfs_edu.spelling import KINDS, junction_from, junction_to, spell
+from dfs_edu.surgery import Detached, Joint, Surgery, channel_dim
 
 CUTS = [
-    Projection(),
     Projection("exit"),
     Interleaved(0.3),
     Interleaved(0.3, exit_gradient="all", scales="all"),
     Graded(0.8, last=0.3),
     Damped(0.3, damping=0.25),
+    *(kind() for kind in KINDS.values()),
 ]
 
 
 def received(junction, f, g_onward, g_seen):
     """What f receives when its views receive these gradients."""
     f = f.clone().requires_grad_()
-    torch.autograd.backward(junction(f), (g_onward, g_seen))
+    views = [(view, g) for view, g in zip(junction(f), (g_onward, g_seen), strict=True) if view.requires_grad]
+    torch.autograd.backward(*zip(*views, strict=True))
     return f.grad
 
 
@@ -41,6 +45,30 @@ def test_values_stay_and_gradients_are_finite_on_every_backbone(family, junction
     assert all(torch.equal(a, b) for a, b in zip(*said, strict=True))
     exit_losses(said[1], labels).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3, 3), (2, 6), (2, 5, 6)], ids=["maps", "vectors", "tokens"])
+@pytest.mark.parametrize("junction", CUTS, ids=str)
+def test_gradient_reaches_the_live_channels_and_no_others(junction, shape):
+    """Convolutions skip what `live` leaves out; that must be what nobody uses."""
+    junction = junction.at(1, 3)
+    dim = channel_dim(torch.zeros(shape))
+    g, zero = torch.randn(shape), torch.zeros(shape)
+    for side, gradients in zip(junction.live(6), ((g, zero), (zero, g)), strict=True):
+        if not zero[(slice(None),) * dim + (side,)].numel():
+            continue  # nobody listens there, and the view may be detached
+        found = received(junction, torch.randn(shape), *gradients)
+        reached = found.transpose(0, dim).flatten(1).any(1).numpy()
+        expected = np.zeros(6, bool)
+        expected[side] = True
+        assert (reached == expected).all()
+
+
+@pytest.mark.parametrize("junction", CUTS, ids=str)
+def test_a_junction_is_a_value_that_can_be_written_down(junction):
+    assert junction_from(spell(junction)) == junction_from(junction_to(junction)) == junction
+    assert len({junction, type(junction)(**asdict(junction))}) == 1
+    assert junction.at(3, 3) == Joint()
 
 
 # Projection

@@ -11,7 +11,7 @@ import traitlets
 from PIL import Image
 
 from dfs_edu import inference
-from dfs_edu.explore import BINS, EACH, GALLERY, STATIC, ThresholdExplorer, side_by_side
+from dfs_edu.explore import BINS, EACH, GALLERY, ThresholdExplorer, side_by_side
 from dfs_edu.inference import Outputs
 
 MACS = [1e6, 3e6, 8e6]
@@ -192,7 +192,7 @@ def test_a_notebook_gets_the_figure_beside_the_widget(explorer, monkeypatch):
 
 
 def test_the_page_asks_nobody_and_names_its_sliders():
-    program = (STATIC / "explorer.js").read_text()
+    program = ThresholdExplorer._esm
     for outside in ("import ", "fetch(", "http://", "https://"):
         assert outside not in program.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
     assert "threshold of exit ${k + 1}" in program

@@ -22,7 +22,7 @@ LAYERS = (
     ("cli",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
     ("course", "doctor", "explore", "gallery", "checks", "follow", "export", "study"),
-    ("publish", "figures"),
+    ("publish", "figures", "report"),
     ("train",),
     ("probes", "inference"),
     ("results", "optim"),
@@ -33,7 +33,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit", "spelling"),
     ("splitgrad", "cuts"),
-    ("surgery", "heap", "runtime"),
+    ("surgery", "heap", "page", "precision", "runtime"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

@@ -65,6 +65,7 @@ def cutting_features(found: dict) -> None:
 
 def seeing_without_touching(found: dict) -> None:
     assert found["same"] is True
+    assert len(found["sight"]) == 5
     assert set(found["accuracy"]) == {"joint", "partition", "surgery own", "surgery all"}
     for accuracy in found["accuracy"].values():
         fractions(accuracy)
@@ -272,7 +273,7 @@ SAME_AS_COMMITTED = {
     "01": ["macs"],
     "02": ["by_hand", "by_probe", "photographs"],
     "03": [],
-    "04": ["same", "cifar100"],
+    "04": ["same", "cifar100", "sight"],
     "05": ["theory", "counted", "usual", "by_beta", "by_network"],
     "06": ["chance"],
     "07": ["cifar100"],

@@ -99,3 +99,19 @@ def test_a_shorter_published_run_keeps_the_shape_of_its_schedule():
     assert get("cifar100/vgg7-64", scale="full", epochs=30).milestones == ()
     squeezed = get("cifar100/vgg7-64", scale="paper", epochs=20)
     assert Recipe.from_dict(squeezed.to_dict()) == squeezed
+
+
+@pytest.mark.parametrize("junction", ["surgery", dfs.Surgery, [dfs.Surgery()]])
+def test_a_recipe_takes_one_junction(junction):
+    with pytest.raises(TypeError, match="one junction for all exits"):
+        get("digits/vgg7-16", junction=junction)
+
+
+def test_an_unknown_field_is_told_what_there_is():
+    with pytest.raises(ValueError, match=r"no epoch; it has .*\bepochs\b"):
+        get("digits/vgg7-16", epoch=3)
+
+
+def test_published_schedules_are_named_for_the_pictures_at_hand():
+    with pytest.raises(ValueError, match="vgg7 was not published on such pictures; msdnet-imagenet for imagenet"):
+        get("imagenet/vgg7-16", scale="paper")

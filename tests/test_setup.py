@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("course", "lab", "test", "bench", "notebooks")
+TARGETS = ("course", "lab", "test", "bench", "notebooks", "site")
 CONDA_NAMES = {"torch": "pytorch"}
 PIP_ALONE = {"torchjd"}  # not on conda-forge: `pip install -e .` takes it from pyproject.toml
 
@@ -70,6 +70,24 @@ def version(text: str) -> tuple[int, ...]:
 
 def test_version_is_one():
     assert importlib.metadata.version("dfs-edu") == project["version"]
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= set(citation)
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert all(set(author) == {"name"} for author in citation["authors"])
+    (paper,) = citation["references"]
+    assert paper["authors"][0]["family-names"] == "Gong"
+    assert "Deep Feature Surgery" in paper["title"]
+    assert paper["year"] == 2024
+    assert [identifier["value"] for identifier in paper["identifiers"]] == ["arXiv:2407.13986"]
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(r"^## \[([^]]+)\]", text, re.MULTILINE)[1] == project["version"]
 
 
 def test_licence_is_the_whole_apache_licence():
@@ -216,6 +234,16 @@ def test_test_stops_at_the_first_failure(checkout):
     done, calls = make(checkout, "test")
     assert done.returncode != 0
     assert calls == ["-m ruff check ."]
+
+
+def test_a_site_is_built_anew_and_warnings_are_errors(checkout):
+    stale = checkout / "build" / "site" / "01_old_name.html"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    _, calls = make(checkout, "site")
+    assert calls[-1].startswith("-m sphinx --quiet --fresh-env --fail-on-warning ")
+    assert calls[-1].endswith(" . build/site")
+    assert not stale.exists()
 
 
 def test_clean_keeps_what_took_long(checkout):

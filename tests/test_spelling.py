@@ -39,8 +39,9 @@ def test_words_and_records_are_read_back(words, junction):
     assert type(recipe).from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
-def test_every_kind_is_spelled_here():
-    assert {type(junction) for junction in SPELLED.values()} == set(KINDS.values())
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
+def test_every_kind_goes_by_its_name(name, kind):
+    assert junction_from(name) == junction_from(spell(kind())) == kind()
 
 
 def test_what_is_not_said_has_its_default():

@@ -53,7 +53,7 @@ def test_arms(text, changes):
         ("joint+average", "'average': add one of sum, pcgrad"),
         ("joint+", "'': add one of sum, pcgrad"),
         ("joint+uncut", "'uncut': add one of"),
-        ("joint+uncut-x", "invalid literal"),
+        ("joint+uncut-x", "add one of"),
         ("joint+weighted-a", "could not convert"),
         ("joint+weighted", "'weighted': add one of"),
     ],

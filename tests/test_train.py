@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -517,3 +518,25 @@ def test_sigterm_and_ctrl_c_leave_a_run_that_resumes(number, tmp_path):
     out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "kept in" in out
+
+
+@dataclass(frozen=True)
+class Mine(dfs.Junction):
+    """A junction that no record can name."""
+
+    def gradient(self, g_onward, g_seen):
+        return g_onward
+
+
+def test_a_junction_that_no_record_can_name_is_refused_before_training(tmp_path):
+    recipe = small(junction=Mine())
+    with pytest.raises(ValueError, match=r"junction 'mine': use one of .*KINDS"):
+        dfs.train(recipe, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_recipe_and_no_device():
+    with pytest.raises(TypeError, match="recipe is a str"):
+        dfs.train("digits/vgg7-16")
+    with pytest.raises(ValueError, match="device='gpu': use auto, cpu"):
+        dfs.train(small(), out=None, device="gpu")

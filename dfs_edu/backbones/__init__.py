@@ -1,56 +1,30 @@
-"""Backbones: each builder makes the stages and heads of a network and knows nothing of junctions or methods."""
+"""Backbones: each builder makes the stages and heads of a network and knows nothing of junctions or methods.
+
+A family is one file; importing it here, one line, makes its name known.
+"""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import nn
 
 from dfs_edu.backbones.attach import attached
-from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet
-from dfs_edu.backbones.resnet import resnet18
-from dfs_edu.backbones.vgg import vgg7, vgg16
-from dfs_edu.backbones.vit import vit_tiny
+from dfs_edu.backbones.family import BACKBONES, Backbone
+from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet  # noqa: F401
+from dfs_edu.backbones.resnet import resnet18  # noqa: F401
+from dfs_edu.backbones.vgg import vgg7, vgg16  # noqa: F401
+from dfs_edu.backbones.vit import vit_tiny  # noqa: F401
 from dfs_edu.multiexit import MultiExit, check_classes
 from dfs_edu.surgery import Joint, Junction
 
-
-@dataclass(frozen=True)
-class Backbone:
-    """A family: builder(classes, **sizes) -> stages, heads.
-
-    published   the name of the published network
-    pixels      height and width of its pictures; smallest: the least that it can read
-    """
-
-    builder: Callable[..., tuple[list[nn.Module], list[nn.Module]]]
-    published: str
-    pixels: int
-    smallest: int
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """What can be chosen, and what is chosen if nothing is said."""
-        parameters = inspect.signature(self.builder).parameters.values()
-        return {p.name: p.default for p in parameters if p.name != "classes"}
-
-
-BACKBONES = {
-    "vgg7": Backbone(vgg7, "vgg7-64", pixels=32, smallest=8),
-    "vgg16": Backbone(vgg16, "vgg16-64", pixels=224, smallest=32),
-    "resnet18": Backbone(resnet18, "resnet18", pixels=32, smallest=8),
-    "msdnet-cifar": Backbone(msdnet_cifar, "msdnet-cifar", pixels=32, smallest=17),
-    "msdnet-imagenet": Backbone(msdnet_imagenet, "msdnet-imagenet", pixels=224, smallest=129),
-    "vit-tiny": Backbone(vit_tiny, "vit-tiny", pixels=224, smallest=1),  # it reads one size, and says so
-}
+__all__ = ["BACKBONES", "Backbone", "attach", "build", "parse", "pixels_of"]
 
 
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
-    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" ... (see BACKBONES).
+    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" and others (see BACKBONES).
 
     classes   number of classes, at least 2
     junction  one for all exits, or a list with one for each
@@ -60,6 +34,11 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
 
     Raises ValueError for an unknown name (with the nearest known ones), an unknown size (with the family's own), a
     size that is no number above zero, or a wrong number of classes.
+
+    >>> import torch
+    >>> net = build("vgg7-16", classes=10)
+    >>> [tuple(logits.shape) for logits in net(torch.zeros(2, 3, 32, 32))]
+    [(2, 10), (2, 10), (2, 10), (2, 10), (2, 10), (2, 10)]
     """
     check_classes(classes)
     family, sizes = parse(name, **sizes)
@@ -80,6 +59,11 @@ def attach(
     The model is copied, its weights and its answers are kept; its own classifier is the last exit. `at` names nodes or
     modules behind which exits leave, shallow to deep, or says how many, evenly in MACs. All arguments and errors:
     `backbones.attach.attached`.
+
+    >>> from torchvision.models import resnet18
+    >>> net = attach(resnet18(num_classes=10), at=["layer2", "layer3"], input_shape=(3, 64, 64))
+    >>> len(net.heads)
+    3
     """
     return MultiExit(*attached(model, at, classes, head, input_shape), junction)
 
@@ -91,7 +75,11 @@ def pixels_of(name: str) -> int:
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
-    """The family that a name speaks of, and the sizes that it and `sizes` ask for."""
+    """The family that a name speaks of, and the sizes that it and `sizes` ask for. Raises ValueError as `build` does.
+
+    >>> parse("msdnet-cifar-blocks5", base=2)
+    ('msdnet-cifar', {'blocks': 5, 'base': 2})
+    """
     family = max((f for f in BACKBONES if name == f or name.startswith(f"{f}-")), key=len, default=None)
     said = name.removeprefix(family or "").removeprefix("-")
     parts = [re.fullmatch(r"([a-z]*)(0|[1-9]\d*)", part) for part in said.split("-")] if said else []

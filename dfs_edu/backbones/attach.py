@@ -90,7 +90,8 @@ def attached(
     classes      number of classes; None: as many as the model's last nn.Linear has, which then keeps its weights; it
                  does so, too, where the number is the same
     head         (channels, classes) -> module for each exit but the last; None: mean over positions, LayerNorm, linear.
-                 It gets the feature, or the whole list where more than the feature crosses the cut (see Stage)
+                 It gets the feature, or the whole list where more than the feature crosses the cut (see Stage); be it a
+                 `multiexit.Head`, whose classifier is `fc`, for distillation and for runs that are read back
     input_shape  (C, H, W) of the pictures in the trial run, which computes shapes and costs, no numbers
 
     A feature is (B, C, H, W), (B, N, C) or (B, C). Where convolutions read it directly, they skip input gradients that

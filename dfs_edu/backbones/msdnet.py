@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor, cat, nn
 
 from dfs_edu.backbones import initial
+from dfs_edu.backbones.family import family
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -198,6 +199,7 @@ def msdnet(
     return stages, heads
 
 
+@family("msdnet-cifar", pixels=32, smallest=17)
 def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dropout=0):
     """Three scales of 32x32, 16x16 and 8x8; seven exits as published. dropout: percent, in the heads."""
     sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}
@@ -207,6 +209,7 @@ def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dr
     )
 
 
+@family("msdnet-imagenet", pixels=224, smallest=129)
 def msdnet_imagenet(classes: int, blocks=5, base=4, step=4, growth=16, width=32, dropout=0):
     """Four scales of 56x56 down to 7x7 for pictures of 224x224; five exits as published. dropout: percent."""
     sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfs_edu.backbones import initial
+from dfs_edu.backbones.family import family
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -107,6 +108,7 @@ class Head(BaseHead):
         return self.bring_down(self.attention(f)).mean((2, 3))
 
 
+@family("resnet18", pixels=32, smallest=8)
 def resnet18(classes: int, width: int = 64, depth: int = 2):
     """Four stages of `depth` blocks with width, 2 width, 4 width and 8 width channels; four exits; 32x32 pictures."""
     channels = [width, 2 * width, 4 * width, 8 * width]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
+from dfs_edu.backbones.family import family
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -48,11 +49,13 @@ def vgg(groups: list[list[int]], classes: int) -> tuple[list[nn.Module], list[nn
     return stages, heads
 
 
+@family("vgg7-64", pixels=32, smallest=8)
 def vgg7(classes: int, width: int = 64):
     """Six convolutions, six exits; 32x32 pictures."""
     return vgg([[width] * 2, [2 * width] * 2, [4 * width] * 2], classes)
 
 
+@family("vgg16-64", pixels=224, smallest=32)
 def vgg16(classes: int, width: int = 64):
     """Thirteen convolutions, thirteen exits; 224x224 pictures."""
     return vgg([[width] * 2, [2 * width] * 2, [4 * width] * 3, [8 * width] * 3, [8 * width] * 3], classes)

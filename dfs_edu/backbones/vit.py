@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, cat, nn
 
+from dfs_edu.backbones.family import family
 from dfs_edu.multiexit import Head as BaseHead
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def cut(vit: VisionTransformer, classes: int, exits: Sequence[int] | None = None
             f"exits={exits}: rising numbers of blocks from 0 to {depth - 1}, the last of them {depth - 1}, the end"
         )
     if vit.cls_token is None or vit.num_prefix_tokens != 1 or vit.no_embed_class or vit.global_pool != "token":
-        raise ValueError("this transformer does not classify by a class token alone: use attach for it")
+        raise ValueError(
+            f"global_pool={vit.global_pool!r}, {vit.num_prefix_tokens} prefix tokens: this transformer does not "
+            "classify by a class token alone that has a position; use attach for it"
+        )
     first = [0, *(block + 1 for block in exits[:-1])]
     stages = [nn.Sequential(*vit.blocks[a : b + 1]) for a, b in zip(first, exits, strict=True)]
     stages[0].insert(0, Embedding(vit))
@@ -78,6 +82,7 @@ def _classifier(channels: int, classes: int) -> nn.Linear:
     return fc
 
 
+@family("vit-tiny", pixels=224, smallest=1)  # it reads one size, and says so
 def vit_tiny(classes: int, pixels: int = 224, patch: int = 16, depth: int = 12, width: int = 192, heads: int = 3):
     """ViT-Ti/16: twelve blocks of 192 channels and three attention heads; exits after blocks 6 to 11, from 0.
 

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from dfs_edu.report import CHECK, NOT_YET, PASSED, WRONG
+
 Mistakes = Sequence[tuple[Callable, str]]  # (what many write, what to say about it)
+SIGNS = {PASSED: "✓", WRONG: "✗", NOT_YET: "…"}
 
 
 def compare(exercise: str, mine: Callable, right: Callable, cases: Sequence[tuple], mistakes: Mistakes) -> None:
-    """Print what there is to say about `mine`."""
+    """Say what there is to say about `mine`."""
     for case in cases:
         try:
             answer = mine(*map(_copy, case))
         except NotImplementedError:
             answer = None
         except Exception as error:  # whatever a learner's code may raise
-            print(f"✗ {exercise}: your function raised {type(error).__name__}: {error}")
+            _say(exercise, WRONG, f"your function raised {type(error).__name__}: {error}")
             return
         if untried(answer):
-            print(f"… {exercise}: not yet. Write the function, then run this cell again.")
+            _say(exercise, NOT_YET, "not yet. Write the function, then run this cell again.")
             return
         expected = right(*map(_copy, case))
         if not _same(answer, expected):
             fitting = [why for wrong, why in mistakes if _same(answer, wrong(*map(_copy, case)))]
-            print(f"✗ {exercise}: {fitting[0] if fitting else _difference(answer, expected)}")
+            _say(exercise, WRONG, fitting[0] if fitting else _difference(answer, expected))
             return
-    print(f"✓ {exercise}: right, on {len(cases)} random inputs.")
+    _say(exercise, PASSED, f"right, on {len(cases)} random inputs.")
+
+
+def _say(exercise: str, state: str, why: str) -> None:
+    """One sentence; a notebook keeps the state beside it, in JSON, for `dfs-edu course --report`."""
+    sentence = f"{SIGNS[state]} {exercise}: {why}"
+    ipython = sys.modules.get("IPython")  # where it is not even loaded, nobody sits before a notebook
+    if ipython is None or ipython.get_ipython() is None:
+        print(sentence)
+    else:
+        from IPython.display import display
+
+        display({CHECK: {"exercise": exercise, "state": state}, "text/plain": sentence}, raw=True)
 
 
 def _copy(value):

@@ -84,7 +84,7 @@ def places(root: str | os.PathLike | None = None) -> list[Path]:
 
 
 def find(folder: str, root: str | os.PathLike | None = None) -> Path:
-    """The first place that holds `folder`."""
+    """The first place that holds `folder`. Raises DataError, with where it looked, if none does."""
     for place in places(root):
         if (place / folder).is_dir():
             return place
@@ -96,7 +96,7 @@ def find(folder: str, root: str | os.PathLike | None = None) -> Path:
 
 
 def find_imagenet(root: str | os.PathLike | None = None) -> Path:
-    """The first place that is, or holds as `imagenet`, a folder with train/ and val/."""
+    """The first place that is, or holds as `imagenet`, a folder with train/ and val/. Raises DataError if none is."""
     for place in places(root):
         for there in (place, place / "imagenet"):
             if (there / "train").is_dir() or (there / "val").is_dir():

@@ -30,6 +30,11 @@ def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
     a class of the first layout has fewer than 3 pictures, and where more than 0.1 % of a split are broken.
     """
     root = Path(root)
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is missing: name the folder of pictures by --data or $DFS_EDU_DATA; it holds train/ and val/, or "
+            "a folder a class"
+        )
     classes, splits = _splits(root, pixels, seed)
     if sum(map(len, splits)) * 3 * pixels**2 <= RESIDENT:
         splits = [in_memory(split, of=len(split)) for split in splits]

@@ -44,6 +44,9 @@ class Split:
     labels: Tensor  # (N,) int64
     difficulty: Tensor | None = None  # (N,) float32
 
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self)} pictures of {self.pixels}x{self.pixels})"
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import COLOURS, INK, below, figure, rounded
+from dfs_edu.figures.look import INK, SHARED, SPECIFIC, below, figure, rounded
 from dfs_edu.figures.photos import data_uri
 
 # Red, green, blue and opacity at heat 0, 1/2 and 1. It grows lighter all the way, so that no hue has to be told apart.
@@ -119,7 +119,8 @@ def conductances(reports: Mapping, title: str = "What flows through f+ and f-") 
     make_subplots(len(reports), 2, subplot_titles=titles, figure=fig, shared_yaxes="all", **spacing)
     fig.update_annotations(font_size=13)
     for row, report in enumerate(reports.values(), start=1):
-        for i, (part, values) in enumerate(zip(("f+ (shared)", "f- (specific)"), report.parts(), strict=True)):
+        looks_of = (("f+ (shared)", SHARED), ("f- (specific)", SPECIFIC))
+        for (part, look), values in zip(looks_of, report.parts(), strict=True):
             exits = list(range(1, len(values) + 1))
             for column, shown in enumerate((np.diagonal(values), values[:, -1]), start=1):
                 fig.add_bar(
@@ -128,7 +129,7 @@ def conductances(reports: Mapping, title: str = "What flows through f+ and f-") 
                     name=part,
                     legendgroup=part,
                     showlegend=row == column == 1,
-                    marker={"color": COLOURS[i], "pattern": {"shape": ["", "/"][i]}},
+                    marker={"pattern": {"shape": ""}} | look,  # plotly's default, said: committed figures have it
                     hovertemplate="exit %{x}: %{y} logits<extra>" + part + "</extra>",
                     row=row,
                     col=column,

@@ -8,9 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.figures.grids import panels
-from dfs_edu.figures.look import COLOURS, INK, rounded
+from dfs_edu.figures.look import INK, SHARED, SPECIFIC, rounded
 
-SHARED, SPECIFIC = {"color": COLOURS[0]}, {"color": COLOURS[1], "pattern": {"shape": "/"}}
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
 
 

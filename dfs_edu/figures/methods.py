@@ -89,7 +89,7 @@ def gaps(
             x=percent(mean),
             y=arms,
             mode="markers",
-            error_x={"array": percent(half), "width": 4, "thickness": 1.5},
+            error_x={"array": percent(half), "width": 4, "thickness": 1.5, "color": INK},
             marker={
                 "size": 9,
                 "color": [COLOURS[0] if m > 0 else COLOURS[1] for m in mean],

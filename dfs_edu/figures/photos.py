@@ -65,7 +65,10 @@ def data_uri(pixels: np.ndarray, colours: int | None = None) -> str:
 
 
 def sprite(images: np.ndarray) -> str:
-    """uint8 (M, 3, H, W) -> one JPEG below each other, as a data URI; 8-pixel blocks keep 32-pixel pictures apart."""
+    """uint8 (M, 3, H, W) -> one JPEG below each other, as a data URI; 8-pixel blocks keep 32-pixel pictures apart.
+
+    Raises ValueError where they are together too high for a JPEG.
+    """
     if len(images) * images.shape[2] > JPEG_HEIGHT:
         raise ValueError(f"{len(images)} pictures of {images.shape[2]} pixels: together too high for a JPEG")
     file = io.BytesIO()

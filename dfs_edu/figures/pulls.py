@@ -8,9 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.figures.grids import heatmaps
+from dfs_edu.figures.look import COLOURS
 from dfs_edu.probes.pulls import SIDES
 
-FREE, HEARD, TORN = "rgba(128,128,128,0.18)", "#0072B2", "#D55E00"
+FREE, (HEARD, TORN) = "rgba(128,128,128,0.18)", COLOURS[:2]
 
 
 def pulls(junctions: Mapping, title: str = "Who sees a channel, and who pulls on it") -> go.Figure:

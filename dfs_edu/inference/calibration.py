@@ -71,7 +71,7 @@ class Reliability:
 
 
 def reliability(outputs: Outputs, bins: int = 15) -> Reliability:
-    """What a reliability diagram shows. Raises ValueError for scores that are no probabilities."""
+    """What a reliability diagram shows, in bins of equal width. Raises ValueError for scores that are none."""
     _check(outputs, bins)
     K = len(outputs.confidence)
     edges = torch.linspace(0, 1, bins + 1)

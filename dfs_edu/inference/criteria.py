@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dfs_edu.precision import at_least_float32
+
 
 def confidence(p: Tensor, agreed: Tensor | None = None) -> Tensor:
     """The largest probability: of MSDNet, Huang et al., ICLR 2018."""
@@ -73,8 +75,8 @@ class Judge:
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The next exit's logits (B, classes) -> score float32 (B,), prediction int64 (B,)."""
-        p, t = logits if logits.dtype == torch.float64 else logits.float(), self.temperatures[self.k]
-        p = (p if t == 1 else p / t).softmax(1)  # never below float32
+        p, t = at_least_float32(logits), self.temperatures[self.k]
+        p = (p if t == 1 else p / t).softmax(1)
         prediction = p.argmax(1)
         self.k += 1
         return self.score(p, self._agreed(prediction)).float(), prediction
@@ -88,6 +90,6 @@ class Judge:
         return self.streak / max(self.exits - 1, 1)
 
     def keep(self, index: Tensor) -> None:
-        """The pictures of the batch that go on."""
+        """Only the pictures at these indices (n,) of the batch go on."""
         if self.before is not None:
             self.before, self.streak = self.before[index], self.streak[index]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dfs_edu.inference.criteria import Judge
 from dfs_edu.inference.outputs import evaluating
 from dfs_edu.inference.thresholds import checked_thresholds
+from dfs_edu.multiexit import MultiExit
 
 
 class EarlyExit:
@@ -24,18 +25,26 @@ class EarlyExit:
 
     Calling it with images (B, ...) gives labels int64 (B,) and exits int64 (B,), the index from 0 of the exit where
     each left: what `apply` says of the same pictures. One wait for the device an exit at most. The network is left as
-    found. Raises ValueError for thresholds that are not such, no images, or logits of the last exit that are not
-    finite.
+    found. Raises TypeError for another kind of network, ValueError for thresholds that are not such, no images, or
+    logits of the last exit that are not finite.
+
+    >>> from dfs_edu.backbones import build
+    >>> leave_at_once = EarlyExit(build("vgg7-16", classes=10), thresholds=[0, 0, 0, 0, 0, 0])
+    >>> labels, exits = leave_at_once(torch.rand(3, 3, 32, 32))
+    >>> exits.tolist()
+    [0, 0, 0]
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        net: MultiExit,
         thresholds: Sequence[float] | Tensor,
         criterion: str = "confidence",
         temperatures: Sequence[float] | Tensor | None = None,
         compile: bool = False,
     ):
+        if not isinstance(net, MultiExit):
+            raise TypeError(f"net is a {type(net).__name__}: only a MultiExit can be left early")
         self.thresholds = checked_thresholds(thresholds, len(net.heads)).tolist()
         self.judge = Judge(len(net.heads), criterion, temperatures)
         self.net = _compiled(net) if compile else net

@@ -151,6 +151,12 @@ def collect(
 
     The network works in eval mode without gradients and is left as found. Raises ValueError without a split's name,
     for a name that contradicts the batches', for no pictures, and for logits that are not finite.
+
+    >>> from dfs_edu.backbones import build
+    >>> batches = [(torch.rand(8, 3, 32, 32), torch.arange(8))]
+    >>> outputs = collect(build("vgg7-16", classes=10), batches, "validation")
+    >>> outputs.confidence.shape, outputs.prediction.shape, outputs.accuracy.shape
+    (torch.Size([6, 8]), torch.Size([6, 8]), torch.Size([6]))
     """
     known = getattr(getattr(batches, "split", None), "name", None)
     if (split or known) is None:

@@ -35,6 +35,12 @@ def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: S
 
     Raises ValueError for outputs of the test split, and for a budget below the first exit's cost, which every picture
     pays.
+
+    >>> confidence = torch.tensor([[0.9, 0.8, 0.3, 0.2], [0.9, 0.9, 0.9, 0.9]])
+    >>> prediction = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])  # exit 1 is right where it is sure
+    >>> outputs = Outputs(confidence, prediction, torch.ones(4, dtype=torch.int64), "validation")
+    >>> best_thresholds(outputs, [1e6, 3e6], budgets=[2e6]).numpy().round(2)
+    array([[0.55, 0.  ]], dtype=float32)
     """
     refuse_test(outputs)
     macs = checked_macs(macs, len(outputs.confidence))

@@ -65,6 +65,13 @@ def apply(outputs: Outputs, thresholds: Sequence[float] | Tensor, macs: Sequence
     macs        K cumulative costs, rising
 
     Raises ValueError, naming the value, for anything else.
+
+    >>> confidence = torch.tensor([[0.9, 0.8, 0.3, 0.2], [0.9, 0.9, 0.9, 0.9]])  # K = 2 exits, N = 4 pictures
+    >>> prediction = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
+    >>> outputs = Outputs(confidence, prediction, torch.tensor([1, 1, 1, 1]), "test")
+    >>> point = apply(outputs, thresholds=[0.5, 0], macs=[1e6, 3e6])
+    >>> point.accuracy, point.macs, point.share.tolist()
+    (0.5, 2000000.0, [0.5, 0.5])
     """
     K = len(outputs.confidence)
     thresholds, macs = checked_thresholds(thresholds, K), checked_macs(macs, K)
@@ -78,7 +85,12 @@ def apply(outputs: Outputs, thresholds: Sequence[float] | Tensor, macs: Sequence
 
 
 def geometric_shares(q: Tensor, exits: int) -> Tensor:
-    """Shares (P, K) proportional to q^k for P values of q > 0: below 1 most leave early, above 1 most go deep."""
+    """Shares (P, K) proportional to q^k for P values of q > 0: below 1 most leave early, above 1 most go deep.
+
+    >>> geometric_shares(torch.tensor([0.5, 1.0]), exits=2).numpy().round(3)
+    array([[0.667, 0.333],
+           [0.5  , 0.5  ]])
+    """
     return (q.double().log()[:, None] * torch.arange(exits)).softmax(1)  # softmax: q^k overflows, log q * k does not
 
 
@@ -91,6 +103,11 @@ def fit_thresholds(outputs: Outputs, share: Sequence[float] | Tensor) -> Tensor:
     rounding of another batch size or machine moves nobody across.
 
     Raises ValueError for outputs of the test split, or shares that are not K fractions of sum 1.
+
+    >>> confidence = torch.tensor([[0.9, 0.8, 0.3, 0.2], [0.9, 0.9, 0.9, 0.9]])
+    >>> said = torch.ones(2, 4, dtype=torch.int64)
+    >>> fit_thresholds(Outputs(confidence, said, said[0], "validation"), [0.25, 0.75]).numpy().round(3)
+    array([0.85, 0.  ], dtype=float32)
     """
     K = len(outputs.confidence)
     share = torch.as_tensor(share, dtype=torch.float64)
@@ -148,6 +165,12 @@ def budget_curve(
 
     Raises ValueError where the thresholds would be fitted on the test split, or on the split that they are tested on,
     and for outputs that differ in their exits, their criterion, their network or its temperatures.
+
+    >>> logits = torch.randn(2, 100, 10, generator=torch.Generator().manual_seed(0))
+    >>> validation, test = (Outputs.of(logits, logits[1].argmax(1), split) for split in ("validation", "test"))
+    >>> curve = budget_curve(validation, test, macs=[1e6, 3e6], budgets=3)
+    >>> (curve.macs / 1e6).tolist()  # from all at exit 1 to all at exit 2
+    [1.0, 2.0, 3.0]
     """
     check_pair(calibration_outputs, test_outputs)
     if budgets < 2:

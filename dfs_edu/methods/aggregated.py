@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu import distributed
+from dfs_edu.methods.method import Method, named
+from dfs_edu.precision import widest
 
 
 def _torchjd(name: str, **options):
@@ -45,18 +47,26 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 }
 
 
-class Aggregated:
-    """See `methods.make`."""
+@named(*WEIGHTINGS)
+class Aggregated(Method):
+    """A method of `WEIGHTINGS` by its name, with steps of a length: see `methods.make`, which makes them."""
 
     by_exit = True
+    takes = ("step_length",)
 
     def __init__(self, name: str, length: str = "sum"):
-        if length not in ("sum", "own"):
-            raise ValueError(f'length={length!r}: use "sum" or "own"')
         self.name, self.length = name, length
         self.weightings: dict[int, Callable[[Tensor], Tensor]] = {}  # by the number of exits that reach the trunk
 
+    @classmethod
+    def of(cls, name: str, exits: int, weights: Sequence[float], length: str) -> Aggregated:
+        return cls(name, length)
+
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """A backward pass for each exit; the trunk gets the weighted sum of gradients, the others the plain one.
+
+        Raises FloatingPointError for a gradient that is not finite.
+        """
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
         G = gramian([row[: len(trunk)] for row in rows])
@@ -97,9 +107,11 @@ class Aggregated:
         return weights * (wanted / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
+        """What Nash-MTL's solver starts its next step from; of the others nothing."""
         return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` said."""
         if "weights" in state:  # of a checkpoint made before there was one for each number of exits
             state = {len(state["weights"]): state}
         for n, one in state.items():
@@ -122,9 +134,7 @@ def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
     for column in zip(*rows, strict=True):
         reached = torch.tensor([k for k, g in enumerate(column) if g is not None])
         if len(reached):
-            matrix = torch.stack([g.flatten() for g in column if g is not None])
-            # where gradients nearly cancel, float32 would lose the length of their sum; Apple's GPUs have no float64
-            matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+            matrix = widest(torch.stack([g.flatten() for g in column if g is not None]))
             G[reached[:, None], reached] += (matrix @ matrix.T).double().cpu()
     return G
 

@@ -108,7 +108,8 @@ def conductance(
 
     beta     share of the channels that is f+; None: that of the network's own surgery. (Give it for a network that was
              trained without: its channels, too, can be counted in two groups.) The last exit's feature is never cut.
-    others   as for `integrated_gradients`
+
+    All others are as for `integrated_gradients`.
 
     Raises ValueError, naming the value, for a network without surgery and without a beta, or with one exit, and what
     `integrated_gradients` raises.

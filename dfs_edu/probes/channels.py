@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
+from dfs_edu.precision import widest
 from dfs_edu.probes.gradients import Gradients, in_legs, pull
 from dfs_edu.surgery import Surgery, channel_dim
 
@@ -94,9 +94,7 @@ def _dot(a: Tensor | None, b: Tensor | None, f: Tensor) -> np.ndarray:
     dim = channel_dim(f)
     if a is None or b is None:
         return np.zeros(f.shape[dim])
-    # As in `conflict`: squares of small gradients need float64, which Apple's GPUs do not have.
-    a, b = (g.to(torch.float32 if g.device.type == "mps" else torch.float64) for g in (a, b))
-    return (a * b).sum([d for d in range(f.ndim) if d != dim]).double().cpu().numpy()
+    return (widest(a) * widest(b)).sum([d for d in range(f.ndim) if d != dim]).double().cpu().numpy()
 
 
 def _over(a: np.ndarray, b: np.ndarray) -> np.ndarray:

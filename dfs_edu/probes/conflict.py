@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu.multiexit import MultiExit
+from dfs_edu.precision import widest
 from dfs_edu.probes.gradients import Leg, in_legs
 
 
@@ -37,15 +38,6 @@ class Conflict:
         pairs = self.pairs()
         met = (~np.isnan(pairs)).sum(1)
         return np.where(met > 0, (pairs < 0).sum(1) / np.maximum(met, 1), np.nan)
-
-    def similarity(self) -> np.ndarray:
-        """(L, K, K): how alike two exits' gradients are in length, 2 |g_i| |g_j| / (|g_i|^2 + |g_j|^2), in (0, 1].
-
-        1: equally long; near 0: one of them decides alone, whatever their cosine (Yu et al., NeurIPS 2020, section 2).
-        NaN where one does not reach.
-        """
-        squares = self.norm**2
-        return 2 * self.norm[:, :, None] * self.norm[:, None] / (squares[:, :, None] + squares[:, None])
 
     def by_stage(self) -> Conflict:
         """The same with the layers of each stage put end to end: K rows, "stages.0" ... instead of L.
@@ -93,6 +85,13 @@ def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
 
     Raises TypeError or ValueError, naming what is wrong, for other inputs and for a parameter that a stage shares with
     another stage or a head, and FloatingPointError for a loss that is not finite.
+
+    >>> from dfs_edu.backbones import build
+    >>> report = conflict(build("vgg7-16", classes=10), torch.rand(8, 3, 32, 32), torch.arange(8))
+    >>> report.cosine.shape, report.layers[2]
+    ((12, 6, 6), 'stages.1.conv')
+    >>> np.isnan(report.norm[2]).tolist()  # exit 1 lies before the second stage
+    [True, False, False, False, False, False]
     """
     with in_legs(net, images, labels) as legs:
         return _walk(net, legs)
@@ -134,9 +133,7 @@ def _compare(gradients: list[Tensor | None]) -> tuple[np.ndarray, np.ndarray]:
     cosine, norm = np.full((n, n), np.nan), np.full(n, np.nan)
     reached = [i for i, g in enumerate(gradients) if g is not None]
     if reached:
-        matrix = torch.stack([gradients[i] for i in reached])
-        # Squares of small float32 gradients would underflow. Apple's GPUs have no float64.
-        matrix = matrix.to(torch.float32 if matrix.device.type == "mps" else torch.float64)
+        matrix = widest(torch.stack([gradients[i] for i in reached]))
         lengths = matrix.norm(dim=1)
         unit = matrix / lengths[:, None]
         cosine[np.ix_(reached, reached)] = (unit @ unit.T).clamp(-1, 1).cpu()

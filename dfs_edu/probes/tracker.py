@@ -30,6 +30,7 @@ class ConflictTracker:
         self.layers: list[str] = []  # of "conflicting", known from the first look on
 
     def due(self, step: int) -> bool:
+        """Whether there is to be a look after so many steps."""
         return step % self.every == 0
 
     def __call__(self, step: int, net: MultiExit) -> dict | None:

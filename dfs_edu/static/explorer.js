@@ -5,16 +5,7 @@ const MMAC = 1e6;
 const EACH = 6; // pictures at an exit
 const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
 
-const percent = (fraction, digits = 1) => (fraction == null ? "–" : (100 * fraction).toFixed(digits) + " %");
 const mmacs = (macs) => (macs < 1000 * MMAC ? (macs / MMAC).toPrecision(4) : (macs / MMAC).toFixed(0)) + " MMACs";
-
-function element(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  if (text !== undefined) node.textContent = text;
-  parent?.append(node);
-  return node;
-}
 
 function slider(className, label, max, step, parent) {
   const input = element("input", className, parent);
@@ -242,10 +233,7 @@ function gallery(root, { macs, sprite, size, labels, classes }) {
 
 function render({ model, el }) {
   const setup = model.get("setup");
-  const root = element("div", "dfs-explorer", el);
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", ["threshold explorer", setup.title].filter(Boolean).join(", "));
-  if (setup.title) element("div", "dfs-heading", root, setup.title);
+  const root = frame(el, "dfs-explorer", "threshold explorer", setup.title);
   const drawHeader = header(root);
   const body = element("div", "dfs-body", root);
   const drawControls = controls(body, model);

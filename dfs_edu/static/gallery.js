@@ -5,16 +5,6 @@ const SMALL = 48; // widths on the page, in pixels: in the grid, of an exit, of 
 const MIDDLE = 96;
 const LARGE = 192;
 
-const percent = (fraction) => (100 * fraction).toFixed(1) + " %";
-
-function element(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  if (text !== undefined) node.textContent = text;
-  parent?.append(node);
-  return node;
-}
-
 function button(className, parent) {
   const node = element("button", className, parent);
   node.type = "button";
@@ -134,10 +124,7 @@ function exits(root, model, { photos, size, ways, label, prediction, confidence,
 function render({ model, el }) {
   const setup = model.get("setup");
   const names = Object.keys(setup.ways);
-  const root = element("div", "dfs-looking", el);
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", ["where each exit looks", setup.title].filter(Boolean).join(", "));
-  if (setup.title) element("div", "dfs-heading", root, setup.title);
+  const root = frame(el, "dfs-looking", "where each exit looks", setup.title);
   const body = element("div", "dfs-body", root);
   const left = element("div", "dfs-left", body);
   element("div", "dfs-caption", left, "Choose a picture: click, or arrow keys");

@@ -1,0 +1,11 @@
+"""Other cuts than the published one, built to be compared with it and with joint training on an equal recipe.
+
+Each changes one thing about Deep Feature Surgery (surgery.py). What came out is in notebook 12 and docs/measured.md.
+
+A junction is one file; importing it here, one line, makes its name known to recipes and the command line.
+"""
+
+from dfs_edu.cuts.damped import Damped  # noqa: F401
+from dfs_edu.cuts.graded import Graded  # noqa: F401
+from dfs_edu.cuts.interleaved import Interleaved  # noqa: F401
+from dfs_edu.cuts.projection import Projection  # noqa: F401

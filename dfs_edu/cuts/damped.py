@@ -1,0 +1,27 @@
+"""Surgery with a damped exit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dfs_edu.surgery import Surgery, check_share
+
+
+@dataclass(frozen=True)
+class Damped(Surgery):
+    """Between "own" and "all": the exit's gradient reaches f+ as well, `damping` times as strong as f-."""
+
+    exit_gradient: str = "all"
+    damping: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_share("damping", self.damping, "how strong the exit's gradient is in f+")
+        if self.exit_gradient != "all":
+            raise ValueError(f'exit_gradient={self.exit_gradient!r}: damping is for "all"')
+
+    def gradient(self, g_onward: Tensor, g_seen: Tensor) -> Tensor:
+        return torch.where(self.is_shared(g_onward), g_onward + self.damping * g_seen, g_seen)

@@ -1,0 +1,20 @@
+// What the pages of all widgets share; page.py puts it before their own program.
+
+const percent = (fraction, digits = 1) => (fraction == null ? "–" : (100 * fraction).toFixed(digits) + " %");
+
+function element(tag, className, parent, text) {
+  const node = document.createElement(tag);
+  node.className = className;
+  if (text !== undefined) node.textContent = text;
+  parent?.append(node);
+  return node;
+}
+
+// The box of a widget, which readers of the screen hear by its name, and the title above it.
+function frame(el, className, name, title) {
+  const root = element("div", "dfs-widget " + className, el);
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", [name, title].filter(Boolean).join(", "));
+  if (title) element("div", "dfs-heading", root, title);
+  return root;
+}

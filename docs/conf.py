@@ -1,0 +1,103 @@
+"""How `make site` builds the pages: Sphinx, from the whole checkout, so that links which work there work here."""
+
+import sys
+from pathlib import Path
+
+import plotly
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx import addnodes
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from docstrings import to_rst  # noqa: E402
+
+import dfs_edu  # noqa: E402
+
+project, author, release = "dfs_edu", "the authors of dfs_edu", dfs_edu.__version__
+root_doc = "README"
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/**", "notebooks/*.ipynb"]
+exclude_patterns = [".*", "build", "runs", "tests", "dfs_edu", "benchmarks", "data/[!R]*", "**/.ipynb_checkpoints"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "myst_nb"]
+suppress_warnings = ["mystnb.unknown_mime_type"]  # a Result has HTML beside it
+highlight_language = "none"  # of blocks that do not name one
+default_role = "py:obj"  # `name` in a docstring is a link where there is such a name, else code
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # the notebooks as committed
+nb_custom_formats = {".ipynb": ["dfs_edu.publish.alive", {"engine": "../_static/plotly.min.js"}]}
+nb_render_markdown_format = "myst"  # commonmark has no tables
+nb_ipywidgets_js = {}  # would be fetched
+
+autosummary_generate = False  # it only lists
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 180  # names count with the modules that are not shown
+
+html_theme = "furo"
+html_title = "dfs_edu"
+pygments_dark_style = "github-dark"
+html_additional_pages = {"index": "index.html"}
+templates_path = ["templates"]
+html_static_path = ["static", str(Path(plotly.__file__).parent / "package_data" / "plotly.min.js")]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_copyright = False
+html_show_search_summary = False  # it would fetch pages, which a browser refuses of file://
+
+GROUPS = {  # of the navigation
+    "The course": ["notebooks/*"],
+    "Reference": ["docs/reference/*"],
+    "Around it": ["docs/*", "data/README", "CONTRIBUTING", "CHANGELOG"],
+}
+
+
+def add_navigation(app, docname: str, source: list[str]) -> None:
+    """The README is the front page; what a site needs besides, a list of its pages, is added to it here."""
+    if docname == root_doc:
+        for caption, pages in GROUPS.items():
+            found = [path for page in pages for path in sorted(ROOT.glob(f"{page}.[imr]*"))]  # .ipynb, .md, .rst
+            names = "\n".join(path.relative_to(ROOT).with_suffix("").as_posix() for path in found)
+            source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n"
+
+
+def link_modules(app, doctree: nodes.document) -> None:
+    """A link to a file or folder of the library, [surgery.py](dfs_edu/surgery.py), leads to where it is explained."""
+    kinds = addnodes.download_reference | addnodes.pending_xref
+    for link in [node for node in doctree.findall() if isinstance(node, kinds) and node.get("reftype") == "myst"]:
+        path = (ROOT / app.env.docname).parent.joinpath(link["reftarget"]).resolve()
+        if path.is_relative_to(ROOT / "dfs_edu") and (path.suffix == ".py" or path.is_dir()):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            how = {"refdomain": "py", "reftype": "mod", "refexplicit": True, "refwarn": True}
+            reference = addnodes.pending_xref("", *link.children, reftarget=name, refdoc=app.env.docname, **how)
+            link.replace_self(reference)
+
+
+def nest_parts(app, doctree: nodes.document) -> None:
+    """A page has one title: parts of a notebook that are written like it, # Part one, are sections below it."""
+    sections = [child for child in doctree.children if isinstance(child, nodes.section)]
+    for part in sections[1:]:
+        doctree.remove(part)
+        sections[0].append(part)
+
+
+def write_docstring(app, what, name, obj, options, lines: list[str]) -> None:
+    lines[:] = to_rst(lines)
+
+
+def write_formula(translator, node: nodes.Element) -> None:
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    translator.body.append(convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
+def setup(app) -> None:
+    app.connect("source-read", add_navigation)
+    for change in (link_modules, nest_parts):  # before titles, and files to be downloaded, are collected
+        app.connect("doctree-read", change, priority=400)
+    app.connect("autodoc-process-docstring", write_docstring)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

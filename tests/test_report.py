@@ -1,0 +1,219 @@
+"""The report on executed notebooks: small ones made here, executed as students would, or spoilt as students do."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from dfs_edu import checks, cli, course, publish, report
+
+DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
+CHECKS = "from dfs_edu import checks, course"
+RIGHT = "def mine(prediction, label):\n    return (prediction == label).double().mean()\n\n\nchecks.accuracy(mine)"
+STUB = "def mine(g, h): ...\n\n\nchecks.cosine(mine)"
+WRONG = STUB.replace("...", "return g @ h")
+RECORD = "course.record('it works, and costs 1 € more', seed=SEED, rows=[1.5, float('nan')])"
+
+
+def code(source, *outputs, count=1):
+    return new_code_cell(source, execution_count=count, outputs=list(outputs))
+
+
+def notebook(path, cells):
+    """Write a notebook with a parameters cell and these, strings as cells that were not run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    parameters = new_code_cell(DECLARED, metadata={"tags": ["parameters"]}, execution_count=1)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(new_notebook(cells=[parameters, *cells], metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def said(exercise, state, sentence="so"):
+    """What a check leaves in the outputs."""
+    bundle = {report.CHECK: {"exercise": exercise, "state": state}, "text/plain": sentence}
+    return new_output("display_data", data=bundle)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A folder of three students: Anna's notebooks were executed here, Ben's and Eve's are made up."""
+    folder = tmp_path_factory.mktemp("handed in")
+    fresh = folder / "fresh"
+    one = notebook(fresh / "01_one.ipynb", [CHECKS, RIGHT, WRONG, RECORD])
+    two = notebook(fresh / "02_two.ipynb", [CHECKS, STUB, "1 / 0", RIGHT, RECORD])
+    handed_in = folder / "all"
+    results = course.run([one, two], seed=3, out=handed_in / "anna", timeout=60)
+    assert [bool(result.error) for result in results] == [False, True]
+    notebook(handed_in / "ben" / "week 1" / "01_one.ipynb", [code(CHECKS), code(RIGHT, said("a", "passed")), STUB, " "])
+    (handed_in / "ben" / ".ipynb_checkpoints").mkdir()
+    notebook(handed_in / "ben" / ".ipynb_checkpoints" / "01_one.ipynb", [])
+    (handed_in / "eve").mkdir()
+    (handed_in / "eve" / "01_one.ipynb").write_text('{"cells": [', encoding="utf-8")
+    nbformat.write(new_notebook(cells=[code("1")]), handed_in / "eve" / "diary.ipynb")
+    for name, content in {"list": "[]", "empty": "", "object": "{}", "latin": "\xff", "number": "3"}.items():
+        (handed_in / "eve" / f"{name}.ipynb").write_bytes(content.encode("latin-1"))
+    return handed_in
+
+
+@pytest.fixture(scope="module")
+def entries(executed):
+    return {(entry.person, entry.notebook): entry for entry in report.collect([executed])}
+
+
+def test_what_was_executed_here_is_read_back(entries):
+    anna = entries["anna", "01_one"]
+    assert anna.exercises == {
+        "the accuracy": ("passed", "✓ the accuracy: right, on 3 random inputs."),
+        "the cosine": ("wrong", "✗ the cosine: that is the inner product: divide by both lengths"),
+    }
+    assert anna.findings == ["it works, and costs 1 € more"]
+    assert anna.values == {"seed": 3, "rows": [1.5, None]}
+    assert anna.problems == []
+
+
+def test_an_error_and_what_was_not_run_behind_it_are_named(entries):
+    anna = entries["anna", "02_two"]
+    assert [(name, state) for name, (state, _) in anna.exercises.items()] == [
+        ("the cosine", "not yet"),
+        ("checks.accuracy", "not run"),
+    ]
+    error, left = anna.problems
+    assert error == "error in the cell `1 / 0`: ZeroDivisionError: division by zero"
+    assert "2 of 7 cells were not run, the first the cell `def mine(prediction, label):`" in left  # one is papermill's
+    assert anna.findings == []
+
+
+def test_who_stopped_half_way_is_said_so(entries):
+    ben = entries["ben", "01_one"]
+    assert ben.named("passed") == ["a"]
+    assert ben.named("not run") == ["checks.cosine"]
+    assert ben.problems == ["not run to its end: 1 of 4 cells were not run, the first the cell `def mine(g, h): ...`"]
+    assert [person for person, _ in entries].count("ben") == 1  # the editor's old version is none
+
+
+def test_what_is_no_notebook_of_the_course_is_named(entries):
+    eve = {entry.notebook: entry for (person, _), entry in entries.items() if person == "eve"}
+    assert set(eve) == {"01_one", "diary", "list", "empty", "object", "latin", "number"}
+    for entry in eve.values():
+        assert not entry.readable
+        assert entry.exercises == {}
+        assert entry.problems[0].startswith("cannot be read: ")
+    assert "not a notebook of the course" in eve["diary"].problems[0]
+
+
+def test_table_has_a_row_for_each_person_and_notebook(executed, entries):
+    lines = report.table(report.collect([executed])).splitlines()
+    assert lines[0].split() == ["person", "notebook", "passed", "wrong", "not", "yet", "not", "run", "found"]
+    assert len(lines) == 1 + len(entries) + 3
+    assert lines[1].split()[:6] == ["anna", "01_one", "1", "1", "0", "0"]
+    assert lines[1].endswith(
+        "✗ the cosine: that is the inner product: divide by both lengths; it works, and costs 1 € more"
+    )
+    assert lines[2].split()[:6] == ["anna", "02_two", "0", "0", "1", "1"]
+    assert lines[-2] == "persons: 3, notebooks: 10, with problems: 9"
+    assert lines[-1] == "exercises: 2 passed, 1 wrong, 1 not yet, 2 not run"
+
+
+def test_only_some_notebooks_and_who_lacks_them(executed):
+    only = report.collect([executed], ["02"])
+    assert [(entry.person, entry.notebook, entry.problems == ["missing"]) for entry in only] == [
+        ("anna", "02_two", False),
+        ("ben", "02", True),
+        ("eve", "02", True),
+    ]
+    with pytest.raises(ValueError, match="no notebook 07 in"):
+        report.collect([executed], ["07"])
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("03_a.ipynb", "03"), ("anna_03_a (1).ipynb", "03"), ("2026_a.ipynb", None), ("thesis.ipynb", None)],
+)
+def test_number_of_a_file(tmp_path, name, number):
+    assert report.number(tmp_path / name) == number
+
+
+def test_the_csv_can_be_read_by_machines(executed, tmp_path):
+    report.write_csv(report.collect([executed]), tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == report.COLUMNS
+    assert len(rows) == 10
+    one, two = rows[:2]
+    assert [one[state] for state in report.STATES] == ["1", "1", "0", "0"]
+    assert one["exercises"] == "the accuracy: passed; the cosine: wrong"
+    assert one["findings"] == "it works, and costs 1 € more"
+    assert json.loads(one["values"]) == {"seed": 3, "rows": [1.5, None]}
+    assert two["problems"].startswith(
+        "error in the cell `1 / 0`: ZeroDivisionError: division by zero; not run to its end"
+    )
+
+
+def test_a_spreadsheet_finds_no_formula(tmp_path):
+    finding = {report.RESULT: {"finding": '=HYPERLINK("http://x")', "values": {}}, "text/plain": "Found"}
+    notebook(tmp_path / "@eve" / "01_a.ipynb", [code("f()", new_output("display_data", data=finding))])
+    report.write_csv(report.collect([tmp_path]), tmp_path / "all.csv")
+    line = (tmp_path / "all.csv").read_text(encoding="utf-8-sig").splitlines()[1]
+    assert line.startswith("'@eve,")
+    assert ",=" not in line
+    assert ',"=' not in line
+
+
+def test_of_an_exercise_that_stands_there_twice_the_last_counts(tmp_path):
+    path = notebook(tmp_path / "01_a.ipynb", [code(RIGHT, said("a", "wrong")), code(RIGHT, said("a", "passed"))])
+    (entry,) = report.collect([path])
+    assert (entry.person, entry.named("passed"), entry.named("wrong")) == (tmp_path.name, ["a"], [])
+
+
+def test_a_check_that_is_only_a_comment_is_no_exercise(tmp_path):
+    (entry,) = report.collect([notebook(tmp_path / "01_a.ipynb", ["# checks.cosine(mine)"])])
+    assert entry.exercises == {}
+
+
+def test_an_unknown_state_is_named(tmp_path):
+    (entry,) = report.collect([notebook(tmp_path / "01_a.ipynb", [code("f()", said("a", "perfect"))])])
+    assert entry.problems == ["cannot be read: an exercise is 'perfect'"]
+
+
+def test_normalising_keeps_what_a_check_left():
+    cell = code("f()", said("the loop", "not yet", "… the loop: not yet."))
+    once = publish.normalise(new_notebook(cells=[cell]))
+    assert once.cells[0].outputs == cell.outputs
+    assert publish.normalise(once) == once
+    assert "… the loop: not yet." in publish.page(once, "a page")
+
+
+def test_outside_of_a_notebook_a_check_prints(capsys):
+    checks.cosine(lambda g, h: None)
+    assert capsys.readouterr().out == "… the cosine: not yet. Write the function, then run this cell again.\n"
+
+
+def test_command(executed, tmp_path, capsys):
+    """Status 0 where each file could be read, whatever the students did; 1 where one could not."""
+    assert cli.main(["course", "--report", str(executed / "anna"), str(executed / "ben")]) == 0
+    assert "persons: 2, notebooks: 3" in capsys.readouterr().out  # Ben's lies in a folder of his own: he is "week 1"
+    assert cli.main(["course", "--report", "--out", str(executed / "anna"), "--csv", str(tmp_path / "a.csv")]) == 0
+    assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert cli.main(["course", "--report", str(executed)]) == 1
+    assert "diary" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--report --scale smoke", "leave out parameters"),
+        ("--report --write-back", "leave out parameters"),
+        ("--csv all.csv", "belongs to --report"),
+        ("--report nowhere", "nowhere: no such notebook or folder"),
+    ],
+)
+def test_command_refuses_what_makes_no_sense(words, complaint, capsys):
+    with contextlib.chdir("/"):
+        assert cli.main(["course", *words.split()]) == 1
+    assert complaint in capsys.readouterr().err
