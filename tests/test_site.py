@@ -191,9 +191,21 @@ def test_search_finds(site, page, words, leads_to):
     assert words.lower() in page.locator("article").inner_text().lower()
 
 
-def test_a_link_to_code_leads_to_the_reference(site):
-    linked = [path for path in NOTEBOOKS if "../dfs_edu/cuts.py" in path.read_text()]
-    for path in linked:
-        html = (site / "notebooks" / f"{path.stem}.html").read_text()
-        assert 'href="../docs/reference/2_networks.html#module-dfs_edu.cuts"' in html
-    assert not list(site.glob("_downloads/*/*.py"))
+@pytest.mark.parametrize(
+    ("number", "target", "module"),
+    [
+        ("04", "../dfs_edu/surgery.py", "surgery"),
+        ("05", "../dfs_edu/splitgrad.py", "splitgrad"),
+        ("12", "cuts/", "cuts"),
+    ],
+)
+def test_a_link_to_code_leads_to_the_reference(site, number, target, module):
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
+    assert target in path.read_text(encoding="utf-8")
+    html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+    assert f'href="../docs/reference/2_networks.html#module-dfs_edu.{module}"' in html
+
+
+def test_nothing_of_the_library_is_a_download(site):
+    tests = {path.name for path in (ROOT / "tests").glob("*.py")}  # which have no page of their own
+    assert {path.name for path in site.glob("_downloads/*/*.py")} <= tests
