@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfs_edu import report
-from dfs_edu.report import PARAMETERS, RESULT, cell_name, recorded
+from dfs_edu.report import PARAMETERS, RESULT, Recorded, cell_name, recorded
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -49,7 +49,7 @@ def _plain(value):
 
 
 @dataclass
-class Result:
+class Result(Recorded):
     """What became of one notebook."""
 
     notebook: Path
@@ -57,16 +57,6 @@ class Result:
     minutes: float
     recorded: list[dict] = field(default_factory=list)  # of each `record`: "finding" and "values"
     error: str | None = None
-
-    @property
-    def values(self) -> dict:
-        """All recorded values of the notebook, by name."""
-        return {name: value for result in self.recorded for name, value in result["values"].items()}
-
-    @property
-    def findings(self) -> list[str]:
-        """The sentence of each `record`, in order."""
-        return [result["finding"] for result in self.recorded]
 
 
 def run(

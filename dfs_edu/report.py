@@ -30,8 +30,24 @@ _CALL = re.compile(r"^\s*(checks\.\w+)\(", re.MULTILINE)
 _ASSIGNED = re.compile(r"^(\w+)\s*(?::[^=]+)?=", re.MULTILINE)
 
 
+class Recorded:
+    """What a notebook recorded, read in two ways. Subclasses have `recorded`, of each `course.record` a dict."""
+
+    recorded: list[dict]
+
+    @property
+    def findings(self) -> list[str]:
+        """The sentence of each `course.record`, in order."""
+        return [result["finding"] for result in self.recorded]
+
+    @property
+    def values(self) -> dict:
+        """All recorded values of the notebook, by name."""
+        return {name: value for result in self.recorded for name, value in result["values"].items()}
+
+
 @dataclass
-class Entry:
+class Entry(Recorded):
     """What one notebook says, or why it says nothing."""
 
     person: str
@@ -44,16 +60,6 @@ class Entry:
     def named(self, state: str) -> list[str]:
         """The exercises in a state."""
         return [name for name, (found, _) in self.exercises.items() if found == state]
-
-    @property
-    def findings(self) -> list[str]:
-        """The sentences that were recorded."""
-        return [result["finding"] for result in self.recorded]
-
-    @property
-    def values(self) -> dict:
-        """All recorded values of the notebook, by name."""
-        return {name: value for result in self.recorded for name, value in result["values"].items()}
 
 
 def collect(paths: Sequence[str | Path], only: Sequence[str] = ()) -> list[Entry]:

@@ -115,6 +115,11 @@ def write(path: str | os.PathLike, record: dict) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
+def changed(was: dict, now: dict) -> list[str]:
+    """What differs between two recipes, or other parts of records, in words: name, old and new value."""
+    return [f"{key} {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
+
+
 def read(path: str | os.PathLike) -> dict:
     """A record from its file, or from the folder that holds it. Raises ValueError naming a damaged one."""
     path = Path(path)

@@ -107,8 +107,7 @@ def record_of(recipe: Recipe, out: str | Path) -> dict | None:
     if not (folder / "record.json").exists():
         return None
     record = results.read(folder)
-    was, now = Recipe.from_dict(record["recipe"]).to_dict(), recipe.to_dict()
-    if changed := [f"{key} {was[key]!r}, now {now[key]!r}" for key in now if was[key] != now[key]]:
+    if changed := results.changed(Recipe.from_dict(record["recipe"]).to_dict(), recipe.to_dict()):
         raise ValueError(f"{folder} is of another recipe: choose another --out ({'; '.join(changed)})")
     return record
 

@@ -361,9 +361,7 @@ class _Loop:
         begun = state["record"]
         recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # what came into recipes since has its default
         for part, was in {"recipe": recipe, "data": begun["data"]}.items():
-            now = self.record[part]
-            changed = [f"{key} {was.get(key)!r}, now {now[key]!r}" for key in now if was.get(key) != now[key]]
-            if changed:
+            if changed := results.changed(was, self.record[part]):
                 raise ValueError(f"{self.folder} was begun with another {part}: {'; '.join(changed)}")
         if len(state["processes"]) != self.team.world:
             raise ValueError(
