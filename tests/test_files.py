@@ -526,7 +526,11 @@ def workers_alive() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if any("forkserver" in word for word in p.cmdline())]
 
 
-def test_workers_go_when_the_epoch_is_abandoned_and_stay_when_ctrl_c_is_pressed(dataset):
+@pytest.mark.parametrize("starting", [False, True])
+def test_workers_go_when_the_epoch_is_abandoned_and_stay_when_ctrl_c_is_pressed(dataset, starting, monkeypatch):
+    """Even one that has not come to its first line when the key is pressed."""
+    if starting:
+        monkeypatch.setattr(streamed, "_ignore_interrupts", None)
     batches = train(dataset, batch_size=2, workers=2)
     collected(train(dataset, workers=1))  # the server that starts workers stays
     resting = len(workers_alive())
