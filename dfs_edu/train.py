@@ -158,7 +158,7 @@ class _Loop:
         """Stages and heads compiled one by one, since the graph is gone through once for every exit."""
         torch._functorch.config.donated_buffer = False  # what a backward pass has read, the next exit's reads again
         for module in (*self.network.stages, *self.network.heads):
-            module.compile()
+            module.compile(isolate_recompiles=True)  # or eight graphs are the most for all that share a class
         return self.objective
 
     def _batches(self, split, **options) -> data.Batches | data.Streamed:

@@ -383,6 +383,7 @@ def test_every_criterion_and_temperature_equals_its_simulation(criterion, pictur
     assert pictures == 1 or len(exits.unique()) >= 3
 
 
+@torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
 def test_compiled_says_the_same():
     net = float64_net(2)
     images = varied(33)

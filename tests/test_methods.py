@@ -295,7 +295,9 @@ def test_one_exit_alone_makes_all_methods_one():
         torch.testing.assert_close(direction(name, J, "sum"), J[0])
 
 
+@torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
 def test_compiled_it_trains_alike():
+    """And none of its modules runs uncompiled, though there are more of them than one function may have graphs."""
     recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", method="upgrad", precision="fp32", train_images=128)
     plain, compiled = (
         dfs.train(replace(recipe, compile=compile), out=None, device="cpu", progress=False) for compile in (False, True)

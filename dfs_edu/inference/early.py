@@ -97,5 +97,5 @@ def _compiled(net: nn.Module) -> nn.Module:
     net = copy.deepcopy(net).eval().requires_grad_(False)
     for modules in (net.stages, net.heads):
         for i, module in enumerate(modules):
-            modules[i] = torch.compile(module)
+            modules[i] = torch.compile(module, isolate_recompiles=True)
     return net
