@@ -186,8 +186,8 @@ def intervals(records: Sequence[dict], split: str = "test") -> dict[str, tuple[n
 def table(records: Sequence[dict], split: str = "test") -> str:
     """Of each arm: n, accuracy of each exit with its 95 % t-interval, the difference to the first arm, and its cost.
 
-    Differences are taken seed by seed. Cost is the time of training, as a part of the first arm's; a machine that did
-    other things besides shows in it. A run that failed stands below, with the reason.
+    Differences are taken seed by seed. Cost is the time of training, the median over seeds, as a part of the first
+    arm's; a machine that did other things besides shows in it. A run that failed stands below, with the reason.
     """
     arms = by_arm(records)
     if not any(arms.values()):
@@ -219,7 +219,7 @@ def recorded(name: str) -> list[dict]:
 
 
 def _seconds(runs: dict[int, dict]) -> float:
-    return float(np.mean([record["final"]["seconds"] for record in runs.values()]))
+    return float(np.median([record["final"]["seconds"] for record in runs.values()]))
 
 
 def _line(name: str, values: Sequence[np.ndarray], time: float | None = None, sign: str = "") -> str:

@@ -295,7 +295,7 @@ def test_holds_less_than_two_gradients_of_the_trunk_beyond_the_forward_pass():
     """Of all tensors that are alive at the same time; K gradients of the trunk are what the usual way keeps."""
     torch.manual_seed(0)
     net = build("msdnet-cifar", classes=4)  # seven exits
-    images, labels = batch(size=32, dtype=torch.float32)
+    images, labels = batch(size=64, dtype=torch.float32)
     trunk = sum(p.nbytes for p in net.stages.parameters())
 
     def most(way):

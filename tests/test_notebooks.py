@@ -31,7 +31,7 @@ def cumulative_macs() -> list[int]:
 def why_several_exits(found: dict) -> None:
     fractions(found["accuracy"])
     assert found["macs"] == cumulative_macs()
-    assert len(found["difficulty"]) == K
+    assert len(found["difficulty"]) == K + 1
 
 
 def do_exits_disagree(found: dict) -> None:
@@ -210,7 +210,7 @@ def what_do_the_two_parts_hold(found: dict) -> None:
         for part in ("shared", "specific", "mixed"):
             fractions(accuracy[part][:-1], K - 1)
             assert accuracy[part][-1] is None  # nothing is cut at the last exit
-    assert set(found["probes"]) == {"joint", "surgery", "untrained"}
+    assert set(found["probes"]) == {"joint", "surgery", "untrained", "random filters"}
     assert set(found["lost"]) == {f"{name}, {fill}" for name in ("joint", "surgery") for fill in ("mean", "zero")}
     for name, medians in found["selectivity"].items():
         assert name.startswith(("joint", "surgery"))

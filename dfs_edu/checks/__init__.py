@@ -6,7 +6,7 @@ A check never raises: it prints "not yet" for an exercise that nobody has tried,
 
 from dfs_edu.checks.conflict import conflicting, cosine, cosine_matrix
 from dfs_edu.checks.features import ablation_loss, linear_cka, selectivity
-from dfs_edu.checks.junctions import partition, received, saved, silent, step_cost, surgery
+from dfs_edu.checks.junctions import backward_saved, partition, received, saved, silent, surgery
 from dfs_edu.checks.leaving import (
     average_macs,
     best_cut,
@@ -40,6 +40,7 @@ __all__ = [
     "as_long",
     "at_least_one",
     "average_macs",
+    "backward_saved",
     "best_cut",
     "bootstrap",
     "break_even",
@@ -70,7 +71,6 @@ __all__ = [
     "shortest",
     "silent",
     "softmax",
-    "step_cost",
     "surgery",
     "together",
     "warm_up",

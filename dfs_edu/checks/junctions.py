@@ -92,14 +92,15 @@ def received(mine: Callable) -> None:
     compare("the gradient that f receives", mine, right, cases, mistakes)
 
 
-def step_cost(mine: Callable) -> None:
-    """mine(beta) -> the work of a training step behind a cut, where that of a joint step is 3."""
+def backward_saved(mine: Callable) -> None:
+    """mine(beta) -> the part of a layer's backward pass that is spared behind a cut."""
     mistakes = [
-        (lambda beta: 3 * beta, "forward pass and weight gradient stay whole"),
-        (lambda beta: 1 + 2 * beta, "the weight gradient stays whole: it needs all channels of the input"),
-        (lambda beta: 3 - beta, "beta is the part that still passes a gradient on"),
+        (lambda beta: (1 - beta) / 3, "that is of the whole step: the backward pass alone is two of the three products"),
+        (lambda beta: 1 - beta, "that is of the input gradient: the weight gradient is in the backward pass, too"),
+        (lambda beta: beta / 2, "beta is the part that still passes a gradient on: 1 - beta is spared"),
+        (lambda beta: (1 + beta) / 2, "that is what is left: return the part that is spared"),
     ]
-    compare("the cost of a step", mine, lambda beta: 2 + beta, [(b,) for b in (0.0, 0.25, 0.5, 1.0)], mistakes)
+    compare("what is spared", mine, lambda beta: (1 - beta) / 2, [(b,) for b in (0.0, 0.25, 0.75, 1.0)], mistakes)
 
 
 def saved(mine: Callable) -> None:

@@ -56,10 +56,26 @@ def pull(outputs: list[Tensor], gradients: Gradients, inputs: list[Tensor], keep
     wanted = [t for t in inputs if t.requires_grad]  # not what a frozen start of the trunk has made
     if not heard or not wanted:
         return [None] * len(inputs)
-    outputs, gradients = zip(*heard, strict=True)
-    grads = torch.autograd.grad(outputs, wanted, gradients, retain_graph=keep, allow_unused=True)
+    start = _Start.apply([g for _, g in heard], *(t for t, _ in heard))
+    del gradients, heard  # where the caller has let go of them too, nobody holds them longer than the pass needs them
+    grads = torch.autograd.grad(start, wanted, retain_graph=keep, allow_unused=True)
     found = {t: g for t, g in zip(wanted, grads, strict=True) if g is not None and g.any()}
     return [found.get(t) for t in inputs]  # a pass that has died out goes no deeper
+
+
+class _Start(torch.autograd.Function):
+    """Where a backward pass begins with given gradients; `autograd.grad` would hold them until it has ended."""
+
+    @staticmethod
+    def forward(ctx, gradients: list[Tensor], *outputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx, _one: Tensor) -> tuple:
+        gradients = (None, *ctx.gradients)
+        ctx.gradients = None
+        return gradients
 
 
 @contextmanager
