@@ -193,17 +193,17 @@ def table(records: Sequence[dict], split: str = "test") -> str:
     if not any(arms.values()):
         return "no run has finished yet"
     first, base = next(iter(arms.items()))
-    lines = []
-    for name, runs in arms.items():
-        values = [percent(record, split) for record in runs.values()]
-        lines.append(_line(name, values, _seconds(runs) / _seconds(base) if base and runs else None))
-    lines.append("")
-    lines += [f"minus {first}, or minus the first of the same backbone:"]
-    lines += [_line(name, gaps, sign="+") for name, gaps in differences(records, split).items()]
-    lines += [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
     exits = max(len(percent(record, split)) for runs in arms.values() for record in runs.values()) - 1
-    head = "".join(f"{f'exit {k}':>15}" for k in range(1, exits + 1))
-    return "\n".join([f"{split + ' accuracy in %':36}{'n':>3}{head}{'mean of exits':>15}{'time':>7}", *lines])
+    rows = [(f"{split}, %", "n", [*(f"exit {k + 1}" for k in range(exits)), "mean"], "time")]
+    for name, runs in arms.items():
+        time = f"{_seconds(runs) / _seconds(base):.2f}" if base and runs else ""
+        rows.append((name, len(runs), _cells([percent(record, split) for record in runs.values()]), time))
+    gaps = [(name, len(of), _cells(of, "+"), "") for name, of in differences(records, split).items()]
+    width = max(len(name) for name, *_ in rows)
+    lines = [_row(width, *row) for row in rows]
+    lines += ["", f"minus {first}, or minus the first of the same backbone:", *(_row(width, *row) for row in gaps)]
+    lines += [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
+    return "\n".join(lines)
 
 
 def keep(records: Sequence[dict], path: str | Path) -> None:
@@ -222,10 +222,15 @@ def _seconds(runs: dict[int, dict]) -> float:
     return float(np.median([record["final"]["seconds"] for record in runs.values()]))
 
 
-def _line(name: str, values: Sequence[np.ndarray], time: float | None = None, sign: str = "") -> str:
+def _cells(values: Sequence[np.ndarray], sign: str = "") -> list[str]:
+    """The mean of each column with its interval; none for no rows."""
     mean, half = results.interval(values) if len(values) else ((), ())
-    cells = (f"{m:{sign}.2f}" + ("" if np.isnan(h) else f" ±{h:5.2f}") for m, h in zip(mean, half, strict=True))
-    return f"{name:36}{len(values):>3}" + "".join(f"{cell:>15}" for cell in cells) + (f"{time:7.2f}" if time else "")
+    return [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(mean, half, strict=True)]
+
+
+def _row(width: int, name: str, n: int | str, cells: Sequence[str], time: str) -> str:
+    """Of a table; with six exits it is as wide as a notebook."""
+    return (f"{name:{width}}{n:>3}" + "".join(f"{cell:>11}" for cell in cells) + f"{time:>6}").rstrip()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

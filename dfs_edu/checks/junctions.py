@@ -95,7 +95,7 @@ def received(mine: Callable) -> None:
 def backward_saved(mine: Callable) -> None:
     """mine(beta) -> the part of a layer's backward pass that is spared behind a cut."""
     mistakes = [
-        (lambda beta: (1 - beta) / 3, "that is of the whole step: the backward pass alone is two of the three products"),
+        (lambda beta: (1 - beta) / 3, "that is of the whole step: the backward pass alone is two of the products"),
         (lambda beta: 1 - beta, "that is of the input gradient: the weight gradient is in the backward pass, too"),
         (lambda beta: beta / 2, "beta is the part that still passes a gradient on: 1 - beta is spared"),
         (lambda beta: (1 + beta) / 2, "that is what is left: return the part that is spared"),
