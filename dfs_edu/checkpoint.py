@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 import torch
 
@@ -21,15 +21,15 @@ def write_whole(path: str | os.PathLike, write: Callable[[BinaryIO], object]) ->
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(beside, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
-        os.unlink(beside)
+        beside.unlink(missing_ok=True)
         raise
     if os.name == "posix":  # the new name is on the disk too
         folder = os.open(path.parent, os.O_RDONLY)
@@ -76,6 +76,8 @@ def keep(folder: str | os.PathLike, state: dict) -> None:
     At every moment one of the two is whole: the newest becomes the one before only when its successor is on the disk.
     """
     folder = Path(folder)
+    for unfinished in folder.glob(f".{NEXT}.*"):  # of a process that was killed while it wrote
+        unfinished.unlink()
     save(folder / NEXT, state)
     if (folder / NEWEST).exists():
         os.replace(folder / NEWEST, folder / BEFORE)

@@ -155,7 +155,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     network, dataset, batches = _trained(args)
     validation, test = (inference.collect(network, batches(split)) for split in (dataset.validation, dataset.test))
-    macs = probes.cost(network).macs
+    macs = probes.cost(network, (3, dataset.pixels, dataset.pixels)).macs
     columns = ["exit", "MMACs", "validation %", "test %"]
     exits = zip(macs / 1e6, validation.accuracy * 100, test.accuracy * 100, strict=True)
     print(_rows(columns, [[f"{k}", *(f"{float(v):.2f}" for v in row)] for k, row in enumerate(exits, 1)]))
@@ -191,6 +191,7 @@ def export(args: argparse.Namespace) -> None:
 
     if not 0 <= args.budget <= 1:
         raise ValueError(f"--budget {args.budget}: from 0, the first exit's cost, to 1, the last one's")
+    out = write.new_folder(args.out or args.run / "export")  # known before minutes of work are lost
     network, dataset, batches = _trained(args)
     validation = inference.collect(network, batches(dataset.validation), logits=True)
     temperatures = inference.fit_temperatures(validation)
@@ -202,7 +203,7 @@ def export(args: argparse.Namespace) -> None:
     point = inference.apply(validation, thresholds, macs)
     folder = write.export(
         network.cpu(),
-        args.out or args.run / "export",
+        out,
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,

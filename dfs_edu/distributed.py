@@ -140,11 +140,18 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(net: nn.Module) -> None:
-    """Let every BatchNorm of a network look at the global batch, in place; names and values stay."""
+    """Let every BatchNorm of a network look at the global batch, in place; names and values stay.
+
+    Raises ValueError for a BatchNorm that is no plain nn.BatchNorm2d: it may do more, as timm's does, which ends in an
+    activation, and that would be lost.
+    """
     on_gpu = next(net.parameters()).is_cuda
     for parent in list(net.modules()):
         for name, module in parent.named_children():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if type(module) is not nn.BatchNorm2d:
+                    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+                    raise ValueError(f"{name} is a {kind}: several processes share the statistics of nn.BatchNorm2d")
                 setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(module) if on_gpu else _as_ours(module))
 
 

@@ -121,6 +121,8 @@ def _cores() -> Check:
 
 
 def _memory() -> Check:
+    if not hasattr(os, "sysconf"):
+        return Check("memory", "unknown on this system")
     gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     if gib < 4:
         return Check("memory", f"{gib:.1f} GiB", ADVICE, "close other programs if a notebook's kernel dies")

@@ -29,6 +29,13 @@ from dfs_edu.surgery import Junction
 BATCH = 2  # of the pictures that the programs are made with; they run with any number
 
 
+def new_folder(folder: str | os.PathLike) -> Path:
+    """The path of a folder that an export may make; raises FileExistsError where it is there already."""
+    if Path(folder).exists():
+        raise FileExistsError(f"{folder} is there already: choose another folder")
+    return Path(folder)
+
+
 def export(
     net: MultiExit,
     folder: str | os.PathLike,
@@ -53,9 +60,7 @@ def export(
     The batch size is free, the picture's size is not. The folder appears whole or not at all. Raises FileExistsError
     where it is there already, and ValueError for arguments that do not fit the network.
     """
-    folder, K, shape = Path(folder), len(net.heads), checked_shape(input_shape)
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already: choose another folder")
+    folder, K, shape = new_folder(folder), len(net.heads), checked_shape(input_shape)
     if (known := net.heads[-1].fc.out_features) != len(classes):
         raise ValueError(f"{len(classes)} names of classes for a network of {known}")
     manifest = {

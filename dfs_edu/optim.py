@@ -25,7 +25,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
     if recipe.schedule == "multistep":
         milestones = [round(epoch * steps_per_epoch) for epoch in recipe.milestones]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=0.25, cycle_momentum=False)
+    if steps == 1:
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    rise = 0.3 if steps == 4 else 0.25  # of four steps a quarter ends where it begins: OneCycleLR divides by zero
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=rise, cycle_momentum=False)
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:

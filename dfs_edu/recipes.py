@@ -10,6 +10,8 @@ import difflib
 import re
 from dataclasses import asdict, dataclass, fields, replace
 
+import numpy as np
+
 from dfs_edu import methods
 from dfs_edu.backbones import parse
 from dfs_edu.cuts import Projection
@@ -75,6 +77,7 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self):
+        _make_plain(self)
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
         accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
         accept |= {"optimizer": ("sgd", "adamw"), "augmentation": ("crop", "autoaugment")}
@@ -87,6 +90,7 @@ class Recipe:
                 raise ValueError(f"{field}={value!r}: a whole number above zero")
         if not isinstance(self.junction, Junction):
             raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
+        _make_plain(self.junction)
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed={self.seed!r}: a whole number from 0")
         if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
@@ -100,6 +104,8 @@ class Recipe:
             raise ValueError(f"method={self.method!r}: it pulls exits one by one, and a projection needs them together")
         if self.accumulate > 1 and self.method != "sum":
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
+        if self.accumulate > 1 and self.loss == "distillation":
+            raise ValueError(f"accumulate={self.accumulate}: distillation measures features over a whole batch")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip={self.clip!r}: a length above zero, or None")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -127,8 +133,21 @@ class Recipe:
     def from_dict(values: dict) -> Recipe:
         """The recipe that `to_dict` wrote, also into older records. Raises what `Recipe` does."""
         values = {key: value for key, value in values.items() if key != "name"}
-        values |= {"junction": junction_from(values["junction"]), "milestones": tuple(values["milestones"])}
-        return Recipe(**values | {"weights": tuple(values.get("weights", ()))})  # which older records do not have
+        return Recipe(**values | {"junction": junction_from(values["junction"])})
+
+
+def _make_plain(values) -> None:
+    """Python's numbers for numpy's, with which a checkpoint could not be read back; a tuple for a list."""
+    for field in fields(values):
+        value = getattr(values, field.name)
+        if isinstance(value, list | tuple | np.ndarray):
+            object.__setattr__(values, field.name, tuple(map(_plain, value)))
+        elif isinstance(value, np.generic):
+            object.__setattr__(values, field.name, _plain(value))
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value
 
 
 # dataset -> scale -> what differs from Recipe's defaults, whatever the backbone

@@ -85,7 +85,7 @@ def revision() -> str | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has held at most so far: of the GPU's memory, or of the machine's."""
+    """Bytes held at most: of a GPU's memory since its count was last reset, of the machine's by this process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

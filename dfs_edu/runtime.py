@@ -46,12 +46,20 @@ def patience(p, agreed):
 CRITERIA = {"confidence": confidence, "margin": margin, "entropy": entropy, "patience": patience}
 
 
+def _sleeping():
+    """Waiting threads would otherwise spin: with two sessions an exit, those of all others take this one's cores."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class Runner:
     """An exported network.
 
     folder      what `dfs-edu export` wrote
     thresholds  instead of the manifest's: K numbers in [0, 1], the last one 0
-    options     for each onnxruntime.InferenceSession, such as providers=["CUDAExecutionProvider"]
+    options     for each onnxruntime.InferenceSession, such as providers=["CUDAExecutionProvider"]; unless sess_options
+                says otherwise, the threads of a session sleep while another one works
 
     Calling it with pictures uint8 (B, 3, H, W), or normalised float32 ones, gives labels int64 (B,) and exits int64
     (B,), from 0. Raises ValueError for another format of folder, wrong thresholds, pictures of another shape, none, or
@@ -64,6 +72,7 @@ class Runner:
         if self.manifest.get("format") != FORMAT:
             raise ValueError(f"{folder} is of format {self.manifest.get('format')!r}, this runner reads {FORMAT!r}")
         options.setdefault("providers", onnxruntime.get_available_providers())
+        options.setdefault("sess_options", _sleeping())
         self.stages, self.heads = (
             [onnxruntime.InferenceSession(str(folder / part["onnx"]), **options) for part in self.manifest[kind]]
             for kind in ("stages", "heads")

@@ -197,8 +197,8 @@ def table(records: Sequence[dict], split: str = "test") -> str:
     rows = [(f"{split}, %", "n", [*(f"exit {k + 1}" for k in range(exits)), "mean"], "time")]
     for name, runs in arms.items():
         time = f"{_seconds(runs) / _seconds(base):.2f}" if base and runs else ""
-        rows.append((name, len(runs), _cells([percent(record, split) for record in runs.values()]), time))
-    gaps = [(name, len(of), _cells(of, "+"), "") for name, of in differences(records, split).items()]
+        rows.append((name, len(runs), _cells([percent(record, split) for record in runs.values()], exits), time))
+    gaps = [(name, len(of), _cells(of, exits, "+"), "") for name, of in differences(records, split).items()]
     width = max(len(name) for name, *_ in rows)
     lines = [_row(width, *row) for row in rows]
     lines += ["", f"minus {first}, or minus the first of the same backbone:", *(_row(width, *row) for row in gaps)]
@@ -208,7 +208,7 @@ def table(records: Sequence[dict], split: str = "test") -> str:
 
 def keep(records: Sequence[dict], path: str | Path) -> None:
     """Write what is worth committing of a study into one file: of each run its recipe, environment, data and end."""
-    parts = ("recipe", "environment", "data", "final", "failed")
+    parts = ("recipe", "environment", "resumed", "data", "final", "failed")
     kept = [{part: record[part] for part in parts if part in record} for record in records]
     results.write(path, {"runs": [record for record in kept if "final" in record or "failed" in record]})
 
@@ -222,10 +222,11 @@ def _seconds(runs: dict[int, dict]) -> float:
     return float(np.median([record["final"]["seconds"] for record in runs.values()]))
 
 
-def _cells(values: Sequence[np.ndarray], sign: str = "") -> list[str]:
-    """The mean of each column with its interval; none for no rows."""
+def _cells(values: Sequence[np.ndarray], exits: int, sign: str = "") -> list[str]:
+    """The mean of each column with its interval, that of all exits last; none for no rows."""
     mean, half = results.interval(values) if len(values) else ((), ())
-    return [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(mean, half, strict=True)]
+    cells = [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(mean, half, strict=True)]
+    return cells[:-1] + [""] * (exits + 1 - len(cells)) + cells[-1:]
 
 
 def _row(width: int, name: str, n: int | str, cells: Sequence[str], time: str) -> str:

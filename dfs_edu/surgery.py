@@ -118,6 +118,10 @@ class Equilibrium(Junction):
     def at(self, k: int, exits: int) -> Junction:
         return Joint() if k == exits else Equilibrium(exits - k + 1)
 
+    def on_scale(self, i: int, scales: int) -> Junction:
+        """Only the coarsest scale, the last, is rescaled, as in the authors' code: no other one feeds the exit."""
+        return self if i == scales - 1 else Joint()
+
     def gradient(self, g_onward: Tensor, g_seen: Tensor) -> Tensor:
         return g_onward * ((self.following - 1) / self.following) + g_seen * (1 / self.following)
 

@@ -25,6 +25,7 @@ from dfs_edu.backbones import build, pixels_of
 from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
 from dfs_edu.optim import make_optimizer, make_schedule, moving_average
+from dfs_edu.precision import widest
 from dfs_edu.probes import ConflictTracker, conflict
 from dfs_edu.recipes import Recipe
 from dfs_edu.surgery import Joint
@@ -110,6 +111,8 @@ class _Loop:
     def __init__(self, recipe: Recipe, folder: Path | None, root, device: torch.device, team: Team, progress: bool):
         self.recipe, self.folder, self.device, self.team, self.progress = recipe, folder, device, team, progress
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(self.device))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # of runs before this one
         torch.manual_seed(recipe.seed)  # the network's initial weights
         self.dataset = load_data(recipe, root)
         for split in (self.dataset.validation, self.dataset.test):
@@ -169,7 +172,7 @@ class _Loop:
 
     def reset_totals(self) -> None:
         K = len(self.network.heads)
-        self.losses = torch.zeros(K, device=self.device, dtype=torch.float64)  # summed over this process's batches
+        self.losses = widest(torch.zeros(K, device=self.device))  # summed over this process's batches
         self.correct = torch.zeros(K, device=self.device, dtype=torch.int64)
         self.seconds = 0.0
 
@@ -195,8 +198,16 @@ class _Loop:
                 if stop.is_set():
                     self.stop(bar)
                 if self.checkpoint_is_due(checkpoint_steps):
+                    self.take_time(began)
                     self.save()
+                    began = time.monotonic() - self.seconds  # writing is no training
+            self.take_time(began)
         self.end_epoch()
+
+    def take_time(self, began: float) -> None:
+        """Once a GPU has done what it was given."""
+        self.check_finite()
+        self.seconds = time.monotonic() - began
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One update, from `accumulate` parts of the batch, one after the other."""
@@ -239,10 +250,11 @@ class _Loop:
             self.fail("weights are")
 
     def fail(self, what: str) -> NoReturn:
-        where = f"; the last good checkpoint is in {self.folder}" if self.folder else ""
+        epoch, batch = self.batches.epoch, self.batches.batch
+        when = f"in epoch {epoch + 1}, batch {batch}" if batch else f"after epoch {epoch}"
+        kept = f"; the last good checkpoint stays in {self.folder}: try in another one" if self.folder else ""
         raise FloatingPointError(
-            f"{what} not finite in epoch {self.batches.epoch + 1}, batch {self.batches.batch}: "
-            f"try a learning rate below {self.recipe.lr:g} or precision fp32{where}"
+            f"{what} not finite {when}: try a learning rate below {self.recipe.lr:g} or precision fp32{kept}"
         )
 
     def steps_taken(self) -> int:
@@ -277,7 +289,6 @@ class _Loop:
         raise KeyboardInterrupt(f"stopped; `--resume` goes on from {self.folder}")
 
     def end_epoch(self) -> None:
-        self.check_finite()
         self.check_weights()
         pictures = len(self.batches) * self.batches.batch_size
         row = {
@@ -331,6 +342,7 @@ class _Loop:
         if self.folder is None:
             return
         self.check_finite()
+        self.check_weights()
         mine = {"totals": [self.losses.cpu(), self.correct.cpu(), self.seconds], "random": random_state(self.device)}
         state = {
             "objective": self.objective.state_dict(),
@@ -379,6 +391,16 @@ class _Loop:
         self.losses.copy_(losses)
         self.correct.copy_(correct)
         set_random_state(mine["random"], self.device)
+        self.go_on(begun)
+
+    def go_on(self, begun: dict) -> None:
+        """With the record of a run that was begun elsewhere or by other versions: it names all of them."""
+        precision = begun["environment"]["precision"]  # a run keeps its own
+        self.bf16 = precision == "bf16"
+        here = self.record["environment"] | {"precision": precision}
+        before = begun.get("resumed", [begun["environment"]])[-1]
+        if "final" not in begun and results.changed(before, here):
+            begun["resumed"] = [*begun.get("resumed", []), here]
         self.record = begun
 
     def finish(self) -> Run:

@@ -117,3 +117,16 @@ def test_a_single_flipped_bit_is_seen(tmp_path, place):
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.warns(UserWarning, match=r"checkpoint\.pt: not a whole checkpoint"):
         assert newest(tmp_path) == 1
+
+
+def test_a_file_is_readable_as_any_new_one_is(tmp_path):
+    (tmp_path / "plain").touch()
+    checkpoint.write_whole(tmp_path / "ours", lambda file: file.write(b"1"))
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(tmp_path):
+    left = tmp_path / f".{checkpoint.NEXT}.0123"
+    left.write_bytes(b"half")
+    checkpoint.keep(tmp_path, {"step": 1})
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]

@@ -441,3 +441,15 @@ def test_a_mistake_is_explained(name, mistake, word, capsys):
 
 def test_every_check_has_a_right_answer_here():
     assert set(checks.__all__) == set(RIGHT)
+
+
+def test_who_uses_up_a_list_is_right_all_the_same(capsys):
+    def mine(stages, heads, x):
+        found = []
+        while stages:
+            x = stages.pop(0)(x)
+            found.append(heads.pop(0)(x))
+        return found
+
+    checks.exits(mine)
+    assert "right" in capsys.readouterr().out

@@ -125,6 +125,8 @@ def by_hand(f, k, K, junction, coarsest):
     if isinstance(junction, Detached):
         return f, f.detach()
     if isinstance(junction, Equilibrium):
+        if not coarsest:
+            return f, f
         share = 1 / (K - k + 1)
         return (1 - share) * f + share * f.detach(), share * f + (1 - share) * f.detach()
     if junction.scales == "last" and not coarsest:

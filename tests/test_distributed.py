@@ -165,3 +165,12 @@ def test_batchnorm_over_one_process_is_torch_s(tmp_path):
             assert ours.float().train()(x.float()).dtype == torch.bfloat16
     finally:
         distributed.leave()
+
+
+def test_a_batchnorm_that_does_more_is_refused():
+    """timm's ends in an activation, which another BatchNorm in its place would not have."""
+    from timm.layers import BatchNormAct2d
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNormAct2d(4))
+    with pytest.raises(ValueError, match=r"1 is a timm.*BatchNormAct2d: several processes share"):
+        distributed.synchronise(net)

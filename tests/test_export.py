@@ -12,7 +12,7 @@ import torchvision
 from tiny import FAMILIES
 
 import dfs_edu as dfs
-from dfs_edu import cli
+from dfs_edu import cli, inference
 from dfs_edu.export import export
 from dfs_edu.inference import EarlyExit, Outputs
 from dfs_edu.runtime import Runner
@@ -160,7 +160,7 @@ def test_what_export_refuses_leaves_nothing_behind(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_a_trained_network_from_the_command_line(tmp_path, capsys):
+def test_a_trained_network_from_the_command_line(tmp_path, capsys, monkeypatch):
     recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=2048, lr=0.1)
     run = dfs.train(recipe, tmp_path, device="cpu", progress=False)
     assert cli.main(["export", str(run.folder), "--budget", "0.3", "--device", "cpu"]) == 0
@@ -176,6 +176,9 @@ def test_a_trained_network_from_the_command_line(tmp_path, capsys):
     assert (exits == expected[1].numpy()).mean() > 0.98
     spent = np.array(runner.manifest["macs"])[exits].mean() / runner.manifest["macs"][-1]
     assert spent < 0.6
+    monkeypatch.setattr(inference, "collect", None)  # it looks before it works
+    assert cli.main(["export", str(run.folder), "--budget", "0.3", "--device", "cpu"]) == 1
+    assert "is there already" in capsys.readouterr().err
     assert cli.main(["export", str(run.folder), "--budget", "1.5"]) == 1
     assert "--budget 1.5" in capsys.readouterr().err
 

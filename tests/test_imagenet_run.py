@@ -21,6 +21,7 @@ from dfs_edu import cli, course, inference, results
 from dfs_edu.data import DataError, folder
 from dfs_edu.losses import exit_losses
 from dfs_edu.recipes import get
+from dfs_edu.train import load_network
 
 SAMPLE = Path(os.environ.get("DFS_EDU_DATA", "data"), "imagenet-sample").absolute()
 pytestmark = pytest.mark.skipif(
@@ -228,6 +229,9 @@ def test_a_folder_of_pictures_is_trained_evaluated_and_probed(filled, tmp_path, 
     shown = [float(line.split()[-1]) for line in said.splitlines()[1:7]]
     assert shown == pytest.approx([100 * a for a in final["test_accuracy"]], abs=1)  # one picture may tip over
     assert "early exit" in said
+    network, _ = load_network(run)
+    first = dfs.probes.cost(network, (3, 64, 64)).macs[0].item()
+    assert float(said.splitlines()[1].split()[1]) == pytest.approx(first / 1e6, abs=0.01)
     assert cli.main(["probe", str(run), *place, "--images", "64"]) == 0
     said = capsys.readouterr().out
     assert "64 training pictures" in said

@@ -1,6 +1,7 @@
 """Early exit against one-picture-at-a-time loops, hand-computed cases and torch's own counter."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -381,6 +382,16 @@ def test_every_criterion_and_temperature_equals_its_simulation(criterion, pictur
     assert torch.equal(labels, expected_labels)
     assert torch.equal(exits, expected_exits)
     assert pictures == 1 or len(exits.unique()) >= 3
+
+
+@pytest.mark.parametrize("criterion", ["confidence", "patience"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_named_by_their_exit(criterion, value):
+    net = float64_net(0)
+    with torch.no_grad():
+        net.heads[2].fc.weight[0] = value
+    with pytest.raises(ValueError, match="the logits of exit 3 are not finite"):
+        inference.collect(net, [(varied(8), torch.zeros(8).long())], "test", criterion=criterion)
 
 
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 
 import dfs_edu as dfs
@@ -115,3 +116,25 @@ def test_an_unknown_field_is_told_what_there_is():
 def test_published_schedules_are_named_for_the_pictures_at_hand():
     with pytest.raises(ValueError, match="vgg7 was not published on such pictures; msdnet-imagenet for imagenet"):
         get("imagenet/vgg7-16", scale="paper")
+
+
+def test_numbers_of_numpy_and_lists_become_plain_ones():
+    """A checkpoint holds no others: it would be written, and not read back."""
+    numbers = {
+        "lr": np.float64(0.05),
+        "epochs": np.int64(2),
+        "batch_size": np.int32(32),
+        "weights": [np.float32(1)] * 6,
+    }
+    recipe = get("digits/vgg7-16", junction=dfs.Surgery(beta=np.linspace(0, 1, 5)[2]), **numbers)
+    values = [recipe.lr, recipe.epochs, recipe.batch_size, recipe.weights, *recipe.weights, recipe.junction.beta]
+    assert [type(v) for v in values] == [float, int, int, tuple, *[float] * 6, float]
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert hash(recipe) == hash(
+        get("digits/vgg7-16", junction=dfs.Surgery(0.5), lr=0.05, epochs=2, batch_size=32, weights=(1,) * 6)
+    )
+
+
+def test_distillation_needs_the_whole_batch():
+    with pytest.raises(ValueError, match="accumulate=2: distillation"):
+        get("digits/vgg7-16", loss="distillation", accumulate=2)

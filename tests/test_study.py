@@ -292,3 +292,14 @@ def test_nonsense_from_the_shell(capsys):
     assert "--seeds 0" in capsys.readouterr().err
     assert main(["study", "digits/vgg7-4", "--epochs", "0"]) == 1
     assert "epochs=0" in capsys.readouterr().err
+
+
+def test_arms_of_fewer_exits_have_their_mean_below_the_mean(tmp_path):
+    grid = cells(["joint", "detached"], [0])
+    results_of(grid[0], tmp_path, [0.5] * 6, 1.0)
+    results_of(grid[1], tmp_path, [0.1, 0.2, 0.3], 2.0)
+    head, whole, short = study.table(study.collect(grid, tmp_path)).splitlines()[:3]
+    end = head.index("mean") + len("mean")
+    assert whole[:end].endswith("50.0")
+    assert short[:end].endswith("20.0")
+    assert short.split()[2:] == ["10.0", "20.0", "30.0", "20.0", "2.00"]

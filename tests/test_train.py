@@ -214,7 +214,7 @@ def test_weights_that_are_no_numbers_end_a_run_before_they_are_probed(track, mon
             next(self.network.parameters()).mul_(math.nan)
 
     monkeypatch.setattr(train_module._Loop, "step", poisons)
-    with pytest.raises(FloatingPointError, match="weights are not finite in epoch"):
+    with pytest.raises(FloatingPointError, match=r"weights are not finite (in epoch 1, batch 1|after epoch 1):"):
         run(small(train_images=64, batch_size=64), None, track=track)
 
 
@@ -382,6 +382,57 @@ def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path, uninterrupted, mo
         path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match="No whole checkpoint is left"):
         run(recipe, tmp_path, resume=True)
+
+
+def test_weights_that_are_no_numbers_are_not_kept_in_a_checkpoint(tmp_path, monkeypatch):
+    """The loss of the step that spoilt them was finite."""
+    real = train_module._Loop.step
+
+    def poisons(self, *batch):
+        real(self, *batch)
+        if self.steps_taken() == 2:
+            with torch.no_grad():
+                next(self.network.parameters()).mul_(math.nan)
+
+    monkeypatch.setattr(train_module._Loop, "step", poisons)
+    with pytest.raises(FloatingPointError, match=r"weights are not finite in epoch 1, batch 2: .* try in another one"):
+        run(small(), tmp_path, checkpoint_steps=1)
+    state = checkpoint.newest(tmp_path / small().name)
+    assert state["batches"]["batch"] == 1
+    assert all(t.isfinite().all() for t in state["objective"].values())
+
+
+def test_a_run_that_goes_on_elsewhere_names_both_machines_and_keeps_its_precision(tmp_path, monkeypatch):
+    recipe = small(precision="fp32")
+    die_in_step(monkeypatch, 4)
+    with pytest.raises(Killed):
+        run(recipe, tmp_path, checkpoint_steps=1)
+    monkeypatch.undo()
+    known = results.environment
+    elsewhere = {"device": "another machine", "precision": "bf16"}
+    monkeypatch.setattr(results, "environment", lambda *how: known(*how) | elsewhere)
+    record = run(recipe, tmp_path, resume=True).record
+    assert record["environment"]["device"] == known(torch.device("cpu"), "fp32")["device"]
+    (then,) = record["resumed"]
+    assert (then["device"], then["precision"]) == ("another machine", "fp32")
+    again = run(recipe, tmp_path, resume=True).record  # read back, nothing goes on
+    assert len(again["resumed"]) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8, 40])
+def test_a_run_of_any_number_of_steps_has_a_rate_above_zero_that_rises_and_falls(steps):
+    recipe = small(epochs=1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], recipe.lr)
+    schedule, rates = make_schedule(optimizer, recipe, steps_per_epoch=steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step() if len(rates) < steps else None
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert min(rates) > 0
+    assert max(rates) > recipe.lr / 30
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):

@@ -164,17 +164,20 @@ def collect(
     if split and known and split != known:
         raise ValueError(f"split={split!r}: these batches come from the {known} split")
     judge = Judge(len(net.heads), criterion, temperatures)
-    said, kept = [], []
+    said, kept, finite = [], [], []
     with evaluating(net):
         for images, labels in batches:
             judge.restart()
             exits = net(images)
+            finite.append(torch.stack([logits_k.isfinite().all() for logits_k in exits]))  # (K,)
             score, prediction = zip(*map(judge, exits), strict=True)
             said.append((torch.stack(score), torch.stack(prediction), labels))
             if logits:
                 kept.append(torch.stack(exits).float().cpu())
     if not said:
         raise ValueError("batches holds no pictures")
+    if not (good := torch.stack(finite).all(0)).all():  # looked at once: it waits for a GPU
+        raise ValueError(f"the logits of exit {good.int().argmin().item() + 1} are not finite")
     score, prediction, label = (torch.cat(parts, dim=-1).cpu() for parts in zip(*said, strict=True))
     all_logits = torch.cat(kept, 1) if logits else None
     source = _at(fingerprint(net), temperatures)
