@@ -231,7 +231,7 @@ def _cells(values: Sequence[np.ndarray], exits: int, sign: str = "") -> list[str
 
 def _row(width: int, name: str, n: int | str, cells: Sequence[str], time: str) -> str:
     """Of a table; with six exits it is as wide as a notebook."""
-    return (f"{name:{width}}{n:>3}" + "".join(f"{cell:>11}" for cell in cells) + f"{time:>6}").rstrip()
+    return (f"{name:{width}}{n:>3}" + "".join(f"{cell:>12}" for cell in cells) + f"{time:>6}").rstrip()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

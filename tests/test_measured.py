@@ -1,0 +1,66 @@
+"""The tables of README and docs/measured.md say what is recorded in data/recorded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dfs_edu import results, study
+
+ROOT = Path(__file__).parents[1]
+WAYS = {"joint": "joint", "surgery, own, beta 0.5": "surgery own 0.5", "surgery, all, beta 0.5": "surgery all 0.5"}
+
+
+def row(name: str, values, digits: int, sign: str = "") -> str:
+    """A table's row: mean and 95 % interval over seeds, values (n, K) in percent."""
+    mean, half = results.interval(values)
+    cells = (f"{m:{sign}.{digits}f} ± {h:.{digits}f}" for m, h in zip(mean, half, strict=True))
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize(
+    ("document", "network"),
+    [
+        ("README.md", "vgg7-64"),
+        ("docs/measured.md", "vgg7-64"),
+        ("docs/measured.md", "resnet18-width16"),
+    ],
+)
+def test_joint_and_surgery_on_cifar100(document, network):
+    start = f"cifar100-{network}-lesson"
+    records = results.recorded(f"{start}-joint-*", f"{start}-surgery-*-0.5-*")
+    found = {name: 100 * np.array(values) for name, values in results.accuracies(records.values()).items()}
+    said = (ROOT / document).read_text(encoding="utf-8")
+    for title, name in WAYS.items():
+        assert len(found[name]) == 3
+        assert row(title, found[name], 2) in said
+    for form in ("own", "all"):
+        difference = found[f"surgery {form} 0.5"] - found["joint"]
+        assert row(f"*{form} minus joint, seed by seed*", difference, 2, "+") in said
+
+
+def test_each_run_of_msdnet():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    arms = {
+        "joint": "joint",
+        "surgery, coarsest scale": "surgery-all-0.5",
+        "surgery, all scales": "surgery-all-0.5-scales",
+    }
+    for title, arm in arms.items():
+        for seed in (0, 1):
+            (record,) = results.recorded(f"cifar100-msdnet-cifar-base2-step1-lesson-{arm}-seed{seed}").values()
+            cells = " | ".join(f"{100 * a:.2f}" for a in record["final"]["test_accuracy"])
+            assert f"| {title}, seed {seed} | {cells} |" in said
+
+
+TITLES = {"surgery own 0.5, no reference": "the cut alone, no reference"} | {
+    f"joint + {name.lower()}": name
+    for name in ("PCGrad", "CAGrad", "MGDA", "IMTL-G", "Nash-MTL", "UPGrad", "Aligned-MTL")
+}
+
+
+def test_all_arms_on_digits():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    for name, runs in study.by_arm(study.recorded("digits-vgg7-16-lesson")).items():
+        values = [study.percent(record) for record in runs.values()]
+        assert row(TITLES.get(name, name), values, 1) in said
