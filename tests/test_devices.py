@@ -146,6 +146,7 @@ def test_pictures_leave(name, monkeypatch):
 def test_what_exits_say_comes_back_to_the_cpu(name, monkeypatch):
     net = on_meta(name)
     monkeypatch.setattr(inference.outputs, "Outputs", lambda *said: said)  # it looks for NaN, so it needs numbers
+    monkeypatch.setattr(inference.outputs, "_check_finite", lambda exits: None)
     monkeypatch.setattr(inference.outputs, "fingerprint", lambda net: "")  # and so does a digest
     with gpu():
         images, labels = batch(name)

@@ -176,12 +176,17 @@ def collect(
                 kept.append(torch.stack(exits).float().cpu())
     if not said:
         raise ValueError("batches holds no pictures")
-    if not (good := torch.stack(finite).all(0)).all():  # looked at once: it waits for a GPU
-        raise ValueError(f"the logits of exit {good.int().argmin().item() + 1} are not finite")
+    _check_finite(torch.stack(finite).all(0))  # once: it waits for a GPU
     score, prediction, label = (torch.cat(parts, dim=-1).cpu() for parts in zip(*said, strict=True))
     all_logits = torch.cat(kept, 1) if logits else None
     source = _at(fingerprint(net), temperatures)
     return Outputs(score, prediction, label, split or known, criterion, all_logits, source)
+
+
+def _check_finite(exits: Tensor) -> None:
+    """exits: bool (K,), whose logits are finite."""
+    if not exits.all():
+        raise ValueError(f"the logits of exit {exits.int().argmin().item() + 1} are not finite")
 
 
 def fingerprint(net: nn.Module) -> str:
