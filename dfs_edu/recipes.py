@@ -139,14 +139,12 @@ class Recipe:
 def _make_plain(values) -> None:
     """Python's numbers for numpy's, with which a checkpoint could not be read back; a tuple for a list."""
     for field in fields(values):
-        value = getattr(values, field.name)
-        if isinstance(value, list | tuple | np.ndarray):
-            object.__setattr__(values, field.name, tuple(map(_plain, value)))
-        elif isinstance(value, np.generic):
-            object.__setattr__(values, field.name, _plain(value))
+        object.__setattr__(values, field.name, _plain(getattr(values, field.name)))
 
 
 def _plain(value):
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -64,7 +64,8 @@ def train(
 
     out               folder below which the run's own folder lies, with checkpoints, record, weights, exit outputs and
                       TensorBoard events; None keeps nothing on the disk
-    resume            go on from the run's newest whole checkpoint where there is one; a finished run is read back
+    resume            go on from the run's newest whole checkpoint where there is one; a finished run is read back. It
+                      keeps its precision; where machine or versions are others, record["resumed"] lists those as well
     root              where the data set lies (see `data.load`)
     device            "auto": a GPU where there is one, else the CPU
     checkpoint_steps  a checkpoint after so many steps, besides the one at every epoch's end
