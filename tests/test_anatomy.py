@@ -81,7 +81,8 @@ def test_a_notebook_is_committed_executed_and_small(path):
         for output in cell.outputs:
             data = output.get("data", {})
             if "application/vnd.plotly.v1+json" in data:
-                assert data["application/vnd.plotly.v1+json"]["layout"]["title"]["text"], "a figure says what it shows"
+                title = data["application/vnd.plotly.v1+json"]["layout"]["title"]["text"]
+                assert 0 < len(title) <= 70, f"a figure says what it shows, and its picture holds 70 letters: {title}"
                 assert "image/png" in data, "a fallback for readers without JavaScript"
 
 
