@@ -32,11 +32,10 @@ def main() -> None:
     args = arguments(__doc__, BATCHES, rounds=3).parse_args()
     device = pick_device(args.device)
     for backbone in args.backbone:
-        compare(backbone, args.rounds, device)
+        compare(backbone, args.batch or BATCHES.get(backbone, 32), args.rounds, device)
 
 
-def compare(backbone: str, rounds: int, device: torch.device) -> None:
-    batch = BATCHES.get(backbone, 32)
+def compare(backbone: str, batch: int, rounds: int, device: torch.device) -> None:
     net, images, labels = prepared(backbone, batch, device)
     apart = np.nanmax(np.abs(naive(net, images, labels) - dfs.probes.conflict(net, images, labels).cosine))
     if apart > 1e-3:

@@ -26,11 +26,11 @@ def main() -> None:
     if device.type == "cpu":
         heap.keep_freed()  # as train() does
     for backbone in args.backbone:
-        compare(backbone, args.rounds, device)
+        compare(backbone, args.batch or BATCHES.get(backbone, 32), args.rounds, device)
 
 
-def compare(backbone: str, rounds: int, device: torch.device) -> None:
-    batch, bf16 = BATCHES.get(backbone, 32), bf16_pays(device)
+def compare(backbone: str, batch: int, rounds: int, device: torch.device) -> None:
+    bf16 = bf16_pays(device)
     named = {name: (name, dfs.Joint()) for name in methods.METHODS} | {"equilibrium": ("sum", dfs.Equilibrium())}
     made = {name: make_step(backbone, batch, *how, device, bf16) for name, how in named.items()}
     steps = {name: step for name, (step, _) in made.items()}

@@ -49,9 +49,7 @@ BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32, "vit-tiny": 8, "ms
 
 
 def main() -> None:
-    parser = arguments(__doc__, BATCHES, rounds=7)
-    parser.add_argument("--batch", type=int, help="pictures a step (default: a few, by network)")
-    args = parser.parse_args()
+    args = arguments(__doc__, BATCHES, rounds=7).parse_args()
     device = pick_device(args.device)
     if device.type == "cpu":
         heap.keep_freed()  # as train() does

@@ -19,9 +19,10 @@ MIB = 2**20
 
 
 def arguments(purpose: str, batches: Mapping[str, int], rounds: int) -> argparse.ArgumentParser:
-    """Which networks, how often and where; a benchmark may add its own."""
+    """Which networks, of how many pictures a step, how often and where."""
     parser = argparse.ArgumentParser(description=purpose)
     parser.add_argument("--backbone", nargs="*", default=list(batches))
+    parser.add_argument("--batch", type=int, help="pictures a step (default: a few, by network)")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--device", default="auto")
     return parser
