@@ -108,7 +108,7 @@ def _cosines(rows: list[list[Tensor | None]]) -> np.ndarray:
     if reached:
         matrix = torch.stack([torch.cat([g.flatten() for g in rows[k] if g is not None]) for k in reached]).double()
         unit = matrix / matrix.norm(dim=1, keepdim=True)
-        cosine[np.ix_(reached, reached)] = unit @ unit.T
+        cosine[np.ix_(reached, reached)] = (unit @ unit.T).cpu()
     return cosine
 
 

@@ -114,7 +114,7 @@ def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, com
     def update() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             losses, _ = forward(images, labels)
-        losses.sum().backward()
+        torch.stack(losses).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -1,8 +1,9 @@
 """A training step, joint and with surgery: time and operations.
 
-Surgery is timed twice: with split gradients, as this package does it, and as `detach` and `cat`, as it is usually
-written, which computes the whole input gradient and throws a part away. The contestants take turns in one run, since
-the speed of a shared machine drifts; what counts is the ratio of the medians.
+Surgery is timed twice: as this package does it, and as `detach` and `cat`, as it is usually written, which computes the
+whole input gradient and throws a part away. Operations are counted as on a CPU, where gradients are split; on a GPU only
+the junction cuts (splitgrad.py). The contestants take turns in one run, since the speed of a shared machine drifts; what
+counts is the ratio of the medians.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class CatAndDetach(Junction):
 CONTESTANTS = {
     "joint": dfs.Joint(),
     "surgery, cat and detach": CatAndDetach(),
-    "surgery, split gradients": dfs.Surgery(),
+    "surgery, as built here": dfs.Surgery(),
 }
 # The paper's networks, and pictures a step: few, so that all of them take minutes on two cores
 BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32, "vit-tiny": 8, "msdnet-imagenet": 4, "vgg16-64": 2}

@@ -4,6 +4,9 @@ A step of a layer costs three units of work: forward 1, weight gradient 1, input
 shared channels of the input pass a gradient on, so the input gradient costs beta, and the step 2 + beta (Gong et al.,
 ECCV 2024, section 3.4). Concatenating a detached half does not save that: autograd computes the whole input gradient
 and then throws a part away.
+
+On a GPU nothing is skipped: there, slicing and putting together again took longer than what was saved, on every network
+that was timed (docs/measured.md). The junction alone cuts, and the gradients are the same.
 """
 
 from __future__ import annotations
@@ -121,7 +124,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of x (B, C_in, H, W); what differs is its backward pass."""
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-        live = self.live
+        live = None if x.is_cuda else self.live
         if live is None and _turns(x, self.weight, geometry):
             live = (slice(0, self.in_channels),)  # all of them, by the faster way
         if live is None or not torch.is_grad_enabled():

@@ -166,6 +166,30 @@ def test_select():
         assert_on_cuda(select(scales[0], index), *select(scales, index))
 
 
+def made_by(tensor):
+    """Names of all operations in the graph behind a tensor."""
+    names, rest = set(), [tensor.grad_fn]
+    while rest:
+        node = rest.pop()
+        names.add(node.name())
+        rest += [before for before, _ in node.next_functions if before is not None]
+    return names
+
+
+def test_on_a_gpu_no_convolution_is_split():
+    """Skipping took longer there than what it saved."""
+    split = "_SplitConv2dBackward"
+    net = on_meta("vgg7-64", Surgery(0.5))
+    assert split in made_by(
+        exit_losses(net(torch.empty(B, 3, 32, 32, device="meta")), torch.zeros(B).long().to("meta"))
+    )
+    with gpu():
+        images, labels = batch("vgg7-64")
+        operations = made_by(exit_losses(to_cuda(net)(images), labels))
+    assert split not in operations
+    assert "_ViewsBackward" in operations  # the junction is there
+
+
 # Data
 
 
