@@ -64,3 +64,13 @@ def test_all_arms_on_digits():
     for name, runs in study.by_arm(study.recorded("digits-vgg7-16-lesson")).items():
         values = [study.percent(record) for record in runs.values()]
         assert row(TITLES.get(name, name), values, 1) in said
+
+
+def test_wider_and_longer_cuts():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    records = study.recorded("cifar100-vgg7-64-full-10-epochs")
+    for name, runs in study.by_arm(records).items():
+        assert len(runs) == 3
+        assert row(name, [study.percent(record) for record in runs.values()], 1) in said
+    for name, gaps in study.differences(records).items():
+        assert row(f"*{name} minus joint*", gaps, 1, "+") in said
