@@ -1,9 +1,9 @@
 """A training step, joint and with surgery: time and operations.
 
-Surgery is timed twice: as this package does it, and as `detach` and `cat`, as it is usually written, which computes the
-whole input gradient and throws a part away. Operations are counted as on a CPU, where gradients are split; on a GPU only
-the junction cuts (splitgrad.py). The contestants take turns in one run, since the speed of a shared machine drifts; what
-counts is the ratio of the medians.
+Surgery is timed twice: as this package does it, and as `detach` and `cat`, as it is usually written, which computes
+the whole input gradient and throws a part away. Operations are counted as on a CPU, where gradients are split; on a GPU
+only the junction cuts (splitgrad.py). The contestants take turns in one run, since the speed of a shared machine
+drifts; what counts is the ratio of the medians.
 """
 
 from __future__ import annotations
