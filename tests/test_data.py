@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,8 @@ from torchvision.transforms import functional as TF
 
 from dfs_edu import data
 from dfs_edu.data import Augmentation, Batches, DataError, Dataset, Split, augment, cifar100, digits
+
+batches_module = sys.modules[Batches.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,27 @@ def test_a_saved_position_goes_on_as_if_it_had_never_stopped(position):
     rest = collected(again)
     rest += collected(again) if len(rest) + position < 6 else []
     assert same(rest, expected[position:])
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("at_once", [32, 40, 2048])
+def test_batches_that_are_augmented_together_are_what_they_are_alone(at_once, train, flip, monkeypatch):
+    split, dataset = small(n=90, flip=flip)
+    how = Augmentation(2, 128, flip, autoaugment=True, cutout=3)
+    options = {"train": train, "seed": 7, "augmentation": how}
+    monkeypatch.setattr(batches_module, "AT_ONCE", 1)
+    alone = Batches(split, dataset, 16, **options)
+    expected = collected(alone) + collected(alone)
+    calls = []
+    monkeypatch.setattr(batches_module, "augment", lambda *given: (calls.append(1), augment(*given))[1])
+    monkeypatch.setattr(batches_module, "AT_ONCE", at_once)
+    together = Batches(split, dataset, 16, **options)
+    assert same(collected(together) + collected(together), expected)
+    assert len(calls) == (2 * -(-5 // min(at_once // 16, 5)) if train else 0)  # of five whole batches an epoch
+    second = Batches(split, dataset, 16, rank=1, world=2, **options)
+    halves = [(images[1::2], labels[1::2]) for images, labels in expected[: len(second)]]
+    assert same(collected(second), halves)
 
 
 def test_random_state_outside_is_neither_used_nor_changed():

@@ -2,8 +2,10 @@
 
 Nothing loops over pictures. What happens to which picture is drawn on the CPU by the given generator, so that every
 device sees the same pictures and none is waited for; the pictures that one operation happens to are then changed
-together. The operations are torchvision's (transforms.functional, on uint8 tensors, nearest pixel), which applies
-them picture by picture, and so are their magnitudes, probabilities and signs (transforms.AutoAugment).
+together. Of several generators each draws for its own, equal part of the pictures: several batches are augmented at
+once, and each is what it would be alone. The operations are torchvision's (transforms.functional, on uint8 tensors,
+nearest pixel), which applies them picture by picture, and so are their magnitudes, probabilities and signs
+(transforms.AutoAugment).
 """
 
 from __future__ import annotations
@@ -18,39 +20,43 @@ from torch.nn import functional as F
 from dfs_edu.data.splits import Augmentation
 
 
-def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, how: Augmentation, *generators: torch.Generator) -> Tensor:
     """What training sees: cropped and flipped, then by the policy of AutoAugment, then with a square cut out.
 
     images uint8 (B, 3, H, W), not written to -> the same shape
     """
-    images = crop(images, how.pad, how.fill, how.flip, generator)
+    images = crop(images, how.pad, how.fill, how.flip, *generators)
     if how.autoaugment:
-        images = autoaugment(images, how.fill, generator)
-    return cutout(images, how.cutout, generator) if how.cutout else images
+        images = autoaugment(images, how.fill, *generators)
+    return cutout(images, how.cutout, *generators) if how.cutout else images
 
 
-def crop(images: Tensor, pad: int, fill: int, flip: bool, generator: torch.Generator) -> Tensor:
+def crop(images: Tensor, pad: int, fill: int, flip: bool, *generators: torch.Generator) -> Tensor:
     """Random crops of the pictures with `pad` pixels of `fill` around them, half of them mirrored where `flip`.
 
     images uint8 (B, 3, H, W) -> the same shape
     """
     B, _, H, W = images.shape
-    top, left = torch.randint(0, 2 * pad + 1, (2, B, 1), generator=generator)
-    mirrored = torch.rand(B, 1, generator=generator) < 0.5 if flip else torch.zeros(B, 1, dtype=torch.bool)
+    b = B // len(generators)
+    top, left = each(generators, lambda g: torch.randint(0, 2 * pad + 1, (2, b, 1), generator=g), dim=1)
+    mirrored = torch.zeros(B, 1, dtype=torch.bool)
+    if flip:
+        mirrored = each(generators, lambda g: torch.rand(b, 1, generator=g)) < 0.5
     across = torch.arange(W)
     rows = top - pad + torch.arange(H)  # (B, H)
     columns = left - pad + torch.where(mirrored, across.flip(0), across)  # (B, W)
     return fetch(images, send(rows, images)[:, None, :, None], send(columns, images)[:, None, None, :], fill)
 
 
-def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def cutout(images: Tensor, side: int, *generators: torch.Generator) -> Tensor:
     """Pictures with a black square of `side` pixels, its centre anywhere in the picture: it may hang over the border.
 
     images uint8 (B, 3, H, W) -> the same shape. DeVries and Taylor, arXiv:1708.04552, 2017; their code erases after
     normalising, so that the square has the mean colour.
     """
     B, _, H, W = images.shape
-    y, x = (torch.randint(n, (B, 1), generator=generator) for n in (H, W))
+    b = B // len(generators)
+    y, x = (each(generators, lambda g, n=n: torch.randint(n, (b, 1), generator=g)) for n in (H, W))
     rows, columns = (torch.arange(n) - c + side // 2 for n, c in ((H, y), (W, x)))  # 0 where the square begins
     rows, columns = (send(((n >= 0) & (n < side)).byte(), images) for n in (rows, columns))  # (B, H), (B, W)
     return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
@@ -91,28 +97,29 @@ SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness"
 LEVELS = 10
 
 
-def autoaugment(images: Tensor, fill: int, generator: torch.Generator) -> Tensor:
+def autoaugment(images: Tensor, fill: int, *generators: torch.Generator) -> Tensor:
     """Pictures changed by the policy found on CIFAR-10; `fill` comes in where a picture is moved away.
 
     images uint8 (B, 3, H, W) -> the same shape
     """
-    for order, counts, magnitudes in drawn(images, generator):
+    for order, counts, magnitudes in drawn(images, *generators):
         parts = zip(OPERATIONS, images.index_select(0, order).split(counts), magnitudes.split(counts), strict=True)
         parts = [operate(name, part, m, fill) for name, part, m in parts if len(part)]
         images = torch.cat(parts).index_select(0, order.argsort())
     return images
 
 
-def drawn(images: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, list[int], Tensor]]:
+def drawn(images: Tensor, *generators: torch.Generator) -> Iterator[tuple[Tensor, list[int], Tensor]]:
     """What happens first and what happens then: (order (B,), counts, magnitudes (B,)), each in the order of OPERATIONS.
 
     order puts the pictures of one operation next to each other, counts says how many each has.
     """
     B, _, H, W = images.shape
     operations, probabilities, levels = policy()
-    line = torch.randint(len(POLICY), (B,), generator=generator)
-    happens = torch.rand(B, 2, generator=generator) <= probabilities[line]
-    positive = torch.randint(2, (B, 2), generator=generator)
+    b = B // len(generators)
+    line = each(generators, lambda g: torch.randint(len(POLICY), (b,), generator=g))
+    happens = each(generators, lambda g: torch.rand(b, 2, generator=g)) <= probabilities[line]
+    positive = each(generators, lambda g: torch.randint(2, (b, 2), generator=g))
     operation = operations[line].where(happens, list(OPERATIONS).index("Identity"))  # (B, 2)
     magnitude = scale((H, W))[positive, operation, levels[line]]  # (B, 2)
     for turn in range(2):
@@ -294,6 +301,11 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 
 
 # What they are made of
+
+
+def each(generators: Sequence[torch.Generator], draw: Callable[[torch.Generator], Tensor], dim: int = 0) -> Tensor:
+    """What each of them draws, one part after the other."""
+    return torch.cat([draw(generator) for generator in generators], dim)
 
 
 def fetch(images: Tensor, rows: Tensor, columns: Tensor, fill: int) -> Tensor:

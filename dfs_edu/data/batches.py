@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dfs_edu.data.files import Files
 
 
+AT_ONCE = 2048  # pictures that are augmented together: fewer take as long on a GPU, which waits for its orders
+
+
 class Epochs:
     """What batches of a split have in common, wherever it lies: iterating once is one epoch of (images, labels).
 
@@ -93,16 +96,24 @@ class Batches(Epochs):
         order = torch.arange(len(self.split))
         if self.train:
             order = torch.randperm(len(self.split), generator=self._random())
-        order = order.to(self.images.device)
+        batches = order.to(self.images.device).split(self.batch_size)[: len(self)]
         while self.batch < len(self):
-            start = self.batch * self.batch_size
-            chosen = order[start : start + self.batch_size]
-            self.batch += 1
-            images = self.images.index_select(0, chosen)  # many times as fast as indexing
-            if self.train:  # the whole batch, whoever trains on it: the draws are then the same for any `world`
-                images = augment(images, self.augmentation, self._random(self.batch))
-            yield self.normalise(images[self.mine]), self.labels[chosen[self.mine]]
+            some = batches[self.batch : self.batch + max(1, AT_ONCE // self.batch_size)]
+            for images, chosen in zip(self._read(some), some, strict=True):
+                self.batch += 1
+                yield self.normalise(images[self.mine]), self.labels[chosen[self.mine]]
         self.epoch, self.batch = self.epoch + 1, 0
+
+    def _read(self, some: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The pictures of the next batches, augmented together, each as it would be alone.
+
+        Whole batches, whoever trains on which part of them: the draws are then the same for any `world`.
+        """
+        images = self.images.index_select(0, torch.cat(some))  # many times as fast as indexing
+        if self.train:
+            places = range(self.batch + 1, self.batch + 1 + len(some))
+            images = augment(images, self.augmentation, *map(self._random, places))
+        return images.split(self.batch_size)
 
     def _random(self, *draw: int) -> torch.Generator:
         """Drawn on the CPU whatever the device, so that every device sees the same pictures."""
