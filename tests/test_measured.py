@@ -66,6 +66,18 @@ def test_all_arms_on_digits():
         assert row(TITLES.get(name, name), values, 1) in said
 
 
+def test_other_junctions_and_methods_on_cifar100():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    records = study.recorded("cifar100-vgg7-64-lesson")
+    for name, runs in study.by_arm(records).items():
+        assert len(runs) == 3
+        if not name.startswith("surgery"):  # those stand in a table of their own
+            assert row(TITLES.get(name, name), [study.percent(record) for record in runs.values()], 1) in said
+    for name, gaps in study.differences(records).items():
+        if not name.startswith("surgery"):
+            assert row(f"*{TITLES.get(name, name)} minus joint*", gaps, 1, "+") in said
+
+
 def test_wider_and_longer_cuts():
     said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     records = study.recorded("cifar100-vgg7-64-full-10-epochs")
