@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import dfs_edu as dfs
 from benchmarks.step import make_step
+from dfs_edu import heap
 from dfs_edu.data import Augmentation, Batches, DataError, Dataset
 from dfs_edu.results import device_name
 from dfs_edu.train import bf16_pays, pick_device
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     device = pick_device(args.device)
+    if device.type == "cpu":
+        heap.keep_freed()  # as train() does
     dataset = load()
     how = replace(dataset.augmentation, autoaugment=True, cutout=dataset.train.images.shape[-1] // 2)
     first = args.batch[0]
@@ -56,7 +59,7 @@ def main() -> None:
     for _ in tqdm(range(args.rounds)):
         for batch, read in readers.items():
             ours[batch].append(seconds(read, -(-OURS // batch), 1, device))
-        steps.append(seconds(step, 1, 0, device))
+        steps.append(seconds(step, 3, 1, device))
         loader = DataLoader(
             OneByOne(dataset, how), first, shuffle=True, num_workers=args.workers, prefetch_factor=AHEAD
         )

@@ -1,8 +1,8 @@
 """A training step, joint and with surgery: time and operations.
 
 Surgery is timed twice: as this package does it, and as `detach` and `cat`, as it is usually written, which computes
-the whole input gradient and throws a part away. Operations are counted as on a CPU, where gradients are split; on a GPU
-only the junction cuts (splitgrad.py). The contestants take turns in one run, since the speed of a shared machine
+the whole input gradient and throws a part away. On a GPU the package splits no gradients (splitgrad.py): only the
+junction cuts, and no operations are saved. The contestants take turns in one run, since the speed of a shared machine
 drifts; what counts is the ratio of the medians.
 """
 
@@ -55,7 +55,8 @@ def main() -> None:
     if device.type == "cpu":
         heap.keep_freed()  # as train() does
     for backbone in args.backbone:
-        flops = {name: step_flops(backbone, junction) for name, junction in CONTESTANTS.items()}
+        splits = device.type == "cpu"
+        flops = {name: step_flops(backbone, j if splits else dfs.Joint()) for name, j in CONTESTANTS.items()}
         batch = args.batch or BATCHES.get(backbone, 32)
         for bf16 in (False, True) if bf16_pays(device) else (False,):
             precision = "bf16" if bf16 else "fp32"

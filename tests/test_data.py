@@ -155,7 +155,7 @@ def test_batches_that_are_augmented_together_are_what_they_are_alone(at_once, tr
     expected = collected(alone) + collected(alone)
     calls = []
     monkeypatch.setattr(batches_module, "augment", lambda *given: (calls.append(1), augment(*given))[1])
-    monkeypatch.setattr(batches_module, "AT_ONCE", at_once)
+    monkeypatch.setattr(batches_module, "AT_ONCE", at_once * 8 * 8)
     together = Batches(split, dataset, 16, **options)
     assert same(collected(together) + collected(together), expected)
     assert len(calls) == (2 * -(-5 // min(at_once // 16, 5)) if train else 0)  # of five whole batches an epoch

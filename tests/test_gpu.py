@@ -15,7 +15,7 @@ from dfs_edu import data, inference, methods, recipes, results
 from dfs_edu.data.augment import OPERATIONS, operate
 from dfs_edu.losses import exit_losses, separate_losses
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
-from dfs_edu.train import load_network
+from dfs_edu.train import bf16_pays, load_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
@@ -144,7 +144,8 @@ def test_a_run(options, tmp_path):
     run = trained(tmp_path, **OPTIONS[options])
     environment = run.record["environment"]
     assert environment["device"] == torch.cuda.get_device_name(0)
-    assert environment["precision"] == ("fp32" if "fp32" in options else "bf16")
+    bf16 = bf16_pays(torch.device(GPU)) and "fp32" not in options
+    assert environment["precision"] == ("bf16" if bf16 else "fp32")
     assert all(row["peak_memory"] > 0 for row in run.record["epochs"])
     assert {p.device.type for p in run.network.parameters()} == {"cuda"}
     net, _ = load_network(run.folder)
@@ -185,8 +186,11 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         patch.setattr(loop, "step", dying)
         with pytest.raises(KeyboardInterrupt):
             trained(tmp_path, backbone, "stopped", precision="fp32", checkpoint_steps=1)
+    taken.clear()
+    monkeypatch.setattr(loop, "step", lambda self, *batch: taken.append(step(self, *batch)))
     torch.cuda.manual_seed(99)  # another process has other random numbers
     resumed = trained(tmp_path, backbone, "stopped", resume=True, precision="fp32")
+    assert len(taken) == 5  # the rest of sixteen
     other = trained(tmp_path, backbone, "other", precision="fp32", seed=1)
     losses = lambda run: torch.tensor([row["loss"] for row in run.record["epochs"]])  # noqa: E731
     torch.testing.assert_close(losses(resumed), losses(whole), rtol=1e-6, atol=1e-6)

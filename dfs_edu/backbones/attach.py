@@ -94,8 +94,9 @@ def attached(
                  `multiexit.Head`, whose classifier is `fc`, for distillation and for runs that are read back
     input_shape  (C, H, W) of the pictures in the trial run, which computes shapes and costs, no numbers
 
-    A feature is (B, C, H, W), (B, N, C) or (B, C). Where convolutions read it directly, they skip input gradients that
-    the junction drops (splitgrad). In-place activations become out-of-place ones: nothing may change a feature.
+    A feature is (B, C, H, W), (B, N, C) or (B, C). Where convolutions read it directly, on a CPU they skip input
+    gradients that the junction drops (splitgrad). In-place activations become out-of-place ones: nothing may change a
+    feature.
 
     Raises TypeError or ValueError, naming the value, for a node that does not exist or lies too deep, a list out of
     order, more exits than places, a model that torch.fx cannot trace, that does not end in nn.Linear, or that shares

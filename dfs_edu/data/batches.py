@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dfs_edu.data.files import Files
 
 
-AT_ONCE = 2048  # pictures that are augmented together: fewer take as long on a GPU, which waits for its orders
+AT_ONCE = 2048 * 32 * 32  # pixels that are augmented together: fewer take as long on a GPU, which waits for its orders
 
 
 class Epochs:
@@ -96,9 +96,10 @@ class Batches(Epochs):
         order = torch.arange(len(self.split))
         if self.train:
             order = torch.randperm(len(self.split), generator=self._random())
+        pixels = self.batch_size * self.images[0, 0].numel()
         batches = order.to(self.images.device).split(self.batch_size)[: len(self)]
         while self.batch < len(self):
-            some = batches[self.batch : self.batch + max(1, AT_ONCE // self.batch_size)]
+            some = batches[self.batch : self.batch + max(1, AT_ONCE // pixels)]
             for images, chosen in zip(self._read(some), some, strict=True):
                 self.batch += 1
                 yield self.normalise(images[self.mine]), self.labels[chosen[self.mine]]

@@ -55,8 +55,9 @@ def cost(net: MultiExit, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Cos
     The theory of the backward pass (Gong et al., ECCV 2024, section 3.4): a layer costs as much as forward for its
     weights' gradient, and as much again for its input's, of which only the channels that are heard behind a cut are
     computed: round(C * beta) of C. Attention's products pass a gradient to both factors. What counts as heard is read
-    from the layers (`splitgrad.Conv2d.live`); that they keep to it is what the count as it runs shows. (Where a CPU
-    computes a depthwise input gradient with a stride, it multiplies zeros as well; they are not counted.)
+    from the layers (`splitgrad.Conv2d.live`); that they keep to it is what the count as it runs shows, on a CPU: on a
+    GPU they skip nothing, and a step of surgery costs what a joint one does. (Where a CPU computes a depthwise input
+    gradient with a stride, it multiplies zeros as well; they are not counted.)
 
     Raises TypeError for another kind of network and ValueError, naming input_shape, where it is no shape of a picture
     or the network cannot read it.
