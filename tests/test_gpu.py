@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from tiny import FAMILIES
 
 import dfs_edu as dfs
+from benchmarks.early_exit import settle
 from dfs_edu import data, inference, methods, recipes, results
 from dfs_edu.data.augment import OPERATIONS, operate
 from dfs_edu.losses import exit_losses, separate_losses
@@ -220,12 +221,8 @@ def settled(name, pixels, B):
     _, (net, images, _) = twins(name, pixels, Surgery(0.5), B)
     torch.manual_seed(1)
     images = 3 * images * torch.rand(B, 1, 1, 1).to(images) + 3 * torch.randn(B, 3, 1, 1).to(images)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        net.train()(images)
-    return net.eval(), images
+    settle(net, images)
+    return net, images
 
 
 @every_network
