@@ -1,7 +1,10 @@
 """Early exit against one-picture-at-a-time loops, hand-computed cases and torch's own counter."""
 
 import copy
+import io
 import math
+import tracemalloc
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -176,16 +179,71 @@ def test_thresholds_for_a_budget_spend_it_and_no_more(budget):
 @pytest.mark.parametrize("classes", [5, 1000])
 def test_outputs_survive_a_file(tmp_path, classes):
     outputs = random_outputs(classes=classes)
-    outputs.confidence[0, :3] = torch.tensor([1.0, 1 - 2**-24, 1 - 2**-23])  # certain, and the next float32 below
+    outputs.confidence[0, :3] = torch.tensor([1.0, 1 - 2**-24, 1e-30])
     outputs.save(tmp_path / "outputs.npz")
     assert [file.name for file in tmp_path.iterdir()] == ["outputs.npz"]
     again = Outputs.load(tmp_path / "outputs.npz")
     assert again.split == "validation"
     assert torch.equal(again.prediction, outputs.prediction)
     assert torch.equal(again.label, outputs.label)
-    assert torch.equal(again.confidence[0, :3], outputs.confidence[0, :3])
-    assert (again.confidence - outputs.confidence).abs().max() < 2.5e-4
     assert again.confidence.dtype == torch.float32
+    assert torch.equal(again.confidence, outputs.confidence)  # thresholds fitted on the file are those of the outputs
+    assert len(again.confidence[0].unique()) == len(outputs.confidence[0].unique())
+
+
+def older(path, outputs):
+    """A file as older versions wrote it: 1 - confidence in float16, without criterion and source."""
+    doubt = (1 - outputs.confidence).numpy().astype(np.float16)
+    narrow = {name: getattr(outputs, name).numpy().astype(np.uint8) for name in ("prediction", "label")}
+    np.savez_compressed(path, doubt=doubt, split=np.array(outputs.split), **narrow)
+
+
+def test_files_of_older_versions_are_read(tmp_path):
+    outputs = random_outputs(pictures=5000)
+    outputs.confidence[0, :3] = torch.tensor([1.0, 1 - 2**-24, 1 - 2**-23])  # certain, and the next float32 below
+    older(tmp_path / "outputs.npz", outputs)
+    again = Outputs.load(tmp_path / "outputs.npz")
+    assert (again.split, again.criterion, again.source) == ("validation", "confidence", "")
+    assert torch.equal(again.prediction, outputs.prediction)
+    assert torch.equal(again.confidence[0, :3], outputs.confidence[0, :3])
+    assert 0 < (again.confidence - outputs.confidence).abs().max() < 2.5e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("confidence", np.zeros((6, 6_000_000), np.float16), r"confidence is float16 of shape \(6, 6000000\)"),
+        ("split", np.array("a" * 2_000_000), "split is <U2000000"),
+        ("more", np.zeros(3), "more is float64"),
+        ("prediction", np.zeros((6, 30)), "prediction is float64"),
+    ],
+)
+def test_a_file_that_unpacks_to_gigabytes_is_refused_from_its_headers(tmp_path, name, array, message):
+    path = tmp_path / "outputs.npz"
+    outputs = {"confidence": np.zeros((6, 30), np.float32), "prediction": np.zeros((6, 30), np.uint8)}
+    outputs |= {"label": np.zeros(30, np.uint8), "split": np.array("test")}
+    np.savez_compressed(path, **outputs)
+    Outputs.load(path)  # or the refusals would prove nothing
+    np.savez_compressed(path, **outputs | {name: array})
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()  # what numpy allocates is counted
+    try:
+        with pytest.raises(ValueError, match=rf"outputs\.npz does not hold outputs .*{message}"):
+            Outputs.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path):
+    path, array = tmp_path / "outputs.npz", io.BytesIO()
+    np.save(array, np.zeros((6, 30), np.float32))
+    lying = array.getvalue().replace(b"(6, 30), }   ", b"(6, 3000), } ")
+    assert lying != array.getvalue()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("confidence.npy", lying)
+    with pytest.raises(ValueError, match=r"confidence has 848 bytes, not those of float32 of shape \(6, 3000\)"):
+        Outputs.load(path)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
