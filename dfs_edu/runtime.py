@@ -56,36 +56,42 @@ def _sleeping():
 class Runner:
     """An exported network.
 
-    folder      what `dfs-edu export` wrote
+    folder      what `dfs-edu export` wrote; files are read from the folder itself alone, whatever its manifest says
     thresholds  instead of the manifest's: K numbers in [0, 1], the last one 0
     options     for each onnxruntime.InferenceSession, such as providers=["CUDAExecutionProvider"]; unless sess_options
                 says otherwise, the threads of a session sleep while another one works
 
     Calling it with pictures uint8 (B, 3, H, W), or normalised float32 ones, gives labels int64 (B,) and exits int64
-    (B,), from 0. Raises ValueError for another format of folder, wrong thresholds, pictures of another shape, none, or
-    such as give logits that are not finite.
+    (B,), from 0. Raises ValueError for another format of folder, a manifest that is not whole or names files elsewhere,
+    wrong thresholds, pictures of another shape, none, or such as give logits that are not finite.
     """
 
     def __init__(self, folder, thresholds=None, **options):
         folder = Path(folder)
-        self.manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        if self.manifest.get("format") != FORMAT:
-            raise ValueError(f"{folder} is of format {self.manifest.get('format')!r}, this runner reads {FORMAT!r}")
+        try:
+            self.manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+            if self.manifest.get("format") != FORMAT:
+                raise ValueError(f"it is of format {self.manifest.get('format')!r}, this runner reads {FORMAT!r}")
+            stages, heads = ([bare(part["onnx"]) for part in self.manifest[kind]] for kind in ("stages", "heads"))
+            self.score, picture = CRITERIA[self.manifest["criterion"]], self.manifest["picture"]
+            self.shape = tuple(int(size) for size in picture["shape"])
+            self.mean, self.std = (255 * np.float32(picture[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+            self.temperatures = np.float32(self.manifest["temperatures"])
+            shipped = self.manifest["thresholds"]
+            if not len(heads) == len(stages) == len(self.temperatures) >= 1:
+                raise ValueError(f"{len(stages)} stages, {len(heads)} heads, {len(self.temperatures)} temperatures")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{folder} is not what `dfs-edu export` writes: {error}") from error
+        self.thresholds = self._checked(shipped if thresholds is None else thresholds, len(heads))
         options.setdefault("providers", onnxruntime.get_available_providers())
         options.setdefault("sess_options", _sleeping())
         self.stages, self.heads = (
-            [onnxruntime.InferenceSession(str(folder / part["onnx"]), **options) for part in self.manifest[kind]]
-            for kind in ("stages", "heads")
+            [onnxruntime.InferenceSession(str(folder / name), **options) for name in names] for names in (stages, heads)
         )
-        self.thresholds = self._checked(self.manifest["thresholds"] if thresholds is None else thresholds)
-        self.score = CRITERIA[self.manifest["criterion"]]
-        picture = self.manifest["picture"]
-        self.shape = tuple(picture["shape"])
-        self.mean, self.std = (255 * np.float32(picture[name]).reshape(3, 1, 1) for name in ("mean", "std"))
 
-    def _checked(self, thresholds) -> list[float]:
+    @staticmethod
+    def _checked(thresholds, K: int) -> list[float]:
         values = [float(t) for t in thresholds]
-        K = len(self.heads)
         if len(values) != K or not all(0 <= t <= 1 for t in values) or values[-1] != 0:
             raise ValueError(f"thresholds={values}: give {K} numbers from 0 to 1, the last one 0")
         return values
@@ -95,7 +101,7 @@ class Runner:
         labels, exits, here = np.zeros(B, np.int64), np.zeros(B, np.int64), np.arange(B)
         before, streak = None, np.zeros(B, np.int64)
         for k, (logits, keep) in enumerate(self._walk(pictures)):
-            p = softmax(logits / np.float32(self.manifest["temperatures"][k]))
+            p = softmax(logits / self.temperatures[k])
             said = p.argmax(1)
             streak = (streak + 1) * (said == before) if before is not None else streak
             labels[here], exits[here] = said, k  # whoever goes on is overwritten further on
@@ -133,6 +139,13 @@ class Runner:
         if pictures.dtype != np.float32:
             raise ValueError(f"pictures of {pictures.dtype}: give uint8, or normalised float32")
         return pictures
+
+
+def bare(name) -> str:
+    """The name of a file in the folder; ValueError for a path, which would lead out of it."""
+    if not isinstance(name, str) or not name.endswith(".onnx") or any(sign in name for sign in "/\\:\0"):
+        raise ValueError(f"{name!r}: the name of a file in this folder is wanted, such as 'stage1.onnx'")
+    return name
 
 
 def run(session, state) -> list[np.ndarray]:

@@ -111,6 +111,39 @@ def test_the_folder_needs_neither_torch_nor_this_package(taken, tmp_path):
     assert json.loads(said.stdout) == exits.tolist()
 
 
+@pytest.mark.parametrize("taken", ["vgg7"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("stages", 0, "onnx"), "../stage1.onnx", r"'\.\./stage1\.onnx': the name of a file in this folder"),
+        (("heads", 1, "onnx"), "/etc/net.onnx", "'/etc/net.onnx': the name"),
+        (("heads", 0, "onnx"), "..\\net.onnx", "the name of a file"),
+        (("heads", 0, "onnx"), "C:net.onnx", "the name of a file"),
+        (("heads", 0, "onnx"), None, "None: the name of a file"),
+        (("stages",), 3, "not what `dfs-edu export` writes"),
+        (("heads",), [], "stages, 0 heads"),
+        (("picture", "mean"), [0.5], "not what `dfs-edu export` writes"),
+        (("criterion",), "vote", "'vote'"),
+        (("temperatures",), {"a": 1}, "not what `dfs-edu export` writes"),
+        (("format",), "other", "of format 'other', this runner reads"),
+    ],
+)
+def test_the_runner_reads_its_own_folder_alone(taken, tmp_path, path, value, message):
+    folder, *_ = taken
+    manifest = json.loads((folder / "manifest.json").read_text())
+    place = manifest
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    copy = tmp_path / "in" / "net"
+    shutil.copytree(folder, copy)
+    for outside in (copy.parent / "stage1.onnx", tmp_path / "net.onnx"):
+        shutil.copy(folder / "stage1.onnx", outside)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=message):
+        Runner(copy)
+
+
 @pytest.mark.parametrize("criterion", ["margin", "entropy", "patience"])
 def test_every_criterion(criterion, tmp_path):
     name, side = FAMILIES["vgg7"]  # whose exits agree now and then
