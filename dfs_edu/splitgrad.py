@@ -124,11 +124,13 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of x (B, C_in, H, W); what differs is its backward pass."""
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        if x.device.type == "cpu" and overruns(self):
+            x, geometry["stride"] = x[..., :: self.stride[0], :: self.stride[1]], (1, 1)  # the pixels that it reads
         live = None if x.is_cuda else self.live
         if live is None and _turns(x, self.weight, geometry):
             live = (slice(0, self.in_channels),)  # all of them, by the faster way
         if live is None or not torch.is_grad_enabled():
-            return super().forward(x)
+            return F.conv2d(x, self.weight, self.bias, **geometry)
         weight, bias = self.weight, self.bias
         device = x.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -136,6 +138,26 @@ class Conv2d(nn.Conv2d):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         return _SplitConv2d.apply(x, weight, bias, live, geometry)  # (B, C_out, H, W)
+
+
+def overruns(conv: nn.Conv2d) -> bool:
+    """Whether oneDNN could write past its memory in the weight gradient of this convolution.
+
+    On processors with AVX2 but without AVX-512 it copies every s-th pixel of a strided 1x1 convolution in vectors of 8
+    channels, into a buffer that ends behind the last channel. With fewer than 8 input channels in channels-last, the
+    last vector corrupts the heap (oneDNN 3.12, as built into torch 2.14; docs/inside.md
+    has a reproduction). Such a
+    convolution is computed without a stride, on the pixels that it reads.
+    """
+    strided = max(conv.stride) > 1 and conv.padding in ((0, 0), "valid")
+    return strided and conv.kernel_size == (1, 1) and conv.groups == 1 and conv.in_channels < 8
+
+
+def guard(model: nn.Module) -> None:
+    """Make plain convolutions that `overruns` compute the same by `Conv2d`; weights, names and hooks stay."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d and overruns(module):
+            module.__class__, module.padding, module.live = Conv2d, (0, 0), None
 
 
 def runs(heard: np.ndarray) -> tuple[slice, ...]:

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
 from dfs_edu.multiexit import Head, MultiExit, State, check_classes, checked_shape
-from dfs_edu.splitgrad import Conv2d
+from dfs_edu.splitgrad import Conv2d, guard
 
 BATCH = 5  # pictures in the trial run: a number that is hardly any other dimension of a network
 # What works on each channel by itself and has no weights: behind it, the same channels are heard as before it.
@@ -109,6 +109,7 @@ def attached(
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False
+    guard(model)
     whole = _Trace(model.eval())
     fc = _classifier(whole)
     places = _evenly(whole, fc, at, input_shape) if isinstance(at, int) else [_name(whole, paths, a) for a in at]
