@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from dfs_edu.table import lines, printable
+
 # Fields of a recipe that the command line can set, besides those with words of their own
 NUMBERS = {
     "epochs": int,
@@ -59,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{stopped or 'stopped'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"dfs-edu: {error}", file=sys.stderr)
+        print(f"dfs-edu: {printable(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -123,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
         return
     final = run.record["final"]
     print(f"{recipe.name}: {final['seconds']:.0f} s on {run.record['environment']['device']}")
-    print(_rows(["exit", "validation %", "test %"], _numbered(final["validation_accuracy"], final["test_accuracy"])))
+    print(lines(["exit", "validation %", "test %"], _numbered(final["validation_accuracy"], final["test_accuracy"])))
     print(f"kept in {run.folder}")
 
 
@@ -146,41 +148,72 @@ def _junction(args: argparse.Namespace):
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help=RUN)
+    parser.add_argument(
+        "--test-data", metavar="DIR", help="measure on other images: a folder for each class of the run"
+    )
+    _policy_arguments(parser, [0.25, 0.5, 0.75, 1.0], nargs="+")
     _data_arguments(parser)
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Accuracy and cost of each exit, and what early exit makes of them at four budgets."""
-    from dfs_edu import inference, probes
-
-    network, dataset, batches = _trained(args)
-    validation, test = (inference.collect(network, batches(split)) for split in (dataset.validation, dataset.test))
-    macs = probes.cost(network, (3, dataset.pixels, dataset.pixels)).macs
-    columns = ["exit", "MMACs", "validation %", "test %"]
-    exits = zip(macs / 1e6, validation.accuracy * 100, test.accuracy * 100, strict=True)
-    print(_rows(columns, [[f"{k}", *(f"{float(v):.2f}" for v in row)] for k, row in enumerate(exits, 1)]))
-    print("\nearly exit, thresholds fitted on the validation split:")
-    rows = []
-    for fraction in (0.25, 0.5, 0.75, 1.0):
-        budget = macs[0] + fraction * (macs[-1] - macs[0])
-        point = inference.apply(test, inference.thresholds_for_budget(validation, macs, float(budget)), macs)
-        share = " ".join(f"{100 * s:.0f}" for s in point.share.tolist())
-        rows.append([f"{budget / 1e6:.2f}", f"{point.macs / 1e6:.2f}", f"{100 * point.accuracy:.2f}", share])
-    print(_rows(["budget MMACs", "spent", "test %", "share leaving, %"], rows))
-
-
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
+def _policy_arguments(parser: argparse.ArgumentParser, budget, **several) -> None:
+    """Of evaluate and export alike, so that what is measured can be what is exported."""
     from dfs_edu.inference import CRITERIA
 
-    parser.add_argument("run", type=Path, help=RUN)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: export/ in the run's)")
     parser.add_argument("--criterion", choices=CRITERIA, default="confidence", help="by what a picture leaves")
     parser.add_argument(
         "--budget",
         type=float,
-        default=0.5,
-        help="average cost that thresholds are fitted for: 0 the first exit's, 1 the last one's (default 0.5)",
+        default=budget,
+        metavar="B",
+        help=f"average cost that thresholds are fitted for: 0 the first exit's, 1 the last one's (default {budget})",
+        **several,
     )
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Accuracy and cost of each exit, and what early exit makes of them within budgets, as `export` would ship it."""
+    from dfs_edu import inference, probes
+    from dfs_edu.data import folder
+
+    budgets = _checked_budgets(args.budget)
+    network, dataset, batches = _trained(args)
+    if args.test_data:
+        dataset = replace(dataset, test=folder.test_images(args.test_data, dataset.classes, dataset.pixels))
+    validation = inference.collect(network, batches(dataset.validation), logits=True)
+    macs = probes.cost(network, (3, dataset.pixels, dataset.pixels)).macs
+    policies = inference.fit_policies(validation, macs, macs[0] + budgets * (macs[-1] - macs[0]), args.criterion)
+    how = {"criterion": args.criterion, "temperatures": policies[0].temperatures}
+    test = inference.collect(network, batches(dataset.test), **how)
+    columns = ["exit", "MMACs", "validation %", "test %"]
+    exits = zip(macs / 1e6, validation.accuracy * 100, test.accuracy * 100, strict=True)
+    print(lines(columns, [[f"{k}", *(f"{float(v):.2f}" for v in row)] for k, row in enumerate(exits, 1)]))
+    where = f"{len(test.label)} images of {args.test_data}, classes as trained" if args.test_data else "the test split"
+    print(f"\nearly exit, fitted on the validation split, measured on {printable(where)}")
+    print(f"policy: {policies[0].name}")
+    rows = []
+    for budget, policy in zip(budgets, policies, strict=True):
+        point = inference.apply(test, policy.thresholds, macs)
+        share = " ".join(f"{100 * s:.0f}" for s in point.share.tolist())
+        spent = [(macs[0] + budget * (macs[-1] - macs[0])) / 1e6, point.macs / 1e6]
+        thresholds = " ".join(f"{t:.4f}" for t in policy.thresholds.tolist())
+        cells = [f"{budget:g}", *(f"{value:.2f}" for value in spent), f"{100 * point.accuracy:.2f}"]
+        rows.append([*cells, share, thresholds])
+    print(lines(["budget", "MMACs", "spent", "test %", "share leaving, %", "thresholds"], rows))
+
+
+def _checked_budgets(budgets: list[float]):
+    import numpy as np
+
+    for budget in budgets:
+        if not 0 <= budget <= 1:
+            raise ValueError(f"--budget {budget}: from 0, the first exit's cost, to 1, the last one's")
+    return np.array(budgets)
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help=RUN)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: export/ in the run's)")
+    _policy_arguments(parser, 0.5)
     _data_arguments(parser)
 
 
@@ -189,31 +222,28 @@ def export(args: argparse.Namespace) -> None:
     from dfs_edu import export as write
     from dfs_edu import inference, probes
 
-    if not 0 <= args.budget <= 1:
-        raise ValueError(f"--budget {args.budget}: from 0, the first exit's cost, to 1, the last one's")
+    (budget,) = _checked_budgets([args.budget])
     out = write.new_folder(args.out or args.run / "export")  # known before minutes of work are lost
     network, dataset, batches = _trained(args)
     validation = inference.collect(network, batches(dataset.validation), logits=True)
-    temperatures = inference.fit_temperatures(validation)
-    validation = validation.again(args.criterion, temperatures)
     shape = (3, dataset.pixels, dataset.pixels)
     macs = probes.cost(network, shape).macs
-    budget = macs[0] + args.budget * (macs[-1] - macs[0])
-    thresholds = inference.best_thresholds(validation, macs, [budget])[0]
-    point = inference.apply(validation, thresholds, macs)
+    (policy,) = inference.fit_policies(validation, macs, [macs[0] + budget * (macs[-1] - macs[0])], args.criterion)
+    point = inference.apply(validation.again(policy.criterion, policy.temperatures), policy.thresholds, macs)
     folder = write.export(
         network.cpu(),
         out,
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,
-        thresholds=thresholds,
-        temperatures=temperatures,
-        criterion=args.criterion,
+        thresholds=policy.thresholds,
+        temperatures=policy.temperatures,
+        criterion=policy.criterion,
         input_shape=shape,
         name=args.run.resolve().name,
     )
     print(f"{folder}: {100 * point.accuracy:.2f} % on validation for {point.macs / 1e6:.4g} MMACs a picture")
+    print(f"policy: {policy.name}")
 
 
 def _probe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -237,18 +267,20 @@ def probe(args: argparse.Namespace) -> None:
         if len(pairs):
             rows.append([layer, f"{pairs.mean():+.3f}", f"{pairs.min():+.3f}", f"{100 * share:.0f}"])
     print(f"cosine between the gradients of two exits, {len(batch.split)} training pictures:")
-    print(_rows(["layer", "mean", "lowest", "conflicting %"], rows))
+    print(lines(["layer", "mean", "lowest", "conflicting %"], rows))
 
 
 def _trained(args: argparse.Namespace):
-    """The run's network on its device, its data set, and a maker of batches for it."""
+    """The run's network on its device, the data set that it was trained on, and a maker of batches for it."""
     from dfs_edu import data
     from dfs_edu.recipes import Recipe
-    from dfs_edu.train import load_data, load_network, pick_device
+    from dfs_edu.runs import check_data, load_network
+    from dfs_edu.train import load_data, pick_device
 
     network, record = load_network(args.run)
     device = pick_device(args.device)
     dataset = load_data(Recipe.from_dict(record["recipe"]), args.data)
+    check_data(args.run, record, dataset)
 
     def batches(split, size: int = 500):
         return data.batches(split, dataset, size, device=device)
@@ -283,7 +315,7 @@ def costs(args: argparse.Namespace) -> None:
             columns |= {"published params": published["params"], "published MMACs": np.array(published["macs"]) / 1e6}
         print(f"\n{name}, {classes} classes, pictures of {pixels}x{pixels}")
         rows = [[str(k), *row] for k, row in enumerate(zip(*map(_cells, columns.items()), strict=True), 1)]
-        print(_rows(["exit", *columns], rows))
+        print(lines(["exit", *columns], rows))
         if args.batch:
             fp32, bf16 = (probes.peak_memory(net, (3, pixels, pixels), args.batch, half) for half in (False, True))
             print(f"a training step of {args.batch} pictures holds at most", end=" ")
@@ -308,32 +340,44 @@ def _runs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--best", action="store_true", help="only the one whose exits are best on validation")
 
 
-def runs(args: argparse.Namespace) -> None:
+def runs(args: argparse.Namespace) -> int:
     """What has been trained, and how far it has come: validation accuracy, mean of all exits and last exit.
 
     The best is chosen by that mean.
     """
     from dfs_edu import results
 
-    records = {}
+    records, faults = {}, {}
     for pattern in args.name:
-        records |= results.runs(args.out, pattern)
-    if not records:
+        found, broken = results.survey(args.out, pattern)
+        records, faults = records | found, faults | broken
+    if not records and not faults:
         raise ValueError(f"no run in {args.out} is called {' or '.join(args.name)}")
-    if args.best:
-        best = max(records, key=lambda name: _mean(results.last_validation(records[name])))
-        records = {best: records[best]}
+    if records:
+        print(_listing(records, args.best, args.compare))
+    for name, fault in faults.items():
+        print(printable(f"cannot be read: {name}: {fault}"))
+    return 0 if records else 1
+
+
+def _listing(records: dict[str, dict], best: bool, compare: bool) -> str:
+    """A row for each run, or for the best one, and what they are compared by."""
+    from dfs_edu import results
+
+    if best:
+        found = max(records, key=lambda name: _mean(results.last_validation(records[name])))
+        records = {found: records[found]}
     rows = []
     for name, record in records.items():
         epochs, last = record["epochs"], results.last_validation(record)
         speed = epochs[-1].get("pictures_per_second") if epochs else None
-        done = f"{len(epochs)}/{record['recipe']['epochs']}" + ("" if "final" in record else " unfinished")
+        planned = record["recipe"].get("epochs", 1)
+        done = f"{len(epochs)}/{planned}" + ("" if "final" in record else " unfinished")
         seconds = sum(row["seconds"] for row in epochs)
         cells = [f"{100 * _mean(last):.2f}", f"{100 * last[-1]:.2f}"] if last else ["", ""]
         rows.append([name, done, *cells, f"{seconds:.0f}", f"{speed:.0f}" if speed else ""])
-    print(_rows(["run", "epochs", "mean %", "last %", "seconds", "pictures/s"], rows))
-    if args.compare:
-        print(f"\n{_comparison(records)}")
+    parts = [lines(["run", "epochs", "mean %", "last %", "seconds", "pictures/s"], rows)]
+    return "\n\n".join(parts + [_comparison(records)] * compare)
 
 
 def _mean(values: list[float]) -> float:
@@ -355,7 +399,7 @@ def _comparison(records: dict[str, dict]) -> str:
             [name, *(f"{100 * a:.2f}" for a in found), *[""] * (exits - len(found))] for name, found in accuracy.items()
         ]
         if rows:
-            parts.append(_rows([f"{split} %, exit", *map(str, range(1, exits + 1))], rows))
+            parts.append(lines([f"{split} %, exit", *map(str, range(1, exits + 1))], rows))
     recipes = [record["recipe"] for record in records.values()]
     differ = [field for field in recipes[0] if any(recipe.get(field) != recipes[0][field] for recipe in recipes)]
     rows = [
@@ -363,10 +407,19 @@ def _comparison(records: dict[str, dict]) -> str:
         for field in differ
         if field not in ("name", "junction")
     ]
-    rows += [["junction", *(results.label(recipe["junction"]) for recipe in recipes)]] if "junction" in differ else []
+    rows += [["junction", *(_junction_words(recipe) for recipe in recipes)]] if "junction" in differ else []
     if rows:
-        parts.append(_rows(["recipe", *map(str, range(1, len(recipes) + 1))], rows))
+        parts.append(lines(["recipe", *map(str, range(1, len(recipes) + 1))], rows))
     return "\n\n".join(parts)
+
+
+def _junction_words(recipe: dict) -> str:
+    from dfs_edu import results
+
+    try:
+        return results.label(recipe["junction"])
+    except ValueError:  # of somebody else's kind
+        return str(recipe["junction"])
 
 
 def _keep_arguments(parser: argparse.ArgumentParser) -> None:
@@ -376,10 +429,10 @@ def _keep_arguments(parser: argparse.ArgumentParser) -> None:
 
 def keep(args: argparse.Namespace) -> None:
     """Copy what is worth committing of finished runs into data/recorded."""
-    from dfs_edu import results
+    from dfs_edu import runs
 
     for run in args.run:
-        print(results.keep(run, weights=args.weights))
+        print(runs.keep(run, weights=args.weights))
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
@@ -397,9 +450,3 @@ def download(args: argparse.Namespace) -> None:
 def _numbered(*columns: list[float]) -> list[list[str]]:
     """Rows "1", "12.34", ... from fractions an exit."""
     return [[str(k), *(f"{100 * v:.2f}" for v in row)] for k, row in enumerate(zip(*columns, strict=True), 1)]
-
-
-def _rows(head: list[str], rows: list[list[str]]) -> str:
-    """A table in plain text."""
-    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in [head, *rows])

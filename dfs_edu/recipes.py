@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import asdict, dataclass, fields, replace
+import reprlib
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -131,9 +134,53 @@ class Recipe:
 
     @staticmethod
     def from_dict(values: dict) -> Recipe:
-        """The recipe that `to_dict` wrote, also into older records. Raises what `Recipe` does."""
+        """The recipe that `to_dict` wrote, also into older records. Raises ValueError, naming the field, for others."""
+        check_types(values)
         values = {key: value for key, value in values.items() if key != "name"}
+        kinds = {field.name for field in fields(Recipe)}
+        if unknown := set(values) - kinds:
+            raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(kinds))}")
         return Recipe(**values | {"junction": junction_from(values["junction"])})
+
+
+def check_types(values) -> None:
+    """Raise ValueError, naming the field, where the values are not of the kinds that `Recipe.to_dict` writes.
+
+    Whether they are in range, and whether their names are known here, is for `Recipe` to say.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"a recipe is {_shown(values)}, not a dict")
+    kinds = get_type_hints(Recipe)
+    required = {field.name for field in fields(Recipe) if field.default is MISSING} | {"junction"}
+    if missing := required - set(values):
+        raise ValueError(f"a recipe without {', '.join(sorted(missing))}")
+    for field, kind in kinds.items():
+        if field in values and not _is_a(values[field], kind):
+            raise ValueError(f"recipe, {field}={_shown(values[field])}: it is {getattr(kind, '__name__', kind)}")
+
+
+def _is_a(value, kind) -> bool:
+    """Whether a value from a record is of a kind that a field of `Recipe` is declared with."""
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is_a(one, get_args(kind)[0]) for one in value)
+    if kind is Junction:
+        plain = isinstance(value, dict) and all(isinstance(one, str | int | float) for one in value.values())
+        return isinstance(value, str) or (plain and isinstance(value.get("name"), str))
+    if kind is float:
+        return is_number(value)
+    return type(value) is kind and (kind is not int or -(2**63) <= value < 2**63)
+
+
+def is_number(value) -> bool:
+    """Whether a value from a record is a finite number."""
+    return type(value) in (int, float) and -1e300 < value < 1e300  # NaN is not, nor an int that no float can hold
+
+
+def _shown(value) -> str:
+    """A value in an error: its beginning, since a record may hold anything."""
+    return reprlib.repr(value)
 
 
 def _make_plain(values) -> None:

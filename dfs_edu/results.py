@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from safetensors.torch import load_file, save
 from scipy.special import stdtrit
 
 from dfs_edu.checkpoint import write_whole
+from dfs_edu.recipes import check_types, is_number
 from dfs_edu.spelling import junction_from, spell
 
+RECORD = "record.json"
+MOST = 2**28  # bytes of a record: more than that of a long run that was tracked at every step
 RECORDED = Path(__file__).parents[1] / "data" / "recorded"  # of a checkout: what is committed of long runs
 
 # Top-1 accuracies that others report, as fractions (Gong et al., ECCV 2024). The recipes of the rows differ, and the
@@ -121,18 +123,129 @@ def changed(was: dict, now: dict) -> list[str]:
 
 
 def read(path: str | os.PathLike) -> dict:
-    """A record from its file, or from the folder that holds it. Raises ValueError naming a damaged one."""
+    """A run's record from its file, or from the folder that holds it.
+
+    Raises ValueError, naming the file and the first fault, for one that is damaged or holds something else: a record
+    may come from a stranger, and whoever has read it relies on the kinds of its parts.
+    """
     path = Path(path)
-    path = path / "record.json" if path.is_dir() else path
+    path = path / RECORD if path.is_dir() else path
+    record = load(path)
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        check(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a record of a run ({error})") from error
+    return record
+
+
+def changed_data(was: dict, now: dict) -> list[str]:
+    """What differs between the data of two records, in words. Older records do not know their classes.
+
+    Mean and deviation are not compared: they follow from the images, up to rounding.
+    """
+    known = {key: now[key] for key in ("name", "checksum") if key in was}
+    words = changed(was, known)
+    if "classes" in was and was["classes"] != now["classes"]:
+        before, here = set(was["classes"]), set(now["classes"])
+        lost, new = (", ".join(sorted(names)[:5]) or "none" for names in (before - here, here - before))
+        words.append(f"classes, {len(before)} before, {len(here)} now (only before: {lost}; only now: {new})")
+    return words
+
+
+def load(path: str | os.PathLike):
+    """What a JSON file holds. Raises ValueError naming a damaged one, or one that is no file of a sensible size."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a file")  # a pipe would be waited for
+    if (size := path.stat().st_size) > MOST:
+        raise ValueError(f"{path}: {size / 2**20:,.0f} MiB, more than a record has ({MOST // 2**20} MiB)")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:  # text that is not UTF-8, no JSON, or lists in lists without end
         raise ValueError(f"{path}: not a whole record ({error})") from error
 
 
+def check(record) -> None:
+    """Raise ValueError for what is no record of a run, finished or not: the recipe, and what each epoch brought.
+
+    Only kinds are checked. Whether a recipe can be built here is for `Recipe.from_dict` to say: other people's
+    backbones and junctions may not be known.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"a {type(record).__name__}, not a dict")
+    check_types(record.get("recipe"))
+    if not isinstance(record["recipe"].get("name", ""), str):
+        raise ValueError("the recipe's name is not a text")
+    rows, exits = record.get("epochs"), set()
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("epochs is not a list of dicts")
+    for row in rows:
+        exits.add(_fractions(row, "validation_accuracy"))
+        _numbers(row, required=("seconds",), optional=("pictures_per_second",))
+    if "final" in record:
+        final = _part(record, "final")
+        exits |= {_fractions(final, f"{split}_accuracy") for split in ("validation", "test")}
+        _numbers(final, optional=("seconds",))
+    if len(exits) > 1:
+        raise ValueError(f"accuracies of {' and '.join(map(str, sorted(exits)))} exits")
+    for part in ("data", "environment", "conflict"):
+        if part in record:
+            _part(record, part)
+    if not _texts(record.get("data", {}).get("classes", [])) or not _texts(record.get("broken", [])):
+        raise ValueError("the names of classes or of broken images are not a list of texts")
+    if not isinstance(record.get("failed", ""), str):
+        raise ValueError("failed is not a text")
+
+
+def _part(record: dict, name: str) -> dict:
+    if not isinstance(record[name], dict):
+        raise ValueError(f"{name} is a {type(record[name]).__name__}, not a dict")
+    return record[name]
+
+
+def _fractions(values: dict, name: str) -> int:
+    """How many fractions a list of them holds, one for each exit."""
+    found = values.get(name)
+    if not isinstance(found, list) or not found or not all(is_number(value) and 0 <= value <= 1 for value in found):
+        raise ValueError(f"{name} is not a list of fractions, one for each exit")
+    return len(found)
+
+
+def _texts(values) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _numbers(values: dict, required: Iterable[str] = (), optional: Iterable[str] = ()) -> None:
+    for name in [*required, *(name for name in optional if name in values)]:
+        if not is_number(values.get(name)):
+            raise ValueError(f"{name} is not a number")
+
+
+def survey(folder: str | os.PathLike, names: str = "*") -> tuple[dict[str, dict], dict[str, str]]:
+    """Runs in a folder whose names match a pattern, finished or not: name -> record, and name -> what is wrong with it.
+
+    Raises ValueError for a pattern that leads out of the folder.
+    """
+    if Path(names).is_absolute():
+        raise ValueError(f"{names!r}: give the name of a run, or a pattern of names, and the folder of runs by itself")
+    records, faults = {}, {}
+    for path in sorted(Path(folder).glob(f"{names}/{RECORD}")):
+        try:
+            records[path.parent.name] = read(path)
+        except (ValueError, OSError) as error:
+            faults[path.parent.name] = str(error)
+    return records, faults
+
+
 def runs(folder: str | os.PathLike, names: str = "*") -> dict[str, dict]:
-    """Name -> record of the runs in a folder whose names match a pattern, finished or not."""
-    return {path.parent.name: read(path) for path in sorted(Path(folder).glob(f"{names}/record.json"))}
+    """Name -> record of the runs in a folder whose names match a pattern, finished or not.
+
+    Raises ValueError naming the records that cannot be read; `survey` returns the others.
+    """
+    records, faults = survey(folder, names)
+    if faults:
+        raise ValueError("; ".join(faults.values()))
+    return records
 
 
 def last_validation(record: dict) -> list[float]:
@@ -154,26 +267,6 @@ def recorded(*names: str, folder: str | os.PathLike = RECORDED) -> dict[str, dic
     """Name -> record of the finished runs below `folder` that match patterns, such as "cifar100-vgg7-64-lesson-*"."""
     found = {name: record for pattern in names for name, record in runs(folder, pattern).items()}
     return {name: record for name, record in found.items() if "final" in record}
-
-
-def keep(run: str | os.PathLike, folder: str | os.PathLike = RECORDED, weights: bool = False) -> Path:
-    """Copy what is worth committing of a finished run below `folder`: record, exit outputs, and, if asked, its weights.
-
-    Weights are kept as float16, half the size. Raises ValueError for a run that has not finished.
-    """
-    run = Path(run)
-    record = read(run)
-    if "final" not in record:
-        raise ValueError(f"{run} has not finished: resume it first")
-    kept = Path(folder) / record["recipe"]["name"]
-    for name in ("validation.npz", "test.npz"):
-        write_whole(kept / name, lambda file, name=name: file.write((run / name).read_bytes()))
-    if weights:
-        tensors = load_file(run / "weights.safetensors")
-        half = save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()})
-        write_whole(kept / "weights.safetensors", lambda file: file.write(half))
-    write(kept / "record.json", record)
-    return kept
 
 
 def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[list[float]]]:

@@ -46,14 +46,17 @@ def junction_from(spec: Junction | dict | str) -> Junction:
     """
     if isinstance(spec, Junction):
         return spec
-    name, *words = spec.split("-") if isinstance(spec, str) else (dict(spec).get("name"),)
-    if name not in KINDS:
+    name, *words = spec.split("-") if isinstance(spec, str) else (spec.get("name") if isinstance(spec, dict) else spec,)
+    if not isinstance(name, str) or name not in KINDS:
         raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own is entered in `KINDS`)")
     if isinstance(spec, dict):
         options = {field: value for field, value in spec.items() if field != "name"}
         if unknown := set(options) - {field.name for field in fields(KINDS[name])}:
             raise ValueError(f"junction {name!r} has no {', '.join(sorted(unknown))}")
-        return KINDS[name](**options)
+        try:
+            return KINDS[name](**options)
+        except (TypeError, OverflowError) as error:  # a record may hold a list where a number belongs
+            raise ValueError(f"junction {name!r} of {options}: {error}") from error
     return KINDS[name](**_read(KINDS[name], words))
 
 

@@ -210,12 +210,15 @@ def keep(records: Sequence[dict], path: str | Path) -> None:
     """Write what is worth committing of a study into one file: of each run its recipe, environment, data and end."""
     parts = ("recipe", "environment", "resumed", "data", "final", "failed")
     kept = [{part: record[part] for part in parts if part in record} for record in records]
+    for record in kept:
+        if "data" in record:  # the checksum tells data apart; the names of all classes are in each run's own record
+            record["data"] = {part: record["data"][part] for part in ("name", "checksum")}
     results.write(path, {"runs": [record for record in kept if "final" in record or "failed" in record]})
 
 
 def recorded(name: str) -> list[dict]:
     """The records of a study that is kept in data/recorded/studies."""
-    return results.read(results.RECORDED / "studies" / f"{name}.json")["runs"]
+    return results.load(results.RECORDED / "studies" / f"{name}.json")["runs"]
 
 
 def _seconds(runs: dict[int, dict]) -> float:

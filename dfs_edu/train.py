@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from dfs_edu.optim import make_optimizer, make_schedule, moving_average
 from dfs_edu.precision import widest
 from dfs_edu.probes import ConflictTracker, conflict
 from dfs_edu.recipes import Recipe
+from dfs_edu.runs import load_network  # noqa: F401  of a finished run: its other half
 from dfs_edu.surgery import Joint
 
 CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
@@ -137,7 +138,7 @@ class _Loop:
         self.record = {
             "recipe": recipe.to_dict(),
             "environment": results.environment(self.device, "bf16" if self.bf16 else "fp32", team.world),
-            "data": {"name": self.dataset.name, "checksum": self.dataset.checksum},
+            "data": self.dataset.facts,
             "epochs": [],
         }
         torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # of dropout
@@ -373,9 +374,13 @@ class _Loop:
             return
         begun = state["record"]
         recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # what came into recipes since has its default
-        for part, was in {"recipe": recipe, "data": begun["data"]}.items():
-            if changed := results.changed(was, self.record[part]):
-                raise ValueError(f"{self.folder} was begun with another {part}: {'; '.join(changed)}")
+        changed = {
+            "recipe": results.changed(recipe, self.record["recipe"]),
+            "data": results.changed_data(begun["data"], self.record["data"]),
+        }
+        for part, words in changed.items():
+            if words:
+                raise ValueError(f"{self.folder} was begun with another {part}: {'; '.join(words)}")
         if len(state["processes"]) != self.team.world:
             raise ValueError(
                 f"{self.folder} was begun by {len(state['processes'])} processes, now there are {self.team.world}"
@@ -468,23 +473,6 @@ def bf16_pays(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell: fp32 is always right
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("sve_bf16"))
-
-
-def load_network(folder) -> tuple[nn.Module, dict]:
-    """The trained network (eval mode, CPU) and the record of a finished run's folder.
-
-    Raises FileNotFoundError for a run that has not finished.
-    """
-    folder = Path(folder)
-    record = results.read(folder)
-    if not (folder / "weights.safetensors").exists():
-        raise FileNotFoundError(f"{folder} holds no weights.safetensors: the run has not finished; resume it first")
-    weights = load_file(folder / "weights.safetensors")
-    recipe = Recipe.from_dict(record["recipe"])
-    last = max(int(name.split(".")[1]) for name in weights if name.startswith("heads."))  # exits before may have others
-    network = build(recipe.backbone, len(weights[f"heads.{last}.fc.weight"]), recipe.junction)
-    network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in weights.items()})
-    return network.eval(), record
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """The command: its words, its exit status, and that each command does what the library does."""
 
+import json
 import re
 
 import pytest
 
 import dfs_edu as dfs
-from dfs_edu import build, cli, probes, results
+from dfs_edu import build, cli, probes, results, runs
 
 COMMANDS = ("train", "evaluate", "probe", "costs", "runs", "keep", "course", "doctor", "download")
 
@@ -55,9 +56,28 @@ def test_evaluate_shows_exits_and_budgets(finished, capsys):
     assert costs == sorted(costs)
     recorded = results.read(finished)["final"]["test_accuracy"]
     assert [float(row[3]) for row in rows] == pytest.approx([100 * a for a in recorded], abs=1.0)  # bf16 against fp32
-    spent = [float(line.split()[1]) for line in budgets.splitlines()[2:]]
-    assert len(spent) == 4
-    assert spent[-1] == pytest.approx(costs[-1], abs=0.01)
+    shown = [[float(cell) for cell in line.split()] for line in budgets.splitlines()[3:]]
+    assert [row[0] for row in shown] == [0.25, 0.5, 0.75, 1]
+    for row in shown:  # budget, its MMACs, spent, accuracy, K shares, K thresholds
+        assert row[1] == pytest.approx(costs[0] + row[0] * (costs[-1] - costs[0]), abs=0.02)
+        assert sum(row[4:10]) == pytest.approx(100, abs=3)
+        assert row[15] == 0
+
+
+def test_what_is_evaluated_is_what_is_exported(finished, tmp_path, capsys):
+    """A user who compares budgets by the one command deploys by the other: the same thresholds, found the same way."""
+    how = ("--criterion", "margin", "--device", "cpu")
+    assert call("evaluate", finished, "--budget", 0.9, 0.3, *how) == 0
+    evaluated = capsys.readouterr().out.splitlines()
+    assert call("export", finished, "--budget", 0.3, "--out", tmp_path / "net", *how) == 0
+    exported = capsys.readouterr().out.splitlines()
+    (policy,) = {line for line in evaluated + exported if line.startswith("policy: ")}
+    assert "best_thresholds by margin at the temperatures" in policy
+    shipped = json.loads((tmp_path / "net" / "manifest.json").read_text())
+    assert evaluated[-1].split()[-6:] == [f"{t:.4f}" for t in shipped["thresholds"]]
+    assert policy.split()[-6:] == [f"{t:.3g}" for t in shipped["temperatures"]]
+    assert call("evaluate", finished, "--budget", 1.5) == 1
+    assert "--budget 1.5" in capsys.readouterr().err
 
 
 def test_probe_shows_a_row_a_layer(finished, capsys):
@@ -70,7 +90,7 @@ def test_probe_shows_a_row_a_layer(finished, capsys):
 
 
 def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(results.keep, "__defaults__", (tmp_path, False))
+    monkeypatch.setattr(runs.keep, "__defaults__", (tmp_path, False))
     assert call("keep", finished) == 0
     kept = tmp_path / finished.name
     assert sorted(path.name for path in kept.iterdir()) == ["record.json", "test.npz", "validation.npz"]

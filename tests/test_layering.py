@@ -24,6 +24,7 @@ LAYERS = (
     ("course", "doctor", "explore", "gallery", "checks", "follow", "export", "study"),
     ("publish", "figures", "report"),
     ("train",),
+    ("runs",),
     ("probes", "inference"),
     ("results", "optim"),
     ("checkpoint", "events"),
@@ -33,7 +34,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit", "spelling"),
     ("splitgrad", "cuts"),
-    ("surgery", "heap", "page", "precision", "runtime"),
+    ("surgery", "heap", "page", "precision", "runtime", "table"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

@@ -12,10 +12,11 @@ from dfs_edu import results
 
 def record(name="joint", seed=0, accuracy=(0.1, 0.2), final=True):
     recipe = {"name": f"d-b-s-{name}-seed{seed}", "seed": seed, "junction": {"name": name}}
+    recipe |= {"dataset": "d", "backbone": "b", "scale": "s"}
     if name == "surgery":
         recipe["junction"] |= {"beta": 0.5, "reference": True, "exit_gradient": "own"}
     finished = {"final": {"test_accuracy": list(accuracy), "validation_accuracy": [0.5, 0.5]}}
-    return {"recipe": recipe} | (finished if final else {})
+    return {"recipe": recipe, "epochs": []} | (finished if final else {})
 
 
 def test_accuracies_by_junction_in_the_order_of_seeds():

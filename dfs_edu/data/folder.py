@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,6 +46,20 @@ def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
     mean, std = mean_and_deviation(sample.images)
     augmentation = Augmentation(pad=pixels // 8, fill=128, flip=True)
     return Dataset(root.resolve().name, *splits, classes, mean, std, augmentation)
+
+
+def test_images(root: Path, classes: Sequence[str], pixels: int) -> Split | Files:
+    """The images below root/<class>/ as a test split of known classes, of which some may be missing.
+
+    Raises DataError for a class that is not known, and where the folders are not as they should be (`listing.listed`).
+    """
+    root = Path(root)
+    (listing,) = listed(root, ("",))
+    if unknown := sorted(set(listing) - set(classes)):
+        raise DataError(f"{root} holds classes that the run does not know: {few(unknown)}; it knows {few(classes)}")
+    split = files("test", root, "", listing, pixels)
+    split = replace(split, labels=torch.tensor([classes.index(name) for name in listing])[split.labels])
+    return in_memory(split, of=len(split)) if len(split) * 3 * pixels**2 <= RESIDENT else split
 
 
 def in_memory(split: Files, of: int) -> Split:

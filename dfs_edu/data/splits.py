@@ -99,6 +99,12 @@ class Dataset:
                 digest.update(part)
         return digest.hexdigest()[:16]
 
+    @property
+    def facts(self) -> dict:
+        """What a run's record says of its data: enough to know them again, and to use the trained network elsewhere."""
+        known = {"name": self.name, "checksum": self.checksum, "classes": list(self.classes), "pixels": self.pixels}
+        return known | {"mean": list(self.mean), "std": list(self.std)}
+
     def first(self, train: int | None = None, held_out: int | None = None) -> Dataset:
         """The first pictures of each split only: `train` for training, `held_out` for validation and test."""
         validation, test = self.validation[:held_out], self.test[:held_out]

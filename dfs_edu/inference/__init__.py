@@ -15,6 +15,7 @@ from dfs_edu.inference.calibration import Reliability, calibration_error, fit_te
 from dfs_edu.inference.criteria import CRITERIA, Judge
 from dfs_edu.inference.early import EarlyExit
 from dfs_edu.inference.outputs import Outputs, collect, evaluating
+from dfs_edu.inference.policy import Policy, fit_policies
 from dfs_edu.inference.solver import best_thresholds
 from dfs_edu.inference.thresholds import (
     Curve,
@@ -36,6 +37,7 @@ __all__ = [
     "Judge",
     "Outputs",
     "Point",
+    "Policy",
     "Reliability",
     "apply",
     "best_thresholds",
@@ -46,6 +48,7 @@ __all__ = [
     "checked_thresholds",
     "collect",
     "evaluating",
+    "fit_policies",
     "fit_temperatures",
     "fit_thresholds",
     "geometric_shares",
