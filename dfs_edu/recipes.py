@@ -23,6 +23,7 @@ from dfs_edu.spelling import junction_from, junction_to, number, spell
 from dfs_edu.surgery import Joint, Junction
 
 SCALES = ("smoke", "lesson", "full", "paper")
+MOST_PIXELS = 4096  # side of an image; a record of a stranger may ask for any
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{field}={value!r}: a whole number above zero")
+        if self.pixels is not None and self.pixels > MOST_PIXELS:
+            raise ValueError(f"pixels={self.pixels!r}: at most {MOST_PIXELS}")
         if not isinstance(self.junction, Junction):
             raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
         _make_plain(self.junction)

@@ -12,10 +12,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import dfs_edu as dfs
 from dfs_edu import cli, data, results, runs
+from dfs_edu.inference import Outputs
 from dfs_edu.recipes import Recipe
 from dfs_edu.train import load_data
 
@@ -43,6 +45,118 @@ def change(run, **parts):
 
 def call(*words) -> int:
     return cli.main([str(word) for word in words])
+
+
+# Data
+
+
+COLOURS = {
+    "ant": (200, 40, 40),
+    "bee": (40, 200, 40),
+    "fly": (40, 40, 200),
+    "clock": (200, 40, 40),
+    "whale": (40, 200, 40),
+}
+
+
+def images(folder, classes, count, seed):
+    """A folder for each class, with images of its colour and noise."""
+    random = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.array(COLOURS[name]) + random.normal(0, 60, 3) + random.normal(0, 40, (8, 8, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def insects(tmp_path_factory):
+    """A run on a folder of images, and the folder."""
+    folder = tmp_path_factory.mktemp("insects") / "insects"
+    images(folder / "train", ("ant", "bee", "fly"), 40, 0)
+    images(folder / "val", ("ant", "bee", "fly"), 20, 1)
+    how = {"scale": "smoke", "pixels": 8, "precision": "fp32", "epochs": 4, "batch_size": 16}
+    recipe = dfs.recipes.get("folder/vgg7-4", **how)
+    return dfs.train(recipe, folder.parent / "runs", root=folder, device="cpu", progress=False).folder, folder
+
+
+def shown(capsys):
+    """The first table of `evaluate`: accuracy on the test images at each exit, in %."""
+    return [float(line.split()[3]) for line in capsys.readouterr().out.splitlines()[1:7]]
+
+
+def test_a_run_knows_its_data(insects, tmp_path, capsys):
+    run, folder = insects
+    other = images(tmp_path / "others" / "train", ("clock", "whale"), 60, 7).parent
+    images(other / "val", ("clock", "whale"), 20, 8)
+    for command in ("evaluate", "export", "probe"):
+        assert call(command, run, "--data", other, "--device", "cpu") == 1
+        said = capsys.readouterr().err
+        assert "was trained on other data than these: name 'insects', now 'others'; checksum" in said
+        assert "only before: ant, bee, fly; only now: clock, whale" in said
+    assert not (run / "export").exists()
+    assert call("evaluate", run, "--data", folder, "--device", "cpu") == 0
+    assert shown(capsys) == [round(100 * a, 2) for a in results.read(run)["final"]["test_accuracy"]]
+
+
+def test_classes_of_equal_images_are_compared_too(insects, tmp_path):
+    """Renamed folders: the checksum of images in memory is the same, what they are called is not."""
+    run, folder = insects
+    other = shutil.copytree(folder, tmp_path / "insects")
+    for part in ("train", "val"):
+        (other / part / "ant").rename(other / part / "aphid")
+    record, found = results.read(run), load_data(Recipe.from_dict(results.read(run)["recipe"]), other)
+    assert found.checksum == record["data"]["checksum"]
+    with pytest.raises(ValueError, match="only before: ant; only now: aphid"):
+        runs.check_data(run, record, found)
+
+
+def test_an_older_record_without_classes_is_still_compared(insects, tmp_path, capsys):
+    run, folder = insects
+    run = shutil.copytree(run, tmp_path / "runs" / run.name)
+    record = results.read(run)
+    record["data"] = {part: record["data"][part] for part in ("name", "checksum")}
+    results.write(run / "record.json", record)
+    assert call("evaluate", run, "--data", folder, "--device", "cpu") == 0
+    other = images(tmp_path / "insects" / "train", ("ant", "bee", "fly"), 40, 5).parent
+    images(other / "val", ("ant", "bee", "fly"), 20, 6)
+    assert call("evaluate", run, "--data", other, "--device", "cpu") == 1
+    assert "trained on other data than these: checksum" in capsys.readouterr().err
+    run = Recipe.from_dict(record["recipe"])
+    with pytest.raises(ValueError, match="was begun with another data: checksum"):
+        dfs.train(run, tmp_path / "runs", root=other, device="cpu", progress=False, resume=True)
+    again = dfs.train(run, tmp_path / "runs", root=folder, device="cpu", progress=False, resume=True)
+    assert again.record["final"] == record["final"]
+
+
+def test_new_test_images_are_read_as_the_run_s_own(insects, tmp_path, capsys):
+    """By the names of their classes, and with the run's normalisation: its own test images score alike elsewhere."""
+    run, folder = insects
+    recorded = Outputs.load(run / "test.npz")
+    new = shutil.copytree(folder / "val", tmp_path / "new")
+    words = ("evaluate", run, "--data", folder, "--device", "cpu", "--test-data")
+    assert call(*words, new) == 0
+    out = capsys.readouterr().out
+    assert f"measured on 60 images of {new}" in out
+    assert [line.split()[3] for line in out.splitlines()[1:7]] == [f"{100 * a:.2f}" for a in recorded.accuracy]
+    shutil.rmtree(new / "ant")
+    assert call(*words, new) == 0
+    right = recorded.correct[:, recorded.label != 0].double().mean(1)
+    assert shown(capsys) == [round(100 * a, 2) for a in right.tolist()]
+    assert right.tolist() != recorded.accuracy.tolist()
+    assert call(*words, images(tmp_path / "more", ("ant", "bee", "clock"), 2, 3)) == 1
+    assert "classes that the run does not know: clock; it knows ant, bee, fly" in capsys.readouterr().err
+    assert call(*words, tmp_path / "none") == 1
+    assert "none" in capsys.readouterr().err
+
+
+def test_a_record_that_asks_for_huge_images_is_refused(insects, tmp_path, capsys):
+    run, folder = insects
+    run = shutil.copytree(run, tmp_path / "run")
+    change(run, recipe={"pixels": 10**7})
+    assert call("evaluate", run, "--data", folder) == 1
+    assert "pixels=10000000: at most 4096" in capsys.readouterr().err
 
 
 # Records

@@ -42,14 +42,15 @@ def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
         splits = [in_memory(split, of=len(split)) for split in splits]
         sample = splits[0][:MEASURED]
     else:
-        sample = in_memory(splits[0][:MEASURED], of=len(splits[0]))
+        few_enough = max(1, min(MEASURED, RESIDENT // (3 * pixels**2)))
+        sample = in_memory(splits[0][:few_enough], of=len(splits[0]))
     mean, std = mean_and_deviation(sample.images)
     augmentation = Augmentation(pad=pixels // 8, fill=128, flip=True)
     return Dataset(root.resolve().name, *splits, classes, mean, std, augmentation)
 
 
 def test_images(root: Path, classes: Sequence[str], pixels: int) -> Split | Files:
-    """The images below root/<class>/ as a test split of known classes, of which some may be missing.
+    """The images below root/<class>/ as a test split of known classes: at least two of them, not always all.
 
     Raises DataError for a class that is not known, and where the folders are not as they should be (`listing.listed`).
     """
