@@ -1,6 +1,7 @@
 """Figures show the numbers that they were given, in the units that they name."""
 
 import base64
+import inspect
 import io
 import json
 import math
@@ -132,6 +133,43 @@ def test_small_titled_and_readable_on_light_and_dark(name):
     assert not fig.layout.template.data.to_plotly_json()  # none of plotly's own template
     ink = fig.layout.template.layout.font.color
     assert min(contrast(ink, "#ffffff"), contrast(ink, "#111111")) > 4.2
+
+
+LINK = '<a href="//x.y">&'
+
+
+def poisoned(value):
+    """The same with a link in front of every name; the fields of a record stay."""
+    if isinstance(value, str):
+        return LINK + value
+    if isinstance(value, dict) and "epochs" not in value:
+        return {poisoned(name): poisoned(inside) for name, inside in value.items()}
+    return [poisoned(inside) for inside in value] if isinstance(value, list) else value
+
+
+def texts(value):
+    """All texts inside a figure's plain values."""
+    if isinstance(value, str):
+        yield value
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from texts(inside)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_names_are_shown_as_they_are_and_never_as_markup(name, monkeypatch):
+    """A folder of images, or a run, may be called as it likes: plotly would make a link of it."""
+    draw = getattr(figures, name)
+
+    def with_links(*args, **options):
+        given = inspect.signature(draw).bind(*args, **options).arguments | {"title": ""}
+        return draw(**{argument: poisoned(value) for argument, value in given.items()})
+
+    monkeypatch.setattr(figures, name, with_links)
+    shown = list(texts(json.loads(ALL[name]().to_json())))
+    assert not [text for text in shown if "<a" in text or "&<" in text]
+    assert shown.count('&lt;a href="//x.y">&amp;') == 1  # the title, escaped once
+    titled_alone = ("conflict_heatmap", "conflict_through_training", "learning_curves", "shares")
+    assert name in titled_alone or len([text for text in shown if "&lt;a" in text]) > 1
 
 
 def contrast(a, b):

@@ -2,7 +2,8 @@
 
 Every figure has its own small template: colours of Okabe and Ito (2008), which colour-blind people can tell apart,
 dashes and markers besides colour, a transparent ground and mid-grey ink, readable in light and dark JupyterLab.
-Fractions come in, percent are shown; MACs come in, MMACs (millions) are shown.
+Fractions come in, percent are shown; MACs come in, MMACs (millions) are shown. Names and titles are shown as they are
+given: markup in them is escaped (`look.literal`).
 """
 
 from dfs_edu.figures.accuracy import (

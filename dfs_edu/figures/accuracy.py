@@ -14,6 +14,7 @@ from dfs_edu.figures.look import (
     below,
     exit_ticks,
     figure,
+    literal,
     millions,
     percent,
     rounded,
@@ -22,6 +23,7 @@ from dfs_edu.figures.look import (
 from dfs_edu.results import interval
 
 
+@literal
 def accuracy_per_exit(
     results: Mapping, published: Mapping | None = None, title: str = "Accuracy of each exit"
 ) -> go.Figure:
@@ -52,6 +54,7 @@ def accuracy_per_exit(
     return fig.update_layout(xaxis=exit_ticks(exits), legend=below())
 
 
+@literal
 def accuracy_cost(
     curves: Mapping,
     anytime: Mapping | None = None,
@@ -96,6 +99,7 @@ def accuracy_cost(
     return fig.update_layout(legend=below(), height=380 + 20 * max(0, len(fig.data) - len(bands or {}) - 2))
 
 
+@literal
 def budget_differences(
     budgets, differences: Mapping, title: str = "Difference in accuracy at each budget, with its 95 % interval"
 ) -> go.Figure:
@@ -112,6 +116,7 @@ def budget_differences(
     return fig.update_layout(legend=below())
 
 
+@literal
 def learning_curves(record: Mapping, title: str = "Validation accuracy while training") -> go.Figure:
     """record["epochs"]: a list of {"epoch", "validation_accuracy": K fractions}; one line an exit."""
     epochs = record["epochs"]
@@ -129,6 +134,7 @@ def learning_curves(record: Mapping, title: str = "Validation accuracy while tra
     return figure(lines, title, "epoch", "accuracy in %")
 
 
+@literal
 def accuracy_over_time(
     records: Mapping, exit: int = -1, title: str = "Validation accuracy against wall-clock"
 ) -> go.Figure:

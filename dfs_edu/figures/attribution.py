@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import INK, SHARED, SPECIFIC, below, figure, rounded
+from dfs_edu.figures.look import INK, SHARED, SPECIFIC, below, figure, literal, rounded
 from dfs_edu.figures.photos import data_uri
 
 # Red, green, blue and opacity at heat 0, 1/2 and 1. It grows lighter all the way, so that no hue has to be told apart.
@@ -50,6 +50,7 @@ def _colours(heat: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(heat, stops, channel) for channel in HEAT.T], -1).round().astype(np.uint8)
 
 
+@literal
 def looks(
     images, maps, names: Sequence[str] | None = None, said=None, title: str = "Where each exit looks", zoom: int = 3
 ) -> go.Figure:
@@ -103,6 +104,7 @@ def _caption(text: str, x: float, y: float, anchor: str, size: int) -> dict:
     return {"text": text, "showarrow": False, "font": {"size": size}, **where}
 
 
+@literal
 def conductances(reports: Mapping, title: str = "What flows through f+ and f-") -> go.Figure:
     """Name -> probes.Conductance: bars for f+ and f- of exits 1 to K - 1, in logits, a row a network.
 

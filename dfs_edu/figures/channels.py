@@ -8,11 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.figures.grids import panels
-from dfs_edu.figures.look import INK, SHARED, SPECIFIC, rounded
+from dfs_edu.figures.look import INK, SHARED, SPECIFIC, literal, rounded
 
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
 
 
+@literal
 def channel_conflict(
     reports: Mapping, title: str = "What each channel adds to the cosine of two gradients"
 ) -> go.Figure:
@@ -42,6 +43,7 @@ def channel_conflict(
     return fig.update_yaxes(title_text="part of the cosine", col=1)
 
 
+@literal
 def leakage(reports: Mapping, title: str = "What reaches the weights that write an exit's own channels") -> go.Figure:
     """Name -> probes.Leakage: a panel each; a group of bars an exit, a bar a path of the deeper exits' gradient.
 

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.figures.grids import heatmaps
-from dfs_edu.figures.look import OPPOSED
+from dfs_edu.figures.look import OPPOSED, as_text, literal
 
 
 def conflict_heatmap(report, title: str = "Cosine between the gradients of two exits") -> go.Figure:
@@ -16,6 +16,7 @@ def conflict_heatmap(report, title: str = "Cosine between the gradients of two e
     return conflict_heatmaps({"": report}, title)
 
 
+@literal
 def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradients of two exits") -> go.Figure:
     """Name -> report, side by side on one colour scale with 0 in its middle. Raises ValueError for no reports."""
     if not reports:
@@ -28,7 +29,7 @@ def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradien
     }
     return heatmaps(
         cosines,
-        rows={name: report.layers for name, report in reports.items()},
+        rows={name: as_text(list(report.layers)) for name, report in reports.items()},
         columns=pairs,
         title=title,
         x="pair of exits",

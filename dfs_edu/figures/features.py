@@ -8,13 +8,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.figures.grids import heatmaps, panels
-from dfs_edu.figures.look import INK, below, exit_ticks, figure, percent, rounded, style
+from dfs_edu.figures.look import INK, below, exit_ticks, figure, literal, percent, rounded, style
 
 ALIKE = [[0, "#f2f2f2"], [1, "#0072B2"]]  # from grey to blue: alike
 LOST = [[0, "#f2f2f2"], [1, "#D55E00"]]  # from grey to vermilion: lost
 NAMES = {"shared": "f+", "specific": "f-", "mixed": "half of each", "whole": "f+ and f-, all channels"}
 
 
+@literal
 def cka_heatmaps(
     matrices: Mapping, names: Sequence[str], title: str = "How alike are two parts? Linear CKA"
 ) -> go.Figure:
@@ -27,6 +28,7 @@ def cka_heatmaps(
     return fig.update_xaxes(tickangle=-90)
 
 
+@literal
 def ablation_heatmaps(
     ablations: Mapping, title: str = "Points that each exit loses without a part of one exit's feature"
 ) -> go.Figure:
@@ -52,6 +54,7 @@ def ablation_heatmaps(
     )
 
 
+@literal
 def probe_accuracies(
     probes: Mapping, title: str = "How many classes can a linear probe read? Held-out pictures"
 ) -> go.Figure:
@@ -75,6 +78,7 @@ def probe_accuracies(
     return fig.update_yaxes(title_text="right in %", col=1)
 
 
+@literal
 def selectivities(values: Mapping, title: str = "How much does a channel speak for one class alone?") -> go.Figure:
     """Name -> K lists of class selectivities, one for each channel: a mark a channel, a box around the middle half."""
     fig = figure([], title, "exit", "class selectivity", boxmode="group", legend=below())

@@ -14,12 +14,14 @@ from dfs_edu.figures.look import (
     below,
     exit_ticks,
     figure,
+    literal,
     percent,
     rounded,
     style,
 )
 
 
+@literal
 def cuts(
     values: Mapping, title: str = "What is right if so many leave here", y: str = "right answers", points: int = 100
 ) -> go.Figure:
@@ -39,6 +41,7 @@ def cuts(
     return fig.update_layout(legend=below())
 
 
+@literal
 def reliability(
     diagrams: Mapping, exits: Sequence[int] | None = None, title: str = "Right as often as sure? Accuracy by confidence"
 ) -> go.Figure:
@@ -88,6 +91,7 @@ def reliability(
     return fig.update_yaxes(title_text="right in %", col=1)
 
 
+@literal
 def shares(point, title: str = "Where pictures leave") -> go.Figure:
     """inference.Point: the share of pictures that leaves at each exit, and how many of them are classified right."""
     K = len(point.share)
@@ -100,6 +104,7 @@ def shares(point, title: str = "Where pictures leave") -> go.Figure:
     return fig.update_layout(xaxis=exit_ticks(K))
 
 
+@literal
 def shares_by(points: Mapping, title: str = "Where pictures leave, by each method") -> go.Figure:
     """Name -> inference.Point: side by side, the share of pictures that leaves at each exit."""
     fig = figure([], title, "exit", "share of pictures in %", height=360, barmode="group")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 
 import numpy as np
 import plotly.graph_objects as go
@@ -48,6 +49,33 @@ TEMPLATE = go.layout.Template(
         "hovermode": "closest",
     }
 )
+
+
+MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;"})
+
+
+def literal(draw: Callable) -> Callable:
+    """Decorates a function that draws: texts given to it are shown as they are, though plotly reads markup in texts.
+
+    A folder of images may be called `<a href=...>`; in a legend it would become a link.
+    """
+
+    @wraps(draw)
+    def drawn(*args, **options):
+        return draw(*map(as_text, args), **{name: as_text(value) for name, value in options.items()})
+
+    return drawn
+
+
+def as_text(value):
+    """A text without markup, also as a key, as a value, or in a list; anything else as it is."""
+    if isinstance(value, str):
+        return value.translate(MARKUP)
+    if isinstance(value, Mapping):
+        return {as_text(key): as_text(inside) for key, inside in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "UO":
+        value = value.tolist()
+    return type(value)(map(as_text, value)) if type(value) in (list, tuple) else value
 
 
 def figure(traces: Sequence, title: str, x: str = "", y: str = "", height: int = 380, **layout) -> go.Figure:

@@ -8,9 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import COLOURS, INK, below, figure, percent, rounded, sliding, style
+from dfs_edu.figures.look import COLOURS, INK, below, figure, literal, percent, rounded, sliding, style
 
 
+@literal
 def answers(
     cases: Mapping, shown: str, title: str = "Two gradients, and what each method makes of them", prefix: str = ""
 ) -> go.Figure:
@@ -51,6 +52,7 @@ def _arrows(vectors: Mapping) -> list[dict]:
     return traces
 
 
+@literal
 def weights_of_exits(weights: Mapping, title: str = "The weight that each method gives to each exit") -> go.Figure:
     """Name -> K weights, as grouped bars."""
     bars = [
@@ -65,6 +67,7 @@ def weights_of_exits(weights: Mapping, title: str = "The weight that each method
     return figure(bars, title, "", "weight", legend=below(), barmode="group")
 
 
+@literal
 def gaps(
     differences: Mapping, exits: int, title: str = "Difference to the first arm, with its 95 % interval"
 ) -> go.Figure:

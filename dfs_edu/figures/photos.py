@@ -12,11 +12,13 @@ from PIL import Image
 
 from dfs_edu.figures.look import (
     figure,
+    literal,
 )
 
 JPEG_HEIGHT = 65_500  # pixels, at most
 
 
+@literal
 def pictures(
     images, titles: Sequence[str] | None = None, title: str = "", columns: int = 8, zoom: int = 3
 ) -> go.Figure:

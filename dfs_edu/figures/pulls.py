@@ -8,12 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.figures.grids import heatmaps
-from dfs_edu.figures.look import COLOURS
+from dfs_edu.figures.look import COLOURS, literal
 from dfs_edu.probes.pulls import SIDES
 
 FREE, (HEARD, TORN) = "rgba(128,128,128,0.18)", COLOURS[:2]
 
 
+@literal
 def pulls(junctions: Mapping, title: str = "Who sees a channel, and who pulls on it") -> go.Figure:
     """Name -> what `probes.pulls` found (4, C): blue where a side sees or pulls, orange where both sides pull."""
     shown = {name: _torn(np.asarray(found)) for name, found in junctions.items()}

@@ -8,12 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dfs_edu.figures.look import OPPOSED, below, figure, percent, rounded, sliding, style
+from dfs_edu.figures.look import OPPOSED, below, figure, literal, percent, rounded, sliding, style
 
 DIGITS = 2  # of a cosine in a frame: what a colour can show
 LOOKS = 30  # in one slider
 
 
+@literal
 def conflict_through_training(
     step, cosine, title: str = "Cosine between the gradients of two exits, through training"
 ) -> go.Figure:
@@ -54,6 +55,7 @@ def conflict_through_training(
     return sliding(fig, frames, names[-1], "step ")
 
 
+@literal
 def conflict_by_depth(runs: Mapping, title: str = "Pairs of exits in conflict, through training") -> go.Figure:
     """Name -> (step (T,), share (T, K stages)), fractions: a panel a stage, the runs on the same axes.
 

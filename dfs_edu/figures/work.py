@@ -13,12 +13,14 @@ from dfs_edu.figures.look import (
     below,
     exit_ticks,
     figure,
+    literal,
     percent,
     rounded,
     style,
 )
 
 
+@literal
 def gradient_work(costs: Mapping, title: str = "Work of a training step for one picture") -> go.Figure:
     """Name -> cost with .forward_flops and .backward_flops, as stacked bars in MFLOPs."""
     names = list(costs)
@@ -47,6 +49,7 @@ def gradient_work(costs: Mapping, title: str = "Work of a training step for one 
     return fig.update_yaxes(autorange="reversed", showgrid=False)
 
 
+@literal
 def saved_by_beta(
     betas: Sequence[float], saved: Mapping, title: str = "What surgery saves of a training step, by beta"
 ) -> go.Figure:
@@ -58,6 +61,7 @@ def saved_by_beta(
     return fig.update_layout(legend=below())
 
 
+@literal
 def rates(rates: Mapping, title: str = "Pictures a second") -> go.Figure:
     """{pictures at once: {way: pictures a second}}, as bars side by side, one group for each way."""
     bars = [
@@ -74,6 +78,7 @@ def rates(rates: Mapping, title: str = "Pictures a second") -> go.Figure:
     return figure(bars, title, y="pictures a second", barmode="group", legend=below())
 
 
+@literal
 def speed_ups(measured: Mapping, title: str = "Times as fast as the whole network: promised and measured") -> go.Figure:
     """Name -> (times as fast by MACs (P,), times as fast by the clock (P,)). Below the diagonal, less than promised."""
     most = max((max(promised) for promised, _ in measured.values()), default=2)
@@ -86,6 +91,7 @@ def speed_ups(measured: Mapping, title: str = "Times as fast as the whole networ
     return fig.update_layout(legend=below())
 
 
+@literal
 def parts_of_whole(costs: Mapping, title: str = "What it costs to come to each exit") -> go.Figure:
     """Name -> a cumulative cost (K,) in any unit, as a part of the last exit's."""
     fig = figure([], title, y="% of the last exit")
@@ -97,6 +103,7 @@ def parts_of_whole(costs: Mapping, title: str = "What it costs to come to each e
     return fig.update_layout(xaxis=exit_ticks(exits), yaxis_rangemode="tozero", legend=below())
 
 
+@literal
 def waits(
     seconds: Mapping, title: str = "How many pictures are answered within a time", points: int = 200
 ) -> go.Figure:
