@@ -11,12 +11,13 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test bench notebooks site clean again
+.PHONY: help course lab voila test bench notebooks site clean again
 
 help:
 	@echo 'make course     execute the course and say what it found: about 30 minutes; pages land in build/course/'
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
+	@echo 'make voila      show one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
 	@echo 'make test       style and tests: about 20 minutes'
 	@echo 'make bench      measure engine, steps, reading, probe, methods and early exit on this machine: 30 minutes'
 	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 30 minutes'
@@ -33,9 +34,15 @@ course: $(STAMP)
 
 lab: $(STAMP)
 	@echo "Opening JupyterLab at $(FIRST). Stop it with Ctrl-C. Its address holds a token: do not share it."
-	@echo "Voila shows a notebook as a page without code: put /voila/render/ in place of /lab/tree/ in its address."
 	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m jupyterlab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/$(FIRST) \
+	    --ServerApp.jpserver_extensions=voila.server_extension=False \
 	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(AS_ROOT)
+
+# A server of its own for a notebook that was named: in JupyterLab's, a link to any notebook would run it.
+voila: $(STAMP)
+	@echo "Voila runs a notebook and shows it as a page without code. Stop it with Ctrl-C; do not share its address."
+	@test -f "$(NOTEBOOK)" || { echo "make voila NOTEBOOK=FILE.ipynb: there is no notebook '$(NOTEBOOK)'" >&2; exit 1; }
+	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m voila "$(NOTEBOOK)" --Voila.ip=127.0.0.1 --token
 
 test: $(STAMP)
 	@echo "Checking style, then running the tests: about 20 minutes."

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("course", "lab", "test", "bench", "notebooks", "site")
+TARGETS = ("course", "lab", "voila", "test", "bench", "notebooks", "site")
 CONDA_NAMES = {"torch": "pytorch"}
 PIP_ALONE = {"torchjd"}  # not on conda-forge: `pip install -e .` takes it from pyproject.toml
 
@@ -104,7 +104,7 @@ def test_continuous_integration_knows_no_machine():
     assert subprocess.run(["bash", "-n", ci]).returncode == 0
     text = ci.read_text()
     assert "set -euo pipefail" in text
-    assert text.rstrip().endswith("make test")
+    assert "\nmake test\n" in text
     assert not re.search(r'(?:^|[\s"=(])/(?!dev/null|usr/bin/env)', text.removeprefix("#!")), "an absolute path"
 
 
@@ -223,6 +223,17 @@ def test_lab_opens_the_first_notebook_on_this_machine_only(checkout):
     assert ("--allow-root" in call) == (os.geteuid() == 0)
     assert "token" not in call
     assert "password" not in call
+    assert "--ServerApp.jpserver_extensions=voila.server_extension=False" in call  # a link would run any notebook
+
+
+def test_voila_shows_the_notebook_that_was_named_and_no_other(checkout):
+    _, calls = make(checkout, "voila", "NOTEBOOK=notebooks/02_second.ipynb")
+    assert calls[-1] == "-m voila notebooks/02_second.ipynb --Voila.ip=127.0.0.1 --token"
+    for words in ([], ["NOTEBOOK=notebooks"], ["NOTEBOOK=notebooks/03.ipynb"]):
+        done, calls = make(checkout, "voila", *words)
+        assert done.returncode != 0
+        assert "make voila NOTEBOOK=FILE.ipynb: there is no notebook" in done.stderr
+        assert calls == []
 
 
 def test_test_stops_at_the_first_failure(checkout):
