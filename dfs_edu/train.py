@@ -471,8 +471,10 @@ def bf16_pays(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16; without them it would be emulated, and slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell: fp32 is always right
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("sve_bf16"))
+    has = torch.cpu.get_capabilities()
+    # What the processor has is of no use where torch was told to do without (ATEN_CPU_CAPABILITY)
+    used = torch.backends.cpu.get_cpu_capability() != "AVX2"
+    return used and any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
 
 
 @contextmanager

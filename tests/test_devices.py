@@ -22,6 +22,7 @@ from dfs_edu.losses import exit_losses
 from dfs_edu.multiexit import select
 from dfs_edu.probes import cost, peak_memory
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
+from dfs_edu.train import bf16_pays
 
 JUNCTIONS = [
     Joint(),
@@ -296,3 +297,20 @@ def test_so_are_pictures_labels_indices_and_weights_on_the_cpu():
         net.heads[0].fc.weight = nn.Parameter(net.heads[0].fc.weight.detach().cpu())
         with pytest.raises(RuntimeError, match="same device"):
             net(images)
+
+
+@pytest.mark.parametrize(
+    ("uses", "has", "pays"),
+    [
+        ("AVX512", {"avx512_bf16": True}, True),
+        ("AVX512", {"avx512_f": True, "avx512_bf16": False}, False),
+        ("AVX512", {"amx_bf16": True}, True),
+        ("AVX2", {"avx512_bf16": True}, False),  # told to do without: there it is emulated, 30 times as slow as fp32
+        ("SVE256", {"sve_bf16": True}, True),
+        ("DEFAULT", {}, False),
+    ],
+)
+def test_bf16_is_chosen_where_torch_uses_instructions_for_it(monkeypatch, uses, has, pays):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: uses)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert bf16_pays(torch.device("cpu")) is pays
