@@ -21,7 +21,8 @@ from dfs_edu.spelling import junction_from, spell
 
 RECORD = "record.json"
 MOST = 2**28  # bytes of a record: more than that of a long run that was tracked at every step
-RECORDED = Path(__file__).parents[1] / "data" / "recorded"  # of a checkout: what is committed of long runs
+CHECKOUT = Path(__file__).parents[1] / "data" / "recorded"  # what is committed of long runs
+RECORDED = CHECKOUT if CHECKOUT.is_dir() else Path(__file__).parent / "recorded"  # a wheel brings it along
 
 # Top-1 accuracies that others report, as fractions (Gong et al., ECCV 2024). The recipes of the rows differ, and the
 # best epoch was chosen on the test split.
@@ -264,9 +265,22 @@ def minutes_to(record: dict, accuracy: float, exit: int = -1) -> float | None:
 
 
 def recorded(*names: str, folder: str | os.PathLike = RECORDED) -> dict[str, dict]:
-    """Name -> record of the finished runs below `folder` that match patterns, such as "cifar100-vgg7-64-lesson-*"."""
+    """Name -> record of the finished runs below `folder` that match patterns, such as "cifar100-vgg7-64-lesson-*".
+
+    Raises FileNotFoundError where there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise missing(folder)
     found = {name: record for pattern in names for name, record in runs(folder, pattern).items()}
     return {name: record for name, record in found.items() if "final" in record}
+
+
+def missing(path: str | os.PathLike) -> FileNotFoundError:
+    """The error for recorded results that are not there, and where to get them."""
+    return FileNotFoundError(
+        f"no {path}: recorded results are part of the repository, in data/recorded, and of a wheel built from it; "
+        "clone the repository, or install the wheel again"
+    )
 
 
 def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[list[float]]]:

@@ -107,8 +107,10 @@ def check_data(run: str | os.PathLike, record: dict, dataset: Dataset) -> None:
         )
 
 
-def keep(run: str | os.PathLike, folder: str | os.PathLike = results.RECORDED, weights: bool = False) -> Path:
+def keep(run: str | os.PathLike, folder: str | os.PathLike | None = None, weights: bool = False) -> Path:
     """Copy what is worth committing of a finished run below `folder`: record, exit outputs, and, if asked, its weights.
+
+    folder   None: data/recorded of the checkout, or of the current folder where there is no checkout
 
     The copy is named as the recipe is, whatever the run's folder or its record is called. Weights are kept as float16,
     half the size.
@@ -116,7 +118,7 @@ def keep(run: str | os.PathLike, folder: str | os.PathLike = results.RECORDED, w
     Raises ValueError, before anything is written, for a run that has not finished, whose recipe is not known here,
     whose files are links, or whose files do not hold what its record says.
     """
-    run, folder = Path(run), Path(folder)
+    run, folder = Path(run), Path(folder or (results.CHECKOUT if results.CHECKOUT.is_dir() else "data/recorded"))
     for name in (results.RECORD, *(f"{split}.npz" for split in SPLITS), WEIGHTS):
         if (run / name).is_symlink():
             raise ValueError(f"{run / name} is a link: what is kept of a run must lie in its own folder")

@@ -217,8 +217,16 @@ def keep(records: Sequence[dict], path: str | Path) -> None:
 
 
 def recorded(name: str) -> list[dict]:
-    """The records of a study that is kept in data/recorded/studies."""
-    return results.load(results.RECORDED / "studies" / f"{name}.json")["runs"]
+    """The records of a study that is kept in data/recorded/studies.
+
+    Raises FileNotFoundError where there is no such study: with those that there are, or where to get them.
+    """
+    file = results.RECORDED / "studies" / f"{name}.json"
+    if file.exists():
+        return results.load(file)["runs"]
+    if known := sorted(path.stem for path in file.parent.glob("*.json")):
+        raise FileNotFoundError(f"no study {name!r} is recorded in {file.parent}; there are {', '.join(known)}")
+    raise results.missing(file)
 
 
 def _seconds(runs: dict[int, dict]) -> float:

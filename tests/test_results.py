@@ -47,6 +47,8 @@ def test_records_are_found_by_name_once_they_are_finished(tmp_path):
     assert list(results.recorded("*-seed1", "*-seed0", "d-*", folder=tmp_path)) == list(found)[::-1]
     assert results.read(tmp_path / "d-b-s-joint-seed2") == record(seed=2, final=False)
     assert not results.recorded("other-*", folder=tmp_path)
+    with pytest.raises(FileNotFoundError, match="recorded results are part of the repository"):
+        results.recorded("d-*", folder=tmp_path / "none")
 
 
 def test_minutes_to_an_accuracy():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -113,6 +115,35 @@ def test_every_target_needs_the_environment_and_says_what_it_does():
         assert f"\n{target}: $(STAMP)\n\t@echo " in makefile, target
     assert not re.search(r"\.venv/bin/(?!python\b)", makefile), "scripts there have shebangs, which break in long paths"
     assert "127.0.0.1" in makefile
+
+
+INSTALLED = """
+from pathlib import Path
+from dfs_edu import results, runs, study
+
+print(results.__file__, len(study.recorded("digits-vgg7-16-lesson")), len(results.recorded("*-lesson-joint-*")))
+runs.load_network(results.RECORDED / "cifar100-vgg7-64-lesson-joint-seed0")
+"""
+
+
+def test_a_wheel_brings_the_recorded_results_along(tmp_path):
+    """Built and used without the checkout, as `pip install` of a wheel leaves it."""
+    for name in ("dfs_edu", "data/recorded"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "source")
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path / "site"]
+    subprocess.run(build, cwd=tmp_path / "source", check=True, capture_output=True)
+    shutil.rmtree(tmp_path / "source")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    run = [sys.executable, "-c", INSTALLED]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    place, study_runs, joint = done.stdout.split()
+    assert place.startswith(str(tmp_path))
+    studied = json.loads((ROOT / "data" / "recorded" / "studies" / "digits-vgg7-16-lesson.json").read_text())["runs"]
+    assert int(study_runs) == len(studied)
+    assert int(joint) == len(list((ROOT / "data" / "recorded").glob("*-lesson-joint-*")))
 
 
 # The recipes themselves, run in a scratch checkout whose path has a space, with a Python that only notes its calls.

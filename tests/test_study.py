@@ -303,3 +303,13 @@ def test_arms_of_fewer_exits_have_their_mean_below_the_mean(tmp_path):
     assert whole[:end].endswith("50.0")
     assert short[:end].endswith("20.0")
     assert short.split()[2:] == ["10.0", "20.0", "30.0", "20.0", "2.00"]
+
+
+def test_a_study_that_is_not_recorded_is_said_and_where_to_get_it(tmp_path, monkeypatch):
+    with pytest.raises(
+        FileNotFoundError, match=r"no study 'nothing' is recorded in .*; there are .*digits-vgg7-16-lesson"
+    ):
+        study.recorded("nothing")
+    monkeypatch.setattr(results, "RECORDED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="recorded results are part of the repository"):
+        study.recorded("digits-vgg7-16-lesson")
