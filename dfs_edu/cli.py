@@ -258,6 +258,8 @@ def probe(args: argparse.Namespace) -> None:
 
     from dfs_edu import probes
 
+    if args.images < 1:
+        raise ValueError(f"--images {args.images}: at least one")
     network, dataset, batches = _trained(args)
     batch = batches(dataset.train[: args.images], args.images)
     report = probes.conflict(network, *next(iter(batch)))

@@ -30,6 +30,7 @@ from dfs_edu.backbones import build, parse
 from dfs_edu.methods import METHODS, make
 from dfs_edu.recipes import Recipe
 from dfs_edu.spelling import junction_from
+from dfs_edu.table import printable
 from dfs_edu.train import train
 
 ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5", "joint+pcgrad", "joint+upgrad")
@@ -202,8 +203,8 @@ def table(records: Sequence[dict], split: str = "test") -> str:
     width = max(len(name) for name, *_ in rows)
     lines = [_row(width, *row) for row in rows]
     lines += ["", f"minus {first}, or minus the first of the same backbone:", *(_row(width, *row) for row in gaps)]
-    lines += [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
-    return "\n".join(lines)
+    failed = [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
+    return "\n".join([*lines, *map(printable, failed)])  # the reason may be of several lines
 
 
 def keep(records: Sequence[dict], path: str | Path) -> None:
