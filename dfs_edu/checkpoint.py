@@ -37,6 +37,12 @@ def write_whole(path: str | os.PathLike, write: Callable[[BinaryIO], object]) ->
         os.close(folder)
 
 
+def check_file(path: str | os.PathLike) -> None:
+    """Raise ValueError where a path is no file but a folder, a device or a pipe, which would be waited for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: not a file")
+
+
 # A checkpoint file: SEAL, the SHA-256 of what follows, and what torch.save wrote.
 SEAL = b"dfs_edu checkpoint 1\n"
 NEXT, NEWEST, BEFORE = "checkpoint.next.pt", "checkpoint.pt", "checkpoint.before.pt"

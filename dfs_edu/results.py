@@ -15,7 +15,7 @@ import torch
 import torchvision
 from scipy.special import stdtrit
 
-from dfs_edu.checkpoint import write_whole
+from dfs_edu.checkpoint import check_file, write_whole
 from dfs_edu.recipes import check_types, is_number
 from dfs_edu.spelling import junction_from, spell
 
@@ -156,8 +156,7 @@ def changed_data(was: dict, now: dict) -> list[str]:
 def load(path: str | os.PathLike):
     """What a JSON file holds. Raises ValueError naming a damaged one, or one that is no file of a sensible size."""
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: not a file")  # a pipe would be waited for
+    check_file(path)
     if (size := path.stat().st_size) > MOST:
         raise ValueError(f"{path}: {size / 2**20:,.0f} MiB, more than a record has ({MOST // 2**20} MiB)")
     try:

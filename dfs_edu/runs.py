@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dfs_edu import results
 from dfs_edu.backbones import build, parse
-from dfs_edu.checkpoint import write_whole
+from dfs_edu.checkpoint import check_file, write_whole
 from dfs_edu.data import Dataset
 from dfs_edu.inference import Outputs
 from dfs_edu.recipes import Recipe
@@ -50,6 +50,7 @@ def load_weights(path: Path, recipe: Recipe) -> tuple[int, dict[str, Tensor]]:
     Names and shapes in the file's header are compared with the network's first, and neither is made before: a small
     file can speak of a network of any size. Raises ValueError naming the first difference.
     """
+    check_file(path)
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -71,7 +72,7 @@ def _wanted(recipe: Recipe, classes: int, shapes: dict[str, tuple]) -> dict[str,
     values = sum(map(math.prod, shapes.values()))
     family, sizes = parse(recipe.backbone)
     if too_large := [f"{size} {value}" for size, value in sizes.items() if value > values]:
-        raise ValueError(f"{too_large[0]} for {values} values in all")
+        raise ValueError(f"a network of {too_large[0]} has more than the file's {values} values")
     try:
         with _no_larger(len(shapes), values), torch.device("meta"):
             network = build(recipe.backbone, classes, recipe.junction)

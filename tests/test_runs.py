@@ -366,6 +366,14 @@ def test_links_are_not_copied(run, tmp_path, name):
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize("name", ["validation.npz", "test.npz", "record.json", "weights.safetensors"])
+def test_pipes_are_not_waited_for(run, tmp_path, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(ValueError, match=f"{name}.*: not a file"):
+        runs.keep(run, tmp_path / "kept", weights=True)
+
+
 def test_what_is_kept_lands_in_no_linked_folder(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "kept").mkdir()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfs_edu.checkpoint import write_whole
+from dfs_edu.checkpoint import check_file, write_whole
 from dfs_edu.inference.criteria import Judge, checked_criterion
 
 
@@ -154,6 +154,7 @@ def _check_headers(path: str | Path) -> None:
 
     A file of 400 kB can unpack to gigabytes; its headers say so.
     """
+    check_file(path)
     with ZipFile(path) as file:
         for entry in file.infolist():
             name = entry.filename.removesuffix(".npy")
