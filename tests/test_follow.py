@@ -40,8 +40,8 @@ def shown(monkeypatch):
 
 
 def record(epochs):
-    rows = [{"epoch": e, "validation_accuracy": [0.1 * e, 0.2]} for e in range(1, epochs + 1)]
-    return {"recipe": {"epochs": 5}, "epochs": rows}
+    rows = [{"epoch": e, "validation_accuracy": [0.1 * e, 0.2], "seconds": 1.0} for e in range(1, epochs + 1)]
+    return {"recipe": dfs.recipes.get("digits/vgg7-4", epochs=5).to_dict(), "epochs": rows}
 
 
 def test_the_figure_grows_with_the_run(shown):

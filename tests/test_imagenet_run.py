@@ -60,7 +60,8 @@ def test_the_published_network_trains_end_to_end(tmp_path):
     assert row(run)["pictures_per_second"] > 0
     assert "broken" not in record
     dataset = dfs.data.load("imagenet", SAMPLE).first(16, 8)
-    assert record["data"] == {"name": "imagenet", "checksum": dataset.checksum}
+    known = {"name": "imagenet", "checksum": dataset.checksum, "classes": list(dataset.classes), "pixels": 224}
+    assert record["data"] == known | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert (dataset.pixels, len(dataset.classes)) == (224, 1000)
     kept = {"checkpoint.pt", "checkpoint.before.pt", "record.json", "weights.safetensors", "events"}
     assert {path.name for path in run.iterdir()} == kept | {"validation.npz", "test.npz"}
