@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +33,40 @@ def write_whole(path: str | os.PathLike, write: Callable[[BinaryIO], object]) ->
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the new name is on the disk too
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+    if os.name == "posix":
+        _sync_folder(path.parent)
+
+
+# What file systems answer that cannot force a folder to the disk, as some over a network; the file itself is in place.
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, where its file system can do that; other errors are raised."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Make a folder where it is missing, and try to write in it, before hours of work depend on it.
+
+    Raises:
+        OSError: it cannot be made or written; the message names the folder and the reason.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"{folder} cannot be written ({reason}): choose another folder") from error
 
 
 def check_file(path: str | os.PathLike) -> None:

@@ -6,6 +6,7 @@ evaluation nearly always all of it) is part of the head and of the next stage. S
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -57,8 +58,9 @@ def export(
     input_shape   (3, H, W) of a picture
     name          what the network is called in the manifest
 
-    The batch size is free, the picture's size is not. The folder appears whole or not at all. Raises FileExistsError
-    where it is there already, and ValueError for arguments that do not fit the network.
+    The batch size is free, the picture's size is not. Files are of float32, in which the runner works: a network in
+    another precision (bfloat16, float16, float64) is exported as a float32 copy. The folder appears whole or not at
+    all. Raises FileExistsError where it is there already, and ValueError for arguments that do not fit the network.
     """
     folder, K, shape = new_folder(folder), len(net.heads), checked_shape(input_shape)
     if (known := net.heads[-1].fc.out_features) != len(classes):
@@ -79,6 +81,7 @@ def export(
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
+        net = in_float32(net)
         with evaluating(net), quiet():
             for kind, part in parts(net, shape):
                 manifest[kind].append(write(part, beside, f"{kind[:-1]}{len(manifest[kind]) + 1}"))
@@ -90,6 +93,12 @@ def export(
         shutil.rmtree(beside)
         raise
     return folder
+
+
+def in_float32(net: MultiExit) -> MultiExit:
+    """The network itself where all of it is float32, else a copy that is."""
+    kinds = {t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()}
+    return net if kinds <= {torch.float32} else copy.deepcopy(net).float()
 
 
 class Part(nn.Module):

@@ -49,6 +49,8 @@ class Run:
         return f"Run({self.record['recipe']['backbone']!r}, test accuracy {self.test.accuracy.tolist()}, {self.folder})"
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     recipe: Recipe,
     out="runs",
@@ -76,11 +78,11 @@ def train(
 
     Started by torchrun, the processes train one network together, each on its part of every batch (distributed.py).
 
-    Validation is measured after each epoch. The test split is looked at once, at the end, by the weights of the last
-    epoch (their moving average, where the recipe keeps one): no checkpoint is chosen. Ctrl-C and SIGTERM leave a run
-    that resumes. Raises FileExistsError where the run is there already and resume is False, ValueError where it was
-    begun with another recipe or other data, or where the batch cannot be shared out, and FloatingPointError where a
-    loss is not finite; the last good checkpoint stays.
+    Gradients are on, whatever mode the caller is in. Validation is measured after each epoch. The test split is looked
+    at once, at the end, by the weights of the last epoch (their moving average, where the recipe keeps one): no
+    checkpoint is chosen. Ctrl-C and SIGTERM leave a run that resumes. Raises FileExistsError where the run is there
+    already and resume is False, ValueError where it was begun with another recipe or other data, or where the batch
+    cannot be shared out, and FloatingPointError where a loss is not finite; the last good checkpoint stays.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe is a {type(recipe).__name__}: give a recipe, such as recipes.get('digits/vgg7-16')")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from torch.nn import functional as F
 
 from dfs_edu import inference
@@ -40,6 +41,27 @@ def test_an_exit_that_knows_nothing_is_not_cooled_for_ever():
     logits = torch.randn(1, 400, 5, generator=torch.Generator().manual_seed(0))
     wrong = Outputs.of(logits, logits[0].argmin(1), "validation")
     assert inference.fit_temperatures(wrong).tolist() == [100]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 30.0])
+def test_the_temperature_is_the_bounded_optimum(scale):
+    """Of separable, random, hardly wrong and always wrong exits; scipy looks for it in another way."""
+    generator = torch.Generator().manual_seed(1)
+    label = torch.arange(60) % 5
+    right = scale * F.one_hot(label, 5).float()
+    noise = scale * torch.randn(60, 5, generator=generator)
+    hardly = right + scale * 0.4 * torch.randn(60, 5, generator=generator)
+    outputs = Outputs.of(torch.stack([right, noise, hardly, -right, right + 0.01 * noise]), label, "validation")
+    for found, logits in zip(inference.fit_temperatures(outputs).tolist(), outputs.logits.double(), strict=True):
+
+        def loss(log_t, logits=logits):
+            return F.cross_entropy(logits / math.exp(log_t), label).item()
+
+        best = minimize_scalar(loss, bounds=(math.log(0.01), math.log(100)), method="bounded", options={"xatol": 1e-9})
+        assert loss(math.log(found)) <= best.fun + 1e-9
+        assert 0.01 <= round(found, 6) <= 100
+    first, *_, always_wrong, nearly = inference.fit_temperatures(outputs).tolist()
+    assert [first, always_wrong, nearly] == pytest.approx([0.01, 100, 0.01])
 
 
 def test_calibrating_changes_confidence_and_no_prediction():

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import stat
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -130,3 +132,32 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(t
     left.write_bytes(b"half")
     checkpoint.keep(tmp_path, {"step": 1})
     assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are forced to the disk on POSIX systems")
+@pytest.mark.parametrize("number", ["EINVAL", "ENOTSUP", "ENOSYS", "EIO"])
+def test_a_folder_that_cannot_be_forced_to_the_disk(number, tmp_path, monkeypatch):
+    """As on some network file systems: the file is in place, so nothing is wrong. A fault of the disk is."""
+    real, opened = os.fsync, len(os.listdir("/dev/fd"))
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for i in range(5):
+        with pytest.raises(OSError, match="error") if number == "EIO" else nullcontext():
+            checkpoint.keep(tmp_path, {"step": i})
+    assert checkpoint.newest(tmp_path) == {"step": 4}
+    assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_a_file_that_cannot_be_forced_to_the_disk_is_an_error(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Invalid argument"):
+        checkpoint.save(tmp_path / "checkpoint.pt", {"step": 1})
+    assert os.listdir(tmp_path) == []

@@ -13,7 +13,7 @@ from tiny import FAMILIES
 
 import dfs_edu as dfs
 from dfs_edu import cli, inference
-from dfs_edu.export import export
+from dfs_edu.export import export, in_float32
 from dfs_edu.inference import EarlyExit, Outputs
 from dfs_edu.runtime import Runner
 
@@ -233,3 +233,22 @@ def test_attached_networks_too(tmp_path):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
     for ours, theirs in zip(runner(images), EarlyExit(net, how["thresholds"])(normalised(images)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_network_of_another_precision_is_exported_in_float32(tmp_path):
+    torch.manual_seed(0)
+    net = dfs.build("vgg7-2", 5).eval().bfloat16()
+    how = {"classes": list("abcde"), "mean": MEAN, "std": STD, "thresholds": [0] * 6}
+    runner, images = Runner(export(net, tmp_path / "net", **how)), pictures(32, 4)
+    assert {p.dtype for p in net.parameters()} == {torch.bfloat16}  # left as it was
+    for ours, theirs in zip(runner.logits(images), net.float()(normalised(images)), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.float32])
+def test_what_is_exported_is_float32(dtype):
+    net = dfs.build("vgg7-2", 5).to(dtype)
+    copied = in_float32(net)
+    assert {t.dtype for t in copied.state_dict().values()} == {torch.float32, torch.int64}
+    assert (copied is net) == (dtype == torch.float32)
+    assert next(net.parameters()).dtype == dtype

@@ -246,6 +246,33 @@ def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path):
         Outputs.load(path)
 
 
+@pytest.mark.parametrize("highest", [0, 255, 256, 32_767, 32_768, 40_000, 2**31 - 1, 2**31, 2**40])
+@pytest.mark.parametrize("lowest", [0, -1])
+def test_classes_of_any_number_come_back(lowest, highest, tmp_path):
+    label = torch.tensor([highest, lowest, 3])
+    said = Outputs(torch.rand(2, 3), label.flip(0).expand(2, -1), label, "test")
+    said.save(tmp_path / "test.npz")
+    back = Outputs.load(tmp_path / "test.npz")
+    assert torch.equal(back.label, label)
+    assert torch.equal(back.prediction, said.prediction)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"right": torch.zeros(2, 0)}, r"right of shape \(2, 0\): give \(P, N\), of one image at least"),
+        ({"right": torch.ones(3)}, r"right of shape \(3,\)"),
+        ({"resamples": 0}, "resamples=0: a whole number above zero"),
+        ({"level": 1.5}, "level=1.5: between 0 and 1"),
+        ({"level": math.nan}, "level=nan"),
+        ({"seed": 10**20}, "seed=100000000000000000000: a whole number from 0, below 2"),
+    ],
+)
+def test_what_the_bootstrap_refuses(how, message):
+    with pytest.raises(ValueError, match=message):
+        inference.bootstrap(**{"right": torch.ones(2, 5)} | how)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "outputs.npz"
     random_outputs().save(path)
@@ -448,7 +475,7 @@ def test_logits_that_are_not_finite_are_named_by_their_exit(criterion, value):
     net = float64_net(0)
     with torch.no_grad():
         net.heads[2].fc.weight[0] = value
-    with pytest.raises(ValueError, match="the logits of exit 3 are not finite"):
+    with pytest.raises(FloatingPointError, match="the logits of exit 3 are not finite"):
         inference.collect(net, [(varied(8), torch.zeros(8).long())], "test", criterion=criterion)
 
 
@@ -473,7 +500,7 @@ def test_what_is_not_finite_is_an_error_and_no_answer(broken):
         net.stages[1].conv.weight.data[0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         EarlyExit(net, [0.999] * 5 + [0])(images)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(FloatingPointError, match="not finite"):
         inference.collect(net, [(images, torch.zeros(4).long())], "test")
 
 

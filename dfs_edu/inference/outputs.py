@@ -104,12 +104,12 @@ class Outputs:
         return self.confidence.sort(1, descending=True)
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz: five bytes per exit and image (six or more above 256 classes), before compression.
+        """Write an .npz: five bytes per exit and image (six or more for classes above 255), before compression.
 
         Confidences are kept in float32, as they are: thresholds fitted on the file are those fitted on `self`. The
         file appears complete or not at all.
         """
-        narrow = np.uint8 if max(self.prediction.max(), self.label.max()) < 256 else np.int16
+        narrow = _narrowest(self.prediction, self.label)
         arrays = {
             "confidence": self.confidence.numpy(),
             "prediction": self.prediction.numpy().astype(narrow),
@@ -142,6 +142,13 @@ class Outputs:
         except (KeyError, TypeError, ValueError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
             reason = error.args[0] if error.args else type(error).__name__  # a KeyError's own text is in quotes
             raise ValueError(f"{path} does not hold outputs written by Outputs.save: {reason}") from error
+
+
+def _narrowest(*classes: Tensor) -> type[np.integer]:
+    """The first of the types that holds all of the values: 40,000 is no int16."""
+    low, high = (min(t.min().item() for t in classes), max(t.max().item() for t in classes))
+    kinds = (np.uint8, np.int16, np.int32, np.int64)
+    return next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
 
 
 MOST = 2**25  # answers in a file: exits times images; ImageNet's training images at 7 exits are a quarter of it
@@ -197,7 +204,8 @@ def collect(
     logits        keep the logits too, float32 on the CPU: K N classes numbers
 
     The network works in eval mode without gradients and is left as found. Raises ValueError without a split's name,
-    for a name that contradicts the batches', for no pictures, and for logits that are not finite.
+    for a name that contradicts the batches', and for no pictures, and FloatingPointError for logits that are not
+    finite.
 
     >>> from dfs_edu.backbones import build
     >>> batches = [(torch.rand(8, 3, 32, 32), torch.arange(8))]
@@ -233,7 +241,7 @@ def collect(
 def _check_finite(exits: Tensor) -> None:
     """exits: bool (K,), whose logits are finite."""
     if not exits.all():
-        raise ValueError(f"the logits of exit {exits.int().argmin().item() + 1} are not finite")
+        raise FloatingPointError(f"the logits of exit {exits.int().argmin().item() + 1} are not finite")
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -207,9 +207,17 @@ def bootstrap(right: Tensor, resamples: int = 1000, level: float = 0.95, seed: i
 
     right   bool or numbers (P, N): `Curve.right`, or the difference of two of them, picture by picture
     Returns the lower and upper end of the percentile bootstrap (Efron, 1979), float64 (P,) each, as fractions. The
-    same resamples serve all P.
+    same resamples serve all P. Raises ValueError, naming the value, for no pictures and for numbers out of range.
     """
-    N = right.shape[-1]
+    if right.ndim != 2 or not right.numel():
+        raise ValueError(f"right of shape {tuple(right.shape)}: give (P, N), of one image at least")
+    if type(resamples) is not int or resamples < 1:
+        raise ValueError(f"resamples={resamples!r}: a whole number above zero")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r}: between 0 and 1")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed!r}: a whole number from 0, below 2**63")
+    N = right.shape[1]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(N, (resamples, N), generator=generator)
     drawn += N * torch.arange(resamples)[:, None]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit, State
 from dfs_edu.probes.features import PARTS, Batches, cuts, evaluating
+from dfs_edu.probes.gradients import in_any_mode
 from dfs_edu.surgery import Junction, Surgery
 
 FILLS = ("mean", "zero")
@@ -38,6 +39,7 @@ class Ablation:
         return self.whole - self.without[part]
 
 
+@in_any_mode
 def ablation(net: MultiExit, batches: Batches, beta: float | None = None, fill: str = "mean") -> Ablation:
     """Accuracy of every exit without f+, and without f-, of the feature of every exit in turn.
 

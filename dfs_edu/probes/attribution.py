@@ -19,13 +19,14 @@ from captum.attr import IntegratedGradients, LayerAttribution, LayerConductance,
 from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.gradients import as_found
+from dfs_edu.probes.gradients import as_found, in_any_mode
 from dfs_edu.probes.watched import Watched, maps, watched
 from dfs_edu.surgery import Surgery
 
 TOGETHER = 32  # pictures at a time; along a path, twice as many points of it
 
 
+@in_any_mode
 def grad_cam(net: MultiExit, images: Tensor, targets: Tensor | None = None) -> np.ndarray:
     """Grad-CAM (Selvaraju et al., ICCV 2017; captum's LayerGradCam) at the feature of each exit: (K, B, H, W).
 
@@ -51,6 +52,7 @@ def grad_cam(net: MultiExit, images: Tensor, targets: Tensor | None = None) -> n
     return torch.where(highest > 0, drawn / highest, 0).cpu().numpy()
 
 
+@in_any_mode
 def integrated_gradients(
     net: MultiExit, images: Tensor, targets: Tensor | None = None, steps: int = 32, baseline: float | Tensor = 0.0
 ) -> np.ndarray:
@@ -96,6 +98,7 @@ class Conductance:
         return self.shared.mean(2), self.specific.mean(2)
 
 
+@in_any_mode
 def conductance(
     net: MultiExit,
     images: Tensor,

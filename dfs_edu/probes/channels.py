@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import widest
-from dfs_edu.probes.gradients import Gradients, in_legs, pull
+from dfs_edu.probes.gradients import Gradients, in_any_mode, in_legs, pull
 from dfs_edu.surgery import Surgery, channel_dim
 
 
@@ -46,6 +46,7 @@ class Channels:
         return _over(self.dot, np.linalg.norm(self.own) * np.linalg.norm(self.deeper))
 
 
+@in_any_mode
 def channels(net: MultiExit, images: Tensor, labels: Tensor, beta: float = 0.5) -> list[Channels]:
     """One `Channels` for each exit but the last, which has no deeper ones, for one batch.
 

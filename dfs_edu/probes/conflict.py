@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import widest
-from dfs_edu.probes.gradients import Leg, in_legs
+from dfs_edu.probes.gradients import Leg, in_any_mode, in_legs
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Conflict:
         return np.where(met > 0, (cosine < 0).sum((0, 2)) / np.maximum(met, 1), np.nan)
 
 
+@in_any_mode
 def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
     """Cosines and norms of the exits' gradients in every layer of the trunk, for one batch.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dfs_edu.multiexit import MultiExit, checked_shape
+from dfs_edu.probes.gradients import in_any_mode
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Cost:
         return self.params - self.head_params.cumsum() + self.head_params
 
 
+@in_any_mode
 def cost(net: MultiExit, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Cost:
     """Count what `net` costs for one picture of input_shape (C, H, W). Nothing is computed and `net` is not touched.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit, State
-from dfs_edu.probes.gradients import as_found
+from dfs_edu.probes.gradients import as_found, in_any_mode
 from dfs_edu.surgery import Surgery, channel_dim
 
 PARTS = ("shared", "specific")  # f+ and f-
@@ -45,6 +45,7 @@ class Features:
         return f[:, :n] if part == "shared" else f[:, n:]
 
 
+@in_any_mode
 def features(net: MultiExit, batches: Batches, beta: float | None = None) -> Features:
     """The feature that leaves each stage, for every picture of `batches`, in their order.
 

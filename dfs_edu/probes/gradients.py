@@ -11,16 +11,48 @@ two ends. These are let go as soon as they have been used, the activations of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from itertools import chain
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dfs_edu.multiexit import MultiExit, State
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Gradients = list[Tensor | None]  # of some tensors, in their order; None stands for one that is exactly zero
+
+
+def in_any_mode(probe: Callable[P, R]) -> Callable[P, R]:
+    """A probe that gives the same answers under `torch.inference_mode()` and without gradients as outside.
+
+    It runs outside both. Tensors and networks among its arguments that were made under inference mode can take part in
+    no gradient: it gets copies of them.
+    """
+
+    @wraps(probe)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            args, kwargs = tree_map(_usable, (args, kwargs))
+            return probe(*args, **kwargs)
+
+    return run
+
+
+def _usable(value):
+    """The value, or a copy of a tensor or network that was made under inference mode."""
+    if isinstance(value, Tensor) and value.is_inference():
+        return value.clone()
+    if isinstance(value, nn.Module) and any(t.is_inference() for t in chain(value.parameters(), value.buffers())):
+        return copy.deepcopy(value)
+    return value
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes.channels import add, cut_of, squares
-from dfs_edu.probes.gradients import Gradients, Leg, in_legs, pull
+from dfs_edu.probes.gradients import Gradients, Leg, in_any_mode, in_legs, pull
 from dfs_edu.surgery import Surgery
 
 
@@ -48,6 +48,7 @@ class Leakage:
         return self.through / own[:, None, None]
 
 
+@in_any_mode
 def leakage(net: MultiExit, images: Tensor, labels: Tensor, beta: float = 0.5) -> Leakage:
     """By which paths the deeper exits reach the channels and weights of each exit but the last, for one batch.
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dfs_edu.probes.features import PARTS, Features
+from dfs_edu.probes.gradients import in_any_mode
 
 READ = (*PARTS, "mixed", "whole")
 
@@ -30,6 +31,7 @@ class LinearProbes:
     chance: float
 
 
+@in_any_mode
 def linear_probes(train: Features, held_out: Features, seed: int = 0) -> LinearProbes:
     """Probes of f+, f-, a mixture and the whole feature of every exit: fitted on `train`, judged on `held_out`.
 
@@ -55,6 +57,7 @@ def linear_probes(train: Features, held_out: Features, seed: int = 0) -> LinearP
     return LinearProbes(accuracy, read, chance(train.label, held_out.label))
 
 
+@in_any_mode
 def linear_probe(X: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> float:
     """Fraction of the held-out pictures (M, D) that multinomial logistic regression, fitted on X (N, D), gets right.
 

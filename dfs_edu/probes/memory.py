@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from dfs_edu.losses import exit_losses
 from dfs_edu.multiexit import MultiExit, checked_shape
+from dfs_edu.probes.gradients import in_any_mode
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Memory:
     peak: int
 
 
+@in_any_mode
 def peak_memory(net: MultiExit, input_shape: tuple[int, int, int], batch_size: int, bf16: bool = False) -> Memory:
     """Bytes that a training step holds at most: forward, the sum of the exits' losses, backward, SGD with momentum.
 

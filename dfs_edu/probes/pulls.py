@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dfs_edu.probes.gradients import in_any_mode
 from dfs_edu.surgery import Junction
 
 SIDES = ("deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls")
 
 
+@in_any_mode
 def pulls(junction: Junction, channels: int = 8) -> np.ndarray:
     """(4, channels), rows as in `SIDES`: what each side is given of a feature of ones, and what f receives from it.
 

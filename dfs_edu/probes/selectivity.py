@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dfs_edu.probes.gradients import in_any_mode
 
+
+@in_any_mode
 def class_selectivity(activations: Tensor, labels: Tensor) -> Tensor:
     """(C,), float64: (m1 - m2) / (m1 + m2) of each channel, in [0, 1] (Morcos et al., ICLR 2018, section 2.3).
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfs_edu.probes.gradients import in_any_mode
+
 
 def cka(X: Tensor, Y: Tensor, unbiased: bool = True) -> float:
     """Linear CKA of features X (N, D1) and Y (N, D2) of the same N pictures, row by row.
@@ -37,6 +39,7 @@ def cka(X: Tensor, Y: Tensor, unbiased: bool = True) -> float:
     return float(cka_matrix([X], [Y], unbiased)[0, 0])
 
 
+@in_any_mode
 def cka_matrix(rows: Sequence[Tensor], columns: Sequence[Tensor] | None = None, unbiased: bool = True) -> np.ndarray:
     """(R, S) linear CKA of R features (N, D_r) with S others (N, D_s), of the same N pictures; None: with themselves.
 
