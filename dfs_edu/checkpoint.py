@@ -55,18 +55,24 @@ def _sync_folder(folder: Path) -> None:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Make a folder where it is missing, and try to write in it, before hours of work depend on it.
+    """Try to make a folder, unless it is there, and to write in it, before hours of work depend on it.
+
+    Nothing is left behind, but for the folders above it.
 
     Raises:
         OSError: it cannot be made or written; the message names the folder and the reason.
     """
+    folder = Path(folder)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise type(error)(f"{folder} cannot be written ({reason}): choose another folder") from error
+        if new:
+            folder.rmdir()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"{folder} cannot be written ({reason}): choose another folder") from error
 
 
 def check_file(path: str | os.PathLike) -> None:

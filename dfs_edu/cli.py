@@ -303,8 +303,13 @@ def costs(args: argparse.Namespace) -> None:
 
     from dfs_edu import probes
     from dfs_edu.backbones import BACKBONES, build, pixels_of
+    from dfs_edu.recipes import MOST
     from dfs_edu.results import PUBLISHED_COSTS
 
+    for option in ("classes", "batch"):
+        value = getattr(args, option)
+        if value is not None and not 1 <= value <= MOST:
+            raise ValueError(f"--{option} {value}: a whole number from 1 to {MOST}")
     for name in args.backbone or [backbone.published for backbone in BACKBONES.values()]:
         pixels = pixels_of(name)
         classes = args.classes or (100 if pixels == 32 else 1000)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu import runtime
+from dfs_edu.checkpoint import check_writable
 from dfs_edu.inference import Judge, checked_thresholds, evaluating
 from dfs_edu.multiexit import MultiExit, State, checked_shape
 from dfs_edu.probes import cost
@@ -31,9 +32,13 @@ BATCH = 2  # of the pictures that the programs are made with; they run with any 
 
 
 def new_folder(folder: str | os.PathLike) -> Path:
-    """The path of a folder that an export may make; raises FileExistsError where it is there already."""
+    """The path of a folder that an export can make.
+
+    Raises FileExistsError where it is there already, and OSError where it cannot be written.
+    """
     if Path(folder).exists():
         raise FileExistsError(f"{folder} is there already: choose another folder")
+    check_writable(folder)
     return Path(folder)
 
 

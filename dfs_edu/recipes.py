@@ -24,6 +24,19 @@ from dfs_edu.surgery import Joint, Junction
 
 SCALES = ("smoke", "lesson", "full", "paper")
 MOST_PIXELS = 4096  # side of an image; a record of a stranger may ask for any
+MOST = 2**31 - 1  # epochs, images and the like
+SEEDS = 2**63  # so many, from 0: what torch's and numpy's generators both take
+LARGEST = 1e30  # of rates and lengths: far from where float32 ends
+# field -> (whether a number is in its range, the range in words)
+_RANGES = {
+    "lr": (lambda v: 0 < v <= LARGEST, f"a learning rate above zero, at most {LARGEST:g}"),
+    "momentum": (lambda v: 0 <= v < 1, "a number from 0, below 1"),
+    "weight_decay": (lambda v: 0 <= v <= LARGEST, f"a number from 0 to {LARGEST:g}"),
+    "clip": (lambda v: 0 < v <= LARGEST, f"a length above zero, at most {LARGEST:g}, or None"),
+    "ema": (lambda v: 0 < v < 1, "a decay between 0 and 1, or None"),
+    "label_smoothing": (lambda v: 0 <= v < 1, "a fraction from 0, below 1"),
+}
+_COUNTS = ("epochs", "batch_size", "accumulate", "train_images", "held_out_images", "pixels")
 
 
 @dataclass(frozen=True)
@@ -88,21 +101,16 @@ class Recipe:
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
-        for field in ("epochs", "batch_size", "accumulate", "train_images", "held_out_images", "pixels"):
-            value = getattr(self, field)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{field}={value!r}: a whole number above zero")
+        self._check_numbers()
         if self.pixels is not None and self.pixels > MOST_PIXELS:
             raise ValueError(f"pixels={self.pixels!r}: at most {MOST_PIXELS}")
         if not isinstance(self.junction, Junction):
             raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
         _make_plain(self.junction)
-        if type(self.seed) is not int or self.seed < 0:
-            raise ValueError(f"seed={self.seed!r}: a whole number from 0")
+        if type(self.seed) is not int or not 0 <= self.seed < SEEDS:
+            raise ValueError(f"seed={self.seed!r}: a whole number from 0, below 2**63")
         if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
             raise ValueError(f"uncut={self.uncut!r}: a whole number from 0, below the {self.epochs} epochs of the run")
-        if not self.lr > 0:
-            raise ValueError(f"lr={self.lr!r}: a learning rate above zero")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
         by_exit = methods.check(self.method, self.weights, self.step_length).by_exit
@@ -112,12 +120,28 @@ class Recipe:
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
         if self.accumulate > 1 and self.loss == "distillation":
             raise ValueError(f"accumulate={self.accumulate}: distillation measures features over a whole batch")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip={self.clip!r}: a length above zero, or None")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema={self.ema!r}: a decay between 0 and 1, or None")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r}: a fraction from 0, below 1")
+
+    def _check_numbers(self) -> None:
+        """Raise ValueError, naming field, value and range, for a number that is none, not finite or out of range."""
+        optional = {field.name for field in fields(self) if field.default is None}
+        for field in _COUNTS:
+            value = getattr(self, field)
+            if value is None and field in optional:
+                continue
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field}={_shown(value)}: a whole number above zero")
+            if value > MOST:
+                raise ValueError(f"{field}={_shown(value)}: at most {MOST}")
+        for field, (accepts, words) in _RANGES.items():
+            value = getattr(self, field)
+            if not (value is None and field in optional) and not (is_number(value) and accepts(value)):
+                raise ValueError(f"{field}={_shown(value)}: {words}")
+        if not isinstance(self.weights, tuple):
+            raise ValueError(f"weights={_shown(self.weights)}: a list of numbers, one for each exit")
+        if not isinstance(self.milestones, tuple) or not all(is_number(m) and m >= 0 for m in self.milestones):
+            raise ValueError(f"milestones={_shown(self.milestones)}: epochs, finite numbers from 0")
+        if type(self.compile) is not bool:
+            raise ValueError(f"compile={_shown(self.compile)}: True or False")
 
     @property
     def name(self) -> str:

@@ -86,8 +86,9 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe is a {type(recipe).__name__}: give a recipe, such as recipes.get('digits/vgg7-16')")
-    if type(checkpoint_steps) is not int or checkpoint_steps < 1:
-        raise ValueError(f"checkpoint_steps={checkpoint_steps!r}: a whole number above zero")
+    for name, steps in {"checkpoint_steps": checkpoint_steps, "track": track}.items():
+        if not (name == "track" and steps is None) and (type(steps) is not int or steps < 1):
+            raise ValueError(f"{name}={steps!r}: a whole number of steps above zero")
     team, device = distributed.join(pick_device(device))
     if device.type == "cpu":
         heap.keep_freed()
@@ -97,6 +98,8 @@ def train(
     if folder and folder.exists() and any(folder.iterdir()) and not resume:
         raise FileExistsError(f"{folder} is there already: resume it (--resume, resume=True) or choose another folder")
     team.wait()  # nobody writes before all have looked
+    if folder and team.leads:
+        checkpoint.check_writable(folder)
     loop = _Loop(recipe, folder, root, device, team, progress and team.leads)
     loop.track(track)
     if folder and resume:
@@ -457,15 +460,27 @@ def set_random_state(states: list[Tensor], device: torch.device) -> None:
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """ "auto", "cpu", "cuda", "cuda:1"... Raises ValueError where a GPU is asked for and there is none."""
+    """ "auto", "cpu", "cuda", "cuda:1", "mps"... Raises ValueError for a device that this machine does not have."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"device={str(name)!r}: use auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device={str(name)!r}: use auto, cpu, cuda or cuda:1")
+    has = (
+        torch.cuda.is_available()
+        if device.type == "cuda"
+        else device.type == "cpu" or torch.backends.mps.is_available()
+    )
+    if not has:
         raise ValueError(f"device={str(name)!r}: torch finds no GPU here; use cpu, or see `dfs-edu doctor`")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    asked = max(device.index or 0, int(str(name).partition(":")[2] or 0))  # torch takes cuda:256 for cuda:0
+    if asked >= count:
+        there = ", ".join(f"{device.type}:{i}" for i in range(count)) if count > 1 else device.type
+        raise ValueError(f"device={str(name)!r}: this machine has {count} of the kind; use {there}")
     return device
 
 

@@ -1,6 +1,9 @@
 """Recipes are values: complete, checked early, and the same after a trip through a record."""
 
 import json
+import math
+import re
+import reprlib
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -92,6 +95,41 @@ def test_a_recipe_is_frozen():
 def test_a_wrong_recipe_is_refused(name, changes, message):
     with pytest.raises(ValueError, match=message):
         get(name, **changes)
+
+
+NUMBERS = "lr momentum weight_decay clip ema label_smoothing"
+COUNTS = "seed epochs batch_size accumulate train_images held_out_images pixels uncut"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e31, 10**400, True, "0.1", (0.1,), 1 + 1j])
+@pytest.mark.parametrize("field", NUMBERS.split())
+def test_a_number_that_is_none_or_out_of_range_is_named(field, value):
+    with pytest.raises(ValueError, match=f"^{field}={re.escape(reprlib.repr(value))}: .*(above|from|between)"):
+        get("digits/vgg7-16", **{field: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1.5, True, "3", 10**20, [3]])
+@pytest.mark.parametrize("field", COUNTS.split())
+def test_a_count_that_is_none_or_out_of_range_is_named(field, value):
+    with pytest.raises(ValueError, match=f"^{field}="):
+        get("digits/vgg7-16", **{field: value})
+
+
+@pytest.mark.parametrize("field", ["weights", "milestones"])
+@pytest.mark.parametrize("value", [[1, math.inf], [math.nan], [-1, 2], ["1"], [True], "12", 3, None])
+def test_a_list_of_numbers_that_is_none_is_named(field, value):
+    with pytest.raises(ValueError, match=f"^{field}="):
+        get("digits/vgg7-16", **{field: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, True, "0.5"])
+def test_beta_is_named(value):
+    with pytest.raises((ValueError, TypeError), match="beta"):
+        get("digits/vgg7-16", junction=dfs.Surgery(beta=value))
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_taken():
+    get("digits/vgg7-16", lr=1e6, weight_decay=0, momentum=0, seed=2**63 - 1, label_smoothing=0, clip=1, ema=0.999)
 
 
 def test_a_shorter_published_run_keeps_the_shape_of_its_schedule():

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import dfs_edu as dfs
 from dfs_edu import checkpoint, inference, results
+from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
 from dfs_edu.optim import make_schedule
 from dfs_edu.recipes import Recipe, get
@@ -457,6 +458,60 @@ def test_a_missing_gpu_is_said():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="device='cuda': torch finds no GPU"):
         dfs.train(small(), None, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda:7", "cuda:256", "mps", "mps:3", "cpu:1", "meta", "xpu", "", "cuda:-1", None, 3]
+)
+def test_a_device_that_is_not_there_is_named(device, monkeypatch):
+    """Whatever this machine has: two GPUs here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert train_module.pick_device("cuda:1") == torch.device("cuda:1")
+    assert train_module.pick_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(ValueError, match=f"^device='{device}': "):
+        train_module.pick_device(device)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seed 12345678901234567890", "seed=12345678901234567890: a whole number from 0, below 2**63"),
+        ("--lr inf", "lr=inf: a learning rate above zero"),
+        ("--weight-decay nan", "weight_decay=nan: a number from 0"),
+        ("--weights 1 1 inf 1 1 1", "weights=(1.0, 1.0, inf, 1.0, 1.0, 1.0): finite numbers"),
+        ("--clip nan", "clip=nan"),
+        ("--epochs 99999999999", "epochs=99999999999: at most"),
+        ("--track 0", "track=0: a whole number of steps above zero"),
+        ("--device cuda:99", "device='cuda:99'"),
+        ("--device nonsense", "device='nonsense': use auto, cpu"),
+        ("--out {file}", "cannot be written (Not a directory): choose another folder"),
+        ("--out {file}/below", "cannot be written (Not a directory): choose another folder"),
+        ("--out /proc/nothing", "cannot be written ("),
+        ("--out " + 300 * "x", "File name too long"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_any_data_are_read(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train_module, "load_data", None)
+    (tmp_path / "file").touch()
+    words = words.format(file=tmp_path / "file")
+    words = words if "--out" in words else f"{words} --out {tmp_path / 'runs'}"
+    assert main(f"train digits/vgg7-4 --scale smoke {words}".split()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("dfs-edu: ")
+    assert message in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_in_a_process_of_its_own_too(tmp_path):
+    """The status, and no traceback, as a shell sees them."""
+    words = ["train", "digits/vgg7-4", "--scale", "smoke", "--device", "mps:9", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "dfs_edu", *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dfs-edu: device='mps:9'")
+    assert "Traceback" not in done.stderr
 
 
 # Stopped and killed for real

@@ -12,7 +12,9 @@ A method is one file; importing it here, one line, makes its names known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 from dfs_edu.methods.aggregated import Aggregated  # noqa: F401
 from dfs_edu.methods.method import NAMED, Method
@@ -33,9 +35,13 @@ def check(name: str, weights: Sequence[float] = (), length: str = "sum") -> type
         raise ValueError(f"step_length={length!r}: method {name!r} has no other length")
     if weights and "weights" not in takes:
         raise ValueError(f"weights={tuple(weights)}: method {name!r} chooses them itself")
-    if weights and not (all(w >= 0 for w in weights) and any(weights)):
-        raise ValueError(f"weights={tuple(weights)}: numbers from 0, one of them above it")
+    if weights and not (all(_is_weight(w) for w in weights) and any(weights)):
+        raise ValueError(f"weights={tuple(weights)}: finite numbers from 0, one of them above it")
     return NAMED[name]
+
+
+def _is_weight(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "sum") -> Method:
