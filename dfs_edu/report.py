@@ -7,7 +7,6 @@ executed or that students handed in. Nothing is executed.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import warnings
@@ -16,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dfs_edu import csvfile
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -193,20 +194,13 @@ def _found(entry: Entry) -> str:
 def write_csv(entries: Sequence[Entry], path: str | Path) -> None:
     """One line an entry, for a spreadsheet or pandas: COLUMNS; exercises are counted by state and listed by name.
 
-    `values` is a JSON object. UTF-8 with a mark at the beginning, without which Excel takes it for something else.
-    Raises OSError where the file cannot be written.
+    `values` is a JSON object. Texts are other people's: none is a formula (see csvfile.py). Raises OSError where the
+    file cannot be written.
     """
-    with Path(path).open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for entry in entries:
-            exercises = [f"{name}: {state}" for name, (state, _) in entry.exercises.items()]
-            lists = ["; ".join(items) for items in (entry.problems, exercises, entry.findings)]
-            counts = [len(entry.named(state)) for state in STATES]
-            values = json.dumps(entry.values, ensure_ascii=False)
-            writer.writerow([_text(entry.person), _text(entry.notebook), *counts, *map(_text, lists), values])
-
-
-def _text(words: str) -> str:
-    """A spreadsheet would run a text that begins like a formula, and these texts are other people's."""
-    return f"'{words}" if words.startswith(("=", "+", "-", "@", "\t", "\r")) else words
+    rows = []
+    for entry in entries:
+        exercises = [f"{name}: {state}" for name, (state, _) in entry.exercises.items()]
+        lists = ["; ".join(items) for items in (entry.problems, exercises, entry.findings)]
+        counts = [len(entry.named(state)) for state in STATES]
+        rows.append([entry.person, entry.notebook, *counts, *lists, json.dumps(entry.values, ensure_ascii=False)])
+    csvfile.write(path, COLUMNS, rows)

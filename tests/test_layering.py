@@ -34,7 +34,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit", "spelling"),
     ("splitgrad", "cuts"),
-    ("surgery", "heap", "page", "precision", "runtime", "table"),
+    ("surgery", "heap", "page", "precision", "runtime", "table", "csvfile"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

@@ -160,7 +160,7 @@ def test_a_spreadsheet_finds_no_formula(tmp_path):
     notebook(tmp_path / "@eve" / "01_a.ipynb", [code("f()", new_output("display_data", data=finding))])
     report.write_csv(report.collect([tmp_path]), tmp_path / "all.csv")
     line = (tmp_path / "all.csv").read_text(encoding="utf-8-sig").splitlines()[1]
-    assert line.startswith("'@eve,")
+    assert line.startswith('"\'@eve",')
     assert ",=" not in line
     assert ',"=' not in line
 

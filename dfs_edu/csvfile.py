@@ -1,0 +1,33 @@
+"""CSV files for spreadsheets and pandas, whose texts may come from other people: none of them runs as a formula."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+# Where a cell may begin, also for a program that parts columns by semicolons or tabs, and what makes it a formula
+_FORMULA = re.compile(r"(^|[;\t\r\n])([\s\"']*)(?=[=+\-@＝＋－＠])")
+
+
+def write(path: str | Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a table: its head, then one line per row; None is an empty cell.
+
+    UTF-8 with a mark at the beginning, without which Excel takes it for something else; all cells are quoted.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with Path(path).open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerows([cell(value) for value in row] for row in (head, *rows))
+
+
+def cell(value):
+    r"""A number as it is, a text such that no spreadsheet runs a part of it.
+
+    >>> cell("=1+1"), cell("x;=cmd"), cell("\n@sum"), cell(-1.5), cell("plain - text")
+    ("'=1+1", "x;'=cmd", "\n'@sum", -1.5, 'plain - text')
+    """
+    return _FORMULA.sub(r"\1\2'", value) if isinstance(value, str) else value
