@@ -10,20 +10,6 @@ from pathlib import Path
 
 from dfs_edu.table import lines, printable
 
-# Fields of a recipe that the command line can set, besides those with words of their own
-NUMBERS = {
-    "epochs": int,
-    "batch_size": int,
-    "lr": float,
-    "weight_decay": float,
-    "clip": float,
-    "accumulate": int,
-    "ema": float,
-    "label_smoothing": float,
-    "uncut": int,
-    "train_images": int,
-    "held_out_images": int,
-}
 RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
 
 
@@ -72,7 +58,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     from dfs_edu.methods import LENGTHS, METHODS
-    from dfs_edu.recipes import SCALES
+    from dfs_edu.recipes import NUMBERS, SCALES
     from dfs_edu.spelling import KINDS
 
     add = parser.add_argument
@@ -110,6 +96,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def train(args: argparse.Namespace) -> None:
     """One run of one recipe; on several processes if torchrun started them."""
     from dfs_edu import distributed, recipes
+    from dfs_edu.recipes import NUMBERS
     from dfs_edu.train import train
 
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
@@ -345,6 +332,7 @@ def _runs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs", metavar="DIR", help="folder that holds the runs (default runs)")
     parser.add_argument("--compare", action="store_true", help="accuracy of every exit, and where recipes differ")
     parser.add_argument("--best", action="store_true", help="only the one whose exits are best on validation")
+    parser.add_argument("--csv", metavar="FILE", help="write all of them there: a row for each run and exit")
 
 
 def runs(args: argparse.Namespace) -> int:
@@ -362,6 +350,8 @@ def runs(args: argparse.Namespace) -> int:
         raise ValueError(f"no run in {args.out} is called {' or '.join(args.name)}")
     if records:
         print(_listing(records, args.best, args.compare))
+    if args.csv:
+        results.write_csv(results.rows(records), args.csv)
     for name, fault in faults.items():
         print(printable(f"cannot be read: {name}: {fault}"))
     return 0 if records else 1
@@ -379,7 +369,8 @@ def _listing(records: dict[str, dict], best: bool, compare: bool) -> str:
         epochs, last = record["epochs"], results.last_validation(record)
         speed = epochs[-1].get("pictures_per_second") if epochs else None
         planned = record["recipe"].get("epochs", 1)
-        done = f"{len(epochs)}/{planned}" + ("" if "final" in record else " unfinished")
+        state = "" if "final" in record else " failed" if "failed" in record else " unfinished"
+        done = f"{len(epochs)}/{planned}{state}"
         seconds = sum(row["seconds"] for row in epochs)
         cells = [f"{100 * _mean(last):.2f}", f"{100 * last[-1]:.2f}"] if last else ["", ""]
         rows.append([name, done, *cells, f"{seconds:.0f}", f"{speed:.0f}" if speed else ""])

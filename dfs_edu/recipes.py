@@ -22,6 +22,20 @@ from dfs_edu.data import DATASETS
 from dfs_edu.spelling import junction_from, junction_to, number, spell
 from dfs_edu.surgery import Joint, Junction
 
+# Fields that the command line can set, besides those with words of their own
+NUMBERS = {
+    "epochs": int,
+    "batch_size": int,
+    "lr": float,
+    "weight_decay": float,
+    "clip": float,
+    "accumulate": int,
+    "ema": float,
+    "label_smoothing": float,
+    "uncut": int,
+    "train_images": int,
+    "held_out_images": int,
+}
 SCALES = ("smoke", "lesson", "full", "paper")
 MOST_PIXELS = 4096  # side of an image; a record of a stranger may ask for any
 MOST = 2**31 - 1  # epochs, images and the like

@@ -7,19 +7,22 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
+from dfs_edu import csvfile
 from dfs_edu.checkpoint import check_file, write_whole
-from dfs_edu.recipes import check_types, is_number
+from dfs_edu.recipes import Recipe, check_types, is_number
 from dfs_edu.spelling import junction_from, spell
 
 RECORD = "record.json"
+LEAST = 3  # seeds, for an interval
 MOST = 2**28  # bytes of a record: more than that of a long run that was tracked at every step
 CHECKOUT = Path(__file__).parents[1] / "data" / "recorded"  # what is committed of long runs
 RECORDED = CHECKOUT if CHECKOUT.is_dir() else Path(__file__).parent / "recorded"  # a wheel brings it along
@@ -292,7 +295,9 @@ def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[l
 
 
 def interval(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (K,) of (n, K) values, n seeds, and half the width of its 95 % t-interval (K,), NaN for n = 1.
+    """Mean (K,) of (n, K) values, n seeds, and half the width of its 95 % t-interval (K,), NaN for n below 3.
+
+    Two seeds make no interval: that of two which happen to agree would be of width zero.
 
     >>> mean, half = interval([[0.50, 0.71], [0.52, 0.72], [0.54, 0.73]])  # n = 3 seeds, K = 2 exits
     >>> mean.round(3), half.round(3)
@@ -300,9 +305,79 @@ def interval(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
-    if n == 1:
-        return values[0], np.full(values.shape[1], np.nan)
+    if n < LEAST:
+        return values.mean(0), np.full(values.shape[1], np.nan)
     return values.mean(0), stdtrit(n - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(n)
+
+
+def p_values(values: Sequence[Sequence[float]]) -> np.ndarray:
+    """Two-sided p-values (K,) of the t-test that the mean of (n, K) values is zero; 1 where all values are.
+
+    Below 0.05 where the interval of `interval` leaves zero out. Raises ValueError for n below 3.
+    """
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n < LEAST:
+        raise ValueError(f"{n} seeds: a p-value needs {LEAST} at least")
+    with np.errstate(divide="ignore", invalid="ignore"):  # seeds that all agree
+        t = values.mean(0) / (values.std(0, ddof=1) / np.sqrt(n))
+    return np.nan_to_num(2 * stdtr(n - 1, -np.abs(t)), nan=1.0)
+
+
+def rows(records: Mapping[str, dict]) -> list[dict]:
+    """Runs as a table, for pandas or a CSV: one row for each run and exit, of a run without an epoch one row.
+
+    Columns: "run", "exit" (1 the first), "epochs_done", "finished", "failed", "seconds", "validation_accuracy" (of the
+    last epoch so far), "test_accuracy", then the fields of the recipe, the junction in words.
+    """
+    table = []
+    for name, record in records.items():
+        recipe, final = record["recipe"], record.get("final", {})
+        of_run = {
+            "epochs_done": len(record["epochs"]),
+            "finished": bool(final),
+            "failed": record.get("failed", ""),
+            "seconds": final.get("seconds", sum(row["seconds"] for row in record["epochs"])),
+        }
+        validation = final.get("validation_accuracy") or last_validation(record)
+        test = final.get("test_accuracy") or [None] * len(validation)
+        fields_of = {field.name: _cell(recipe.get(field.name)) for field in fields(Recipe)}
+        for k, accuracy in enumerate(zip(validation, test, strict=True) if validation else [(None, None)], start=1):
+            measured = dict(zip(("validation_accuracy", "test_accuracy"), accuracy, strict=True))
+            table.append({"run": name, "exit": k if validation else None, **of_run, **measured, **fields_of})
+    return table
+
+
+def _cell(value):
+    """A field of a recipe in one cell."""
+    if isinstance(value, dict):
+        try:
+            return label(value)
+        except ValueError:  # a junction that is not known here
+            return str(value)
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def to_frame(records: Mapping[str, dict]):
+    """`rows` as a pandas DataFrame. Raises ModuleNotFoundError, saying what to install, where there is no pandas."""
+    return frame(rows(records))
+
+
+def frame(table: Sequence[dict]):
+    """A list of rows as a pandas DataFrame; pandas is no dependency of this package, so it may have to be installed."""
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a data frame needs pandas, which is not installed: `pip install pandas`; or write a CSV file (--csv FILE)"
+        ) from error
+    return pandas.DataFrame(table)
+
+
+def write_csv(table: Sequence[dict], path: str | os.PathLike) -> None:
+    """A list of rows as a CSV file (see csvfile.py). Raises OSError where it cannot be written."""
+    head = list(table[0]) if table else []
+    csvfile.write(path, head, [[row[column] for column in head] for row in table])
 
 
 def arm(recipe: dict) -> str:

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from dfs_edu import recipes, results
 from dfs_edu.backbones import build, parse
+from dfs_edu.checkpoint import check_writable
 from dfs_edu.methods import METHODS, make
 from dfs_edu.recipes import Recipe
 from dfs_edu.spelling import junction_from
@@ -87,7 +88,8 @@ def _check(one: Recipe, recipe: Recipe) -> None:
 def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
     """Train whatever nobody else has done or is at; `options` are those of `train`.
 
-    A loss that is not finite ends its run and no other: it is a result, too, and its record says "failed".
+    A run that diverges, so that a loss, a weight or an answer is not finite, ends and no other with it: that is a
+    result, too, and its record says "failed", with the reason. It is not tried again. Every other error is raised.
     """
     for recipe in cells:
         if is_over(recipe, out):
@@ -187,24 +189,110 @@ def intervals(records: Sequence[dict], split: str = "test") -> dict[str, tuple[n
 def table(records: Sequence[dict], split: str = "test") -> str:
     """Of each arm: n, accuracy of each exit with its 95 % t-interval, the difference to the first arm, and its cost.
 
-    Differences are taken seed by seed. Cost is the time of training, the median over seeds, as a part of the first
-    arm's; a machine that did other things besides shows in it. A run that failed stands below, with the reason.
+    Differences are taken seed by seed; which of them remain after a correction for their number is said below (see
+    `verdicts`). Below three seeds there is no interval. Cost is `time`. A run that failed stands last, with the reason.
     """
     arms = by_arm(records)
+    failed = [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
+    failed = [printable(line) for line in failed]  # the reason may be of several lines
     if not any(arms.values()):
-        return "no run has finished yet"
-    first, base = next(iter(arms.items()))
+        return "\n".join(["no run has finished yet", *failed])
+    first = next(iter(arms))
     exits = max(len(percent(record, split)) for runs in arms.values() for record in runs.values()) - 1
     rows = [(f"{split}, %", "n", [*(f"exit {k + 1}" for k in range(exits)), "mean"], "time")]
     for name, runs in arms.items():
-        time = f"{_seconds(runs) / _seconds(base):.2f}" if base and runs else ""
-        rows.append((name, len(runs), _cells([percent(record, split) for record in runs.values()], exits), time))
+        cost = time(records, name)
+        cells = _cells([percent(record, split) for record in runs.values()], exits)
+        rows.append((name, len(runs), cells, "" if cost is None else f"{cost:.2f}"))
     gaps = [(name, len(of), _cells(of, exits, "+"), "") for name, of in differences(records, split).items()]
     width = max(len(name) for name, *_ in rows)
     lines = [_row(width, *row) for row in rows]
     lines += ["", f"minus {first}, or minus the first of the same backbone:", *(_row(width, *row) for row in gaps)]
-    failed = [f"failed: {record['recipe']['name']}: {record['failed']}" for record in records if "failed" in record]
-    return "\n".join([*lines, *map(printable, failed)])  # the reason may be of several lines
+    return "\n".join([*lines, *_verdict_lines(records, split, any(gaps)), *failed])
+
+
+def time(records: Sequence[dict], arm: str) -> float | None:
+    """What an arm costs: the time of its training as a part of the first arm's, each the median over its seeds.
+
+    Validation, writing and probes are not in it; a machine that did other things besides shows in it. None where one
+    of the two has no finished run.
+    """
+    arms = by_arm(records)
+    base = next(iter(arms.values()))
+    return _seconds(arms[arm]) / _seconds(base) if base and arms[arm] else None
+
+
+def corrected(records: Sequence[dict], split: str = "test") -> dict[str, np.ndarray]:
+    """Arm -> p-value of its difference at each exit (K,), corrected for the number of all these comparisons.
+
+    Of arms that share three seeds or more with the one that they are compared with. The false discovery rate is
+    controlled as by Benjamini and Yekutieli (Annals of Statistics, 2001), which also holds where differences depend on
+    each other, as those of neighbouring exits do: of all that is below 0.05, at most 5 % is expected to be false.
+    """
+    from scipy.stats import false_discovery_control  # slow to import, needed here alone
+
+    gaps = {arm: of[:, :-1] for arm, of in differences(records, split).items() if len(of) >= results.LEAST}
+    if not gaps:
+        return {}
+    p = [results.p_values(of) for of in gaps.values()]
+    together = false_discovery_control(np.concatenate(p), method="by")
+    return dict(zip(gaps, np.split(together, np.cumsum([len(of) for of in p])[:-1]), strict=True))
+
+
+def verdicts(records: Sequence[dict], split: str = "test") -> dict[str, np.ndarray]:
+    """Arm -> which differences (K,) remain after the correction: +1 better, -1 worse, 0 not shown; see `corrected`."""
+    gaps = differences(records, split)
+    return {arm: np.sign(gaps[arm][:, :-1].mean(0)) * (p < 0.05) for arm, p in corrected(records, split).items()}
+
+
+def _verdict_lines(records: Sequence[dict], split: str, compared: bool) -> list[str]:
+    if not compared:
+        return []
+    found = verdicts(records, split)
+    if not found:
+        return ["", f"below {results.LEAST} seeds: no intervals, and nothing is shown"]
+
+    def listed(sign: int) -> str:
+        exits = {arm: [str(k) for k, v in enumerate(of, 1) if v == sign] for arm, of in found.items()}
+        return "; ".join(f"{arm} (exit {', '.join(ks)})" for arm, ks in exits.items() if ks) or "none"
+
+    count = sum(of.size for of in found.values())
+    head = f"shown after correction for {count} comparisons (false discovery rate 5 %):"
+    return ["", head, f"better: {listed(1)}", f"worse: {listed(-1)}"]
+
+
+def rows(records: Sequence[dict], split: str = "test") -> list[dict]:
+    """What `table` shows, for pandas or a CSV: one row for each arm and exit, and one for the mean of its exits.
+
+    Columns: "split", "arm", "exit" (1 the first; "mean"), "n" seeds, "accuracy" in percent and half the width of its
+    interval, "pairs" of seeds, "difference" in points and half the width of its interval, "p_corrected" (see
+    `corrected`; none of the mean), "time" (see `time`). None where there is none.
+    """
+    gaps, p, table = differences(records, split), corrected(records, split), []
+    for arm, runs in by_arm(records).items():
+        if not runs:
+            continue
+        mean, half = results.interval([percent(record, split) for record in runs.values()])
+        gap, gap_half = results.interval(gaps[arm]) if arm in gaps else ([None] * len(mean),) * 2
+        cost = time(records, arm)
+        for k in range(len(mean)):
+            last = k == len(mean) - 1
+            values = {"accuracy": mean[k], "accuracy_half_width": half[k], "pairs": len(gaps.get(arm, ())) or None}
+            values |= {"difference": gap[k], "difference_half_width": gap_half[k]}
+            values |= {"p_corrected": None if last or arm not in p else p[arm][k], "time": cost}
+            table.append({"split": split, "arm": arm, "exit": "mean" if last else k + 1, "n": len(runs)})
+            table[-1] |= {name: _plain(value) for name, value in values.items()}
+    return table
+
+
+def _plain(value):
+    """A number of Python, None for one that is not there."""
+    return None if value is None or np.isnan(value) else value.item() if isinstance(value, np.generic) else value
+
+
+def to_frame(records: Sequence[dict], split: str = "test"):
+    """`rows` as a pandas DataFrame. Raises ModuleNotFoundError, saying what to install, where there is no pandas."""
+    return results.frame(rows(records, split))
 
 
 def keep(records: Sequence[dict], path: str | Path) -> None:
@@ -252,7 +340,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), help=f"what is compared (default {' '.join(ARMS)})")
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 (default 3)")
     parser.add_argument("--scale", choices=recipes.SCALES, default="lesson")
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    for field, kind in recipes.NUMBERS.items():
+        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, help="instead of the recipe's")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--processes", type=int, default=1, help="so many at once on this machine (default 1)")
@@ -261,22 +350,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--report", action="store_true", help="train nothing, show what is there")
     parser.add_argument("--keep", metavar="FILE", help="write recipes, environment and results of all runs there")
+    parser.add_argument("--csv", metavar="FILE", help="write the table there: a row for each arm and exit")
 
 
 def main(args: argparse.Namespace) -> int:
     """`dfs-edu study`: train what is missing, then print the table; the exit status is 1 where a run failed."""
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
-    changes |= {} if args.epochs is None else {"epochs": args.epochs}
+    given = {field: getattr(args, field) for field in recipes.NUMBERS}
+    changes |= {field: value for field, value in given.items() if value is not None}
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("a study is not started by torchrun, whose processes train one network: use --processes")
     if args.seeds < 1 or args.processes < 1:
         raise ValueError(f"--seeds {args.seeds}, --processes {args.processes}: whole numbers above zero")
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
+    for file in filter(None, (args.keep, args.csv)):  # known before hours of training
+        check_writable(Path(file).parent)
     if not args.report:
         _train(args, cells)
     records = collect(cells, args.out)
     if args.keep:
         keep(records, args.keep)
+    if args.csv:
+        results.write_csv(rows(records), args.csv)
     print(table(records))
     print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     return 1 if any("failed" in record for record in records) else 0

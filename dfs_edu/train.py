@@ -259,7 +259,8 @@ class _Loop:
     def fail(self, what: str) -> NoReturn:
         epoch, batch = self.batches.epoch, self.batches.batch
         when = f"in epoch {epoch + 1}, batch {batch}" if batch else f"after epoch {epoch}"
-        kept = f"; the last good checkpoint stays in {self.folder}: try in another one" if self.folder else ""
+        there = self.folder and (self.folder / checkpoint.NEWEST).exists()
+        kept = f"; the last good checkpoint stays in {self.folder}: try in another one" if there else ""
         raise FloatingPointError(
             f"{what} not finite {when}: try a learning rate below {self.recipe.lr:g} or precision fp32{kept}"
         )
@@ -331,14 +332,17 @@ class _Loop:
         with self.probing():
             report = conflict(self.network, *self.probed)
         found = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
-        return {name: [None if np.isnan(v) else float(f"{v:.4g}") for v in values] for name, values in found.items()}
+        return {name: [float(f"{v:.4g}") if np.isfinite(v) else None for v in values] for name, values in found.items()}
 
     def evaluate(self, split) -> inference.Outputs:
         """Outputs of the whole split; each process looks at a part of it."""
         network = self.average.module if self.average else self.network
         batches = self._batches(split[self.team.slice(len(split))])
-        with self.autocast():
-            outputs = inference.collect(network, batches)
+        try:
+            with self.autocast():
+                outputs = inference.collect(network, batches)
+        except FloatingPointError as error:  # averages of BatchNorm may be infinite where no loss or weight is
+            self.fail(str(error).removesuffix(" not finite"))
         self.broken |= set(batches.broken)
         return inference.Outputs.joined(self.team.gather(outputs))
 

@@ -61,9 +61,11 @@ TITLES = {"surgery own 0.5, no reference": "the cut alone, no reference"} | {
 
 def test_all_arms_on_digits():
     said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
-    for name, runs in study.by_arm(study.recorded("digits-vgg7-16-lesson")).items():
+    records = study.recorded("digits-vgg7-16-lesson")
+    for name, runs in study.by_arm(records).items():
         values = [study.percent(record) for record in runs.values()]
-        assert row(TITLES.get(name, name), values, 1) in said
+        time = "1" if name == "joint" else f"{study.time(records, name):.1f}"
+        assert f"{row(TITLES.get(name, name), values, 1)} {time} |" in said
 
 
 def test_other_junctions_and_methods_on_cifar100():

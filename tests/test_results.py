@@ -1,6 +1,8 @@
 """Records and what is computed from them."""
 
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,10 +34,38 @@ def test_the_interval_is_scipys():
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
 
 
-def test_one_seed_has_no_interval():
-    mean, half = results.interval([[1.0, 2.0]])
+@pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0, 2.0], [1.0, 2.0]]])
+def test_below_three_seeds_there_is_no_interval(values):
+    mean, half = results.interval(values)
     assert mean.tolist() == [1, 2]
     assert np.isnan(half).all()
+    with pytest.raises(ValueError, match=f"{len(values)} seeds: a p-value needs 3"):
+        results.p_values(values)
+
+
+def test_p_values_are_scipys():
+    values = np.random.default_rng(0).normal(size=(4, 6)) + 1
+    np.testing.assert_allclose(results.p_values(values), stats.ttest_1samp(values, 0).pvalue)
+    mean, half = results.interval(values)
+    assert ((results.p_values(values) < 0.05) == (abs(mean) > half)).all()
+    assert results.p_values([[0, 1]] * 3).tolist() == [1, 0]  # all alike
+
+
+def test_runs_as_rows(monkeypatch):
+    finished, begun = record(accuracy=(0.3, 0.4)), record("surgery", final=False)
+    begun["epochs"] = [{"validation_accuracy": [0.1, 0.2], "seconds": 2.5}]
+    rows = results.rows({"a": finished, "=b": begun, "c": record(seed=1, final=False) | {"failed": "why"}})
+    assert [(row["run"], row["exit"]) for row in rows] == [("a", 1), ("a", 2), ("=b", 1), ("=b", 2), ("c", None)]
+    assert [row["test_accuracy"] for row in rows] == [0.3, 0.4, None, None, None]
+    assert [row["validation_accuracy"] for row in rows] == [0.5, 0.5, 0.1, 0.2, None]
+    assert [row["junction"] for row in rows[::2]] == ["joint", "surgery own 0.5", "joint"]
+    assert [(row["finished"], row["failed"]) for row in rows[::2]] == [(True, ""), (False, ""), (False, "why")]
+    assert rows[2]["seconds"] == 2.5
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    assert results.to_frame({"a": finished}) == rows[:2]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="needs pandas, which is not installed: `pip install pandas`"):
+        results.to_frame({"a": finished})
 
 
 def test_records_are_found_by_name_once_they_are_finished(tmp_path):

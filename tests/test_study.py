@@ -1,15 +1,19 @@
 """A study: what an arm is, a grid that many can work on, and a table checked by hand."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from scipy import stats
 
 import dfs_edu as dfs
 from dfs_edu import results, study
@@ -181,6 +185,121 @@ def test_a_run_that_blows_up_late_keeps_its_epochs(tmp_path, monkeypatch):
     assert len(record["epochs"]) == 1
 
 
+def test_an_arm_that_diverges_is_recorded_and_not_tried_again(tmp_path, capfd):
+    """At this rate BatchNorm's averages overflow in the only step: losses and weights are finite, no answer is."""
+    words = "study digits/vgg7-4 --scale smoke --train-images 64 --held-out-images 32 --epochs 1 --seeds 1 --lr 1e6"
+    words = [*words.split(), "--precision", "fp32", "--device", "cpu", "--arms", "joint", "joint+pcgrad"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dfs_edu", *words, "--out", tmp_path], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "failed: digits-vgg7-4-smoke-joint-pcgrad-seed0: the logits of exit" in done.stdout
+    assert "0 of 2 runs are finished" in done.stdout
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    again = capfd.readouterr()
+    assert again.out == done.stdout
+    assert "epoch 1/1" not in again.err  # no bar of a training
+    failed = results.runs(tmp_path)
+    assert len(failed) == 2
+    assert all("not finite after epoch 1: try a learning rate below 1e+06" in r["failed"] for r in failed.values())
+    assert not any("checkpoint stays" in r["failed"] for r in failed.values())  # there is none
+    main(["runs", "--out", str(tmp_path)])
+    assert "0/1 failed" in capfd.readouterr().out
+
+
+def test_one_arm_of_several_diverges(tmp_path, monkeypatch):
+    good, bad, last = cells(["joint", "joint+pcgrad", "detached"], [0])
+    bad = replace(bad, lr=1e6)
+    study.work([good, bad, last], tmp_path, device="cpu", progress=False)
+    records = study.collect([good, bad, last], tmp_path)
+    assert ["final" in record for record in records] == [True, False, True]
+    assert ["failed" in record for record in records] == [False, True, False]
+    json.dumps(records, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt("stopped"), dfs.data.DataError("no data")]
+)
+def test_what_is_not_the_arms_fault_stops_everything(error, tmp_path, monkeypatch):
+    def train(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(study, "train", train)
+    with pytest.raises(type(error), match=str(error).replace("[", r"\[").replace("]", r"\]")):
+        study.work(cells(["joint", "detached"], [0]), tmp_path)
+    assert results.runs(tmp_path) == {}
+
+
+def made_study(folder, gaps):
+    """Records of arms whose differences to joint are known: arm -> seeds -> points at all six exits."""
+    arms = ["joint", *gaps]
+    grid = cells(arms, range(max(map(len, gaps.values()))))
+    for cell in grid:
+        base = 0.5 + 0.01 * cell.seed
+        name = results.arm(cell.to_dict())
+        points = 0 if name == "joint" else gaps[ARM[name]][cell.seed]
+        results_of(cell, folder, [base + p / 100 for p in np.broadcast_to(points, 6)], 10.0 + cell.seed**2)
+    return study.collect(grid, folder)
+
+
+ARM = {"detached": "detached", "surgery own 0.5": "surgery-own-0.5"}
+
+
+def test_what_remains_after_the_correction_is_what_the_notebook_teaches(tmp_path):
+    generator = np.random.default_rng(0)
+    gaps = {"detached": 3 * generator.normal(size=(5, 6)) + 4, "surgery-own-0.5": generator.normal(size=(5, 6)) - 4}
+    records = made_study(tmp_path, gaps)
+    p = stats.ttest_1samp(np.stack([gaps[arm] for arm in gaps]), 0, axis=1).pvalue
+    expected = stats.false_discovery_control(p.ravel(), method="by").reshape(2, 6)
+    for mine, right in zip(study.corrected(records).values(), expected, strict=True):
+        np.testing.assert_allclose(mine, right, rtol=1e-6)
+    assert 0 < (expected < 0.05).sum() < 12
+    found = study.verdicts(records)
+    assert (found["surgery own 0.5"] == np.where(expected[1] < 0.05, -1, 0)).all()
+    said = study.table(records)
+    assert "shown after correction for 12 comparisons (false discovery rate 5 %):" in said
+    worse = ", ".join(str(k + 1) for k in range(6) if expected[1][k] < 0.05)
+    assert f"worse: surgery own 0.5 (exit {worse})" in said
+
+
+def test_the_table_as_rows_and_as_a_csv(tmp_path, monkeypatch):
+    records = made_study(tmp_path, {"detached": [1.0, 2.0, 3.0]})
+    rows = study.rows(records)
+    assert [(row["arm"], row["exit"]) for row in rows] == [
+        (arm, k) for arm in ("joint", "detached") for k in (*range(1, 7), "mean")
+    ]
+    first = rows[7]
+    assert first["accuracy"] == pytest.approx(53)
+    assert (first["n"], first["pairs"], first["difference"]) == (3, 3, pytest.approx(2))
+    assert first["difference_half_width"] == pytest.approx(4.302653 / 3**0.5)
+    assert first["time"] == pytest.approx(1.0)
+    assert first["p_corrected"] == pytest.approx(study.corrected(records)["detached"][0])
+    assert rows[0]["difference"] is None
+    assert rows[-1]["p_corrected"] is None
+    results.write_csv(rows, tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(encoding="utf-8-sig", newline="") as file:
+        back = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in back] == pytest.approx([row["accuracy"] for row in rows])
+    assert back[0]["difference"] == ""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install pandas"):
+        study.to_frame(records)
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    assert study.to_frame(records) == rows
+
+
+def test_time_is_the_ratio_of_medians(tmp_path):
+    grid = cells(["joint", "detached"], range(3))
+    for cell in grid:
+        joint = cell.junction == dfs.Joint()
+        results_of(cell, tmp_path, [0.5] * 6, ([10, 20, 90] if joint else [30, 40, 41])[cell.seed])
+    records = study.collect(grid, tmp_path)
+    assert study.time(records, "detached") == 2.0
+    assert study.time(records, "joint") == 1.0
+    assert study.table(records).splitlines()[2].split()[-1] == "2.00"
+
+
 def test_a_killed_process_is_said_not_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "work", _dies)
     words = ["study", "digits/vgg7-4", "--scale", "smoke", "--processes", "2", "--out", str(tmp_path)]
@@ -229,23 +348,23 @@ def test_the_table_by_hand(tmp_path):
     for cell in grid:
         if (cell.method, cell.seed) in accuracy:
             results_of(cell, tmp_path, [accuracy[cell.method, cell.seed]] * 6, 10.0 if cell.method == "sum" else 25.0)
-    joint, pcgrad, said, gap = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
+    shown = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
+    joint, pcgrad, said, gap, below = shown
     half = 4.302653 * np.std([50, 52, 60], ddof=1) / np.sqrt(3)
     assert joint.split()[:4] == ["joint", "3", "54.0", f"±{half:4.1f}"]
     assert joint.split()[-1] == "1.00"
-    assert pcgrad.split()[:6] == ["joint", "+", "pcgrad", "2", "53.0", "±"]
-    assert pcgrad.split()[6] == "0.0"
-    assert pcgrad.split()[-1] == "2.50"
+    assert pcgrad.split() == ["joint", "+", "pcgrad", "2", *["53.0"] * 7, "2.50"]  # two that agree: no interval
     assert said.startswith("minus joint")
     assert gap.startswith("joint + pcgrad ")
-    assert "+2.0" in gap  # the mean of +3 and +1
+    assert gap.split()[-1] == "+2.0"  # the mean of +3 and +1
+    assert below == "below 3 seeds: no intervals, and nothing is shown"
 
 
 def test_the_first_arm_asked_for_is_what_others_are_compared_with(tmp_path):
     """Even where it has no finished run yet."""
     grid = cells(["joint", "detached"], [0])
     results_of(grid[1], tmp_path, [0.5] * 6, 1.0)
-    joint, detached, _ = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
+    joint, detached, *_ = [line for line in study.table(study.collect(grid, tmp_path)).splitlines()[1:] if line]
     assert joint.split() == ["joint", "0"]
     assert detached.split() == ["detached", "1", *["50.0"] * 7]
 

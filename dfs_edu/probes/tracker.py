@@ -68,4 +68,4 @@ def share_by_stage(found: dict) -> np.ndarray:
 def _plain(values: np.ndarray):
     if values.ndim:
         return [_plain(value) for value in values]
-    return None if np.isnan(values) else float(f"{values:.{DIGITS}g}")
+    return float(f"{values:.{DIGITS}g}") if np.isfinite(values) else None
