@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from dfs_edu import plugins
 from dfs_edu.table import lines, printable
 
 RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
@@ -15,8 +16,24 @@ RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 if it did its work, 1 if it could not and said why, 130 if it was stopped."""
+    try:
+        args = _parsed(argv)
+        return args.command(args) or 0
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"dfs-edu: {printable(str(error))}", file=sys.stderr)
+        return 1
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The command's arguments; plugins are imported first, so that options know the names that they add."""
     from dfs_edu import course, doctor, study
 
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _plugin_argument(first)
+    plugins.load(first.parse_known_args(argv)[0].plugin)
     parser = argparse.ArgumentParser(prog="dfs-edu", description="Multi-exit networks and their gradient conflict.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     table = {
@@ -39,16 +56,14 @@ def main(argv: list[str] | None = None) -> int:
     for name, (add_arguments, command, what) in table.items():
         sub = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         add_arguments(sub)
+        _plugin_argument(sub)
         sub.set_defaults(command=command)
-    args = parser.parse_args(argv)
-    try:
-        return args.command(args) or 0
-    except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"dfs-edu: {printable(str(error))}", file=sys.stderr)
-        return 1
+    return parser.parse_args(argv)
+
+
+def _plugin_argument(parser: argparse.ArgumentParser) -> None:
+    what = "import a module of yours first, whose networks, junctions and methods are known then; may be given again"
+    parser.add_argument("--plugin", metavar="MODULE", action="append", default=[], help=what)
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +72,7 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    from dfs_edu.methods import LENGTHS, METHODS
+    from dfs_edu.methods import LENGTHS, names
     from dfs_edu.recipes import NUMBERS, SCALES
     from dfs_edu.spelling import KINDS
 
@@ -80,7 +95,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-size", dest="pixels", type=int, help="side of the pictures of ImageNet and folders, in pixels")
     add("--optimizer", choices=("sgd", "adamw"), help="instead of the recipe's")
     add("--augmentation", choices=("crop", "autoaugment"), help="autoaugment: CIFAR-10's policy and Cutout besides")
-    add("--method", choices=METHODS, help="how the losses become one update (default: their sum)")
+    add("--method", choices=names(), help="how the losses become one update (default: their sum)")
     add("--weights", type=float, nargs="+", metavar="W", help="of the losses in the sum, one for each exit")
     add("--step-length", choices=LENGTHS, help="of other methods: as long as the sum's (default), or their own")
     add("--loss", choices=("cross-entropy", "distillation"), help="distillation: the last exit teaches the others")

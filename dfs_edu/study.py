@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from dfs_edu import recipes, results
+from dfs_edu import plugins, recipes, results
 from dfs_edu.backbones import build, parse
 from dfs_edu.checkpoint import check_writable
-from dfs_edu.methods import METHODS, make
+from dfs_edu.methods import make, names
 from dfs_edu.recipes import Recipe
 from dfs_edu.spelling import junction_from
 from dfs_edu.table import printable
@@ -56,7 +56,7 @@ def arm(text: str) -> dict:
 
 def _added(text: str) -> dict:
     word, *numbers = text.split("-")
-    if text in METHODS:
+    if text in names():
         return {"method": text}
     if text == "distillation":
         return {"loss": text}
@@ -64,7 +64,7 @@ def _added(text: str) -> dict:
         return {"uncut": int(numbers[0])}
     if word == "weighted" and numbers:
         return {"weights": tuple(map(float, numbers))}
-    raise ValueError(f"{text!r}: add one of {', '.join(METHODS)}, distillation, uncut-EPOCHS, weighted-W1-W2-...")
+    raise ValueError(f"{text!r}: add one of {', '.join(names())}, distillation, uncut-EPOCHS, weighted-W1-W2-...")
 
 
 def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
@@ -215,11 +215,13 @@ def time(records: Sequence[dict], arm: str) -> float | None:
     """What an arm costs: the time of its training as a part of the first arm's, each the median over its seeds.
 
     Validation, writing and probes are not in it; a machine that did other things besides shows in it. None where one
-    of the two has no finished run.
+    of the two has no finished run, or the first took less than is recorded.
     """
     arms = by_arm(records)
     base = next(iter(arms.values()))
-    return _seconds(arms[arm]) / _seconds(base) if base and arms[arm] else None
+    if not base or not arms[arm] or not _seconds(base):
+        return None
+    return _seconds(arms[arm]) / _seconds(base)
 
 
 def corrected(records: Sequence[dict], split: str = "test") -> dict[str, np.ndarray]:
@@ -381,10 +383,10 @@ def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> None:
     """This process or, where several are asked for, as many; they share the processor's cores, or its GPUs."""
     if args.processes == 1:
         return work(cells, args.out, root=args.data, device=args.device)
-    threads = (max(1, torch.get_num_threads() // args.processes),)
+    threads = max(1, torch.get_num_threads() // args.processes)
     options = {"root": args.data, "progress": False}  # the bars of several would run into each other
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, spawn, torch.set_num_threads, threads) as pool:
+    with ProcessPoolExecutor(args.processes, spawn, _begin, (threads, args.plugin)) as pool:
         devices = [device_of(i, args.device) for i in range(args.processes)]
         started = [pool.submit(work, cells, args.out, device=device, **options) for device in devices]
     try:
@@ -392,6 +394,12 @@ def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> None:
             process.result()  # raises what went wrong in it
     except BrokenProcessPool as error:  # the others were stopped, too
         raise ChildProcessError("a process of the study was killed; started again, the study goes on") from error
+
+
+def _begin(threads: int, modules: Sequence[str]) -> None:
+    """What a worker process does first: it knows nothing of what its parent has imported."""
+    torch.set_num_threads(threads)
+    plugins.load(modules)
 
 
 def device_of(process: int, device: str) -> str:

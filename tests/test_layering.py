@@ -34,7 +34,7 @@ LAYERS = (
     ("distributed",),
     ("multiexit", "spelling"),
     ("splitgrad", "cuts"),
-    ("surgery", "heap", "page", "precision", "runtime", "table", "csvfile"),
+    ("surgery", "heap", "page", "precision", "runtime", "table", "csvfile", "plugins"),
 )
 LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
 

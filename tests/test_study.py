@@ -298,6 +298,10 @@ def test_time_is_the_ratio_of_medians(tmp_path):
     assert study.time(records, "detached") == 2.0
     assert study.time(records, "joint") == 1.0
     assert study.table(records).splitlines()[2].split()[-1] == "2.00"
+    for record in records[::2]:
+        record["final"]["seconds"] = 0.0  # rounded to a tenth
+    assert study.time(records, "detached") is None
+    assert study.table(records)
 
 
 def test_a_killed_process_is_said_not_waited_for(tmp_path, monkeypatch, capsys):

@@ -20,14 +20,21 @@ from dfs_edu.methods.aggregated import Aggregated  # noqa: F401
 from dfs_edu.methods.method import NAMED, Method
 from dfs_edu.methods.weighted import Weighted  # noqa: F401
 
-METHODS = tuple(sorted(NAMED, key=lambda name: name != "sum"))  # the plain sum first, the others as they come
 LENGTHS = ("sum", "own")
+
+
+def names() -> tuple[str, ...]:
+    """All methods that are known by now, yours among them: the plain sum first, the others as they come."""
+    return tuple(sorted(NAMED, key=lambda name: name != "sum"))
+
+
+METHODS = names()
 
 
 def check(name: str, weights: Sequence[float] = (), length: str = "sum") -> type[Method]:
     """What goes by this name; ValueError, naming the value, for no method, or for what it does not take."""
-    if name not in METHODS:
-        raise ValueError(f"method={name!r}: use one of {', '.join(METHODS)}")
+    if name not in NAMED:
+        raise ValueError(f"method={name!r}: use one of {', '.join(names())}")
     takes = NAMED[name].takes
     if length not in LENGTHS:
         raise ValueError(f"step_length={length!r}: use one of {', '.join(LENGTHS)}")
