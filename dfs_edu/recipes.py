@@ -70,6 +70,8 @@ class Recipe:
                   "multistep": times 0.1 at each epoch of `milestones`, which may be 13.5
     train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
     pixels        side of the pictures, where the data set can be read at any; None: what the backbone was made for
+    content       which images a folder holds, in eight letters, so that runs on other images have other names; None:
+                  whichever are there: `train` and studies fill it in
     method        how the losses become one update of the trunk: "sum", or another one of methods/
     weights       of the losses in the sum, one for each exit; none: all 1
     step_length   of the other methods: "sum", as long a step as the sum's, so that one lr is fair; or their "own"
@@ -99,6 +101,7 @@ class Recipe:
     train_images: int | None = None
     held_out_images: int | None = None
     pixels: int | None = None
+    content: str | None = None
     method: str = "sum"
     weights: tuple[float, ...] = ()
     step_length: str = "sum"
@@ -118,6 +121,10 @@ class Recipe:
         self._check_numbers()
         if self.pixels is not None and self.pixels > MOST_PIXELS:
             raise ValueError(f"pixels={self.pixels!r}: at most {MOST_PIXELS}")
+        if self.content is not None and not (
+            self.dataset == "folder" and isinstance(self.content, str) and re.fullmatch("[0-9a-f]{8}", self.content)
+        ):
+            raise ValueError(f"content={_shown(self.content)}: eight digits 0-9a-f of a folder's images, or None")
         if not isinstance(self.junction, Junction):
             raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
         _make_plain(self.junction)
@@ -166,6 +173,8 @@ class Recipe:
         parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
         parts += ["weighted", *map(number, self.weights)] if self.weights else []
         parts += [] if self.loss == "cross-entropy" else [self.loss]
+        parts += [f"pixels{self.pixels}"] if self.pixels else []
+        parts += [self.content] if self.content else []
         return "-".join([self.dataset, self.backbone, self.scale, *parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict:

@@ -26,13 +26,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from dfs_edu import plugins, recipes, results
-from dfs_edu.backbones import build, parse
+from dfs_edu.backbones import build, parse, pixels_of
 from dfs_edu.checkpoint import check_writable
 from dfs_edu.methods import make, names
 from dfs_edu.recipes import Recipe
 from dfs_edu.spelling import junction_from
 from dfs_edu.table import printable
-from dfs_edu.train import train
+from dfs_edu.train import load_data, of_images, train
 
 ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5", "joint+pcgrad", "joint+upgrad")
 
@@ -85,13 +85,30 @@ def _check(one: Recipe, recipe: Recipe) -> None:
     make(one.method, exits, one.weights, one.step_length)
 
 
+def of_data(cells: Sequence[Recipe], root=None) -> list[Recipe]:
+    """The cells, those for a folder of images with the content of the images that are there, by which runs are named.
+
+    root   where these lie (see `data.load`)
+    """
+    known: dict[tuple, str] = {}
+    found = []
+    for recipe in cells:
+        if recipe.dataset == "folder" and recipe.content is None:
+            read = (recipe.pixels or pixels_of(recipe.backbone), recipe.train_images, recipe.held_out_images)
+            if read not in known:
+                known[read] = of_images(recipe, load_data(recipe, root)).content
+            recipe = replace(recipe, content=known[read])
+        found.append(recipe)
+    return found
+
+
 def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
     """Train whatever nobody else has done or is at; `options` are those of `train`.
 
     A run that diverges, so that a loss, a weight or an answer is not finite, ends and no other with it: that is a
     result, too, and its record says "failed", with the reason. It is not tried again. Every other error is raised.
     """
-    for recipe in cells:
+    for recipe in of_data(cells, options.get("root")):
         if is_over(recipe, out):
             continue
         with claimed(recipe, out) as mine:
@@ -138,8 +155,12 @@ def claimed(recipe: Recipe, out: str | Path) -> Iterator[bool]:
         lock.release()
 
 
-def collect(cells: Sequence[Recipe], out: str | Path) -> list[dict]:
-    """The record of each cell; of one that has not begun its recipe alone."""
+def collect(cells: Sequence[Recipe], out: str | Path, root=None) -> list[dict]:
+    """The record of each cell; of one that has not begun its recipe alone.
+
+    root   where a folder of images lies, as for `work`
+    """
+    cells = of_data(cells, root)
     return [record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []} for recipe in cells]
 
 
@@ -365,6 +386,7 @@ def main(args: argparse.Namespace) -> int:
     if args.seeds < 1 or args.processes < 1:
         raise ValueError(f"--seeds {args.seeds}, --processes {args.processes}: whole numbers above zero")
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
+    cells = of_data(cells, args.data)
     for file in filter(None, (args.keep, args.csv)):  # known before hours of training
         check_writable(Path(file).parent)
     if not args.report:

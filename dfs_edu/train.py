@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -92,15 +94,18 @@ def train(
     team, device = distributed.join(pick_device(device))
     if device.type == "cpu":
         heap.keep_freed()
+    dataset = load_data(recipe, root) if recipe.dataset == "folder" else None  # its images are in the run's name
+    if dataset:
+        recipe = of_images(recipe, dataset, Path(out) if out is not None and resume else None)
     folder = Path(out) / recipe.name if out is not None else None
     if folder and Recipe.from_dict(recipe.to_dict()) != recipe:  # now, and not when hours of training are read back
         raise ValueError(f"junction={recipe.junction!r}: it cannot be read back from a record; see spelling.py")
     if folder and folder.exists() and any(folder.iterdir()) and not resume:
-        raise FileExistsError(f"{folder} is there already: resume it (--resume, resume=True) or choose another folder")
+        raise FileExistsError(f"{folder} is there already: {_advice(folder, recipe)}")
     team.wait()  # nobody writes before all have looked
     if folder and team.leads:
         checkpoint.check_writable(folder)
-    loop = _Loop(recipe, folder, root, device, team, progress and team.leads)
+    loop = _Loop(recipe, folder, dataset or load_data(recipe, root), device, team, progress and team.leads)
     loop.track(track)
     if folder and resume:
         loop.load()
@@ -112,16 +117,35 @@ def train(
     return loop.finish()
 
 
+def _advice(folder: Path, recipe: Recipe) -> str:
+    """What to do about a folder that holds a run already: it can be resumed by its own recipe alone."""
+    try:
+        begun = Recipe.from_dict(results.read(folder)["recipe"]).to_dict()
+    except (OSError, ValueError):  # no record yet, or a damaged one
+        begun = recipe.to_dict()
+    if words := results.changed(begun, recipe.to_dict()):
+        return f"a run of another recipe ({'; '.join(words)}); choose another folder (--out)"
+    return "resume it (--resume, resume=True) or choose another folder"
+
+
 class _Loop:
     """What a run consists of, and the three things done to it: an epoch, saving, finishing."""
 
-    def __init__(self, recipe: Recipe, folder: Path | None, root, device: torch.device, team: Team, progress: bool):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path | None,
+        dataset: data.Dataset,
+        device: torch.device,
+        team: Team,
+        progress: bool,
+    ):
+        self.dataset = dataset
         self.recipe, self.folder, self.device, self.team, self.progress = recipe, folder, device, team, progress
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(self.device))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # of runs before this one
         torch.manual_seed(recipe.seed)  # the network's initial weights
-        self.dataset = load_data(recipe, root)
         for split in (self.dataset.validation, self.dataset.test):
             if len(split) < team.world:
                 raise ValueError(
@@ -449,6 +473,25 @@ def load_data(recipe: Recipe, root=None) -> data.Dataset:
     """The pictures that a recipe speaks of."""
     pixels = pixels_of(recipe.backbone) if recipe.dataset in data.ANY_SIZE else None
     return data.load(recipe.dataset, root, recipe.pixels or pixels).first(recipe.train_images, recipe.held_out_images)
+
+
+def of_images(recipe: Recipe, dataset: data.Dataset, out: Path | None = None) -> Recipe:
+    """A recipe for a folder of images with the `content` of these images, by which its runs are named.
+
+    out   where an older run of the same images may lie, which was named without its content: it keeps its name
+
+    Raises ValueError for a recipe of other images.
+    """
+    facts = dataset.facts
+    said = json.dumps([facts[part] for part in ("name", "checksum", "classes")])
+    content = hashlib.sha256(said.encode()).hexdigest()[:8]
+    if recipe.content not in (None, content):
+        raise ValueError(f"content={recipe.content!r}: the recipe is of other images than {dataset.name}, {content!r}")
+    if out and not recipe.content and (out / recipe.name / results.RECORD).exists():
+        older = results.read(out / recipe.name)
+        if not results.changed_data(older.get("data", {}), facts):
+            return recipe
+    return replace(recipe, content=content)
 
 
 def random_state(device: torch.device) -> list[Tensor]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import dfs_edu as dfs
-from dfs_edu import cli, data, results, runs
+from dfs_edu import cli, data, results, runs, study
 from dfs_edu.inference import Outputs
 from dfs_edu.recipes import Recipe
-from dfs_edu.train import load_data
+from dfs_edu.train import load_data, of_images
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_an_older_record_without_classes_is_still_compared(insects, tmp_path, ca
     assert call("evaluate", run, "--data", other, "--device", "cpu") == 1
     assert "trained on other data than these: checksum" in capsys.readouterr().err
     run = Recipe.from_dict(record["recipe"])
-    with pytest.raises(ValueError, match="was begun with another data: checksum"):
+    with pytest.raises(ValueError, match="the recipe is of other images than insects"):
         dfs.train(run, tmp_path / "runs", root=other, device="cpu", progress=False, resume=True)
     again = dfs.train(run, tmp_path / "runs", root=folder, device="cpu", progress=False, resume=True)
     assert again.record["final"] == record["final"]
@@ -406,3 +407,61 @@ def test_what_is_committed_is_what_keep_would_accept():
             assert runs._outputs(folder / f"{split}.npz", split, record).confidence.shape[1] in (5_000, 10_000)
         if (folder / runs.WEIGHTS).exists():
             runs.load_network(folder)
+
+
+def test_runs_on_other_images_have_other_names(tmp_path, capsys):
+    """Of another content, other names of classes, another size; the same images resume their run."""
+    one = images(tmp_path / "a" / "mine", ("ant", "bee"), 12, 0)
+    other = images(tmp_path / "b" / "mine", ("ant", "bee"), 12, 1)
+    renamed = shutil.copytree(one, tmp_path / "c" / "mine")
+    (renamed / "ant").rename(renamed / "aphid")
+    words = [
+        "train",
+        "folder/vgg7-4",
+        "--scale",
+        "smoke",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "runs",
+    ]
+    for folder in (one, other, renamed):
+        assert call(*words, "--image-size", 8, "--data", folder) == 0
+    assert call(*words, "--image-size", 16, "--data", one) == 0
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"folder-vgg7-4-smoke-joint-pixels(8|16)-[0-9a-f]{8}-seed0", name) for name in names)
+    capsys.readouterr()
+    assert call(*words, "--image-size", 8, "--data", one) == 1
+    assert "is there already: resume it (--resume" in capsys.readouterr().err
+    assert call(*words, "--image-size", 8, "--data", one, "--resume") == 0
+    assert call(*words, "--image-size", 8, "--data", one, "--lr", "0.01") == 1
+    said = capsys.readouterr().err
+    assert re.search(r"is there already: a run of another recipe \(lr 0\.\d+, now 0\.01\); choose another folder", said)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == names
+
+
+def test_an_older_run_of_a_folder_keeps_its_name(insects, tmp_path):
+    run, folder = insects
+    record = results.read(run)
+    recipe = replace(Recipe.from_dict(record["recipe"]), content=None)
+    older = shutil.copytree(run, tmp_path / recipe.name)
+    record["recipe"] |= {"content": None, "name": recipe.name}
+    results.write(older / "record.json", record)
+    assert of_images(recipe, load_data(recipe, folder), tmp_path) == recipe
+    other = images(tmp_path / "others", ("ant", "bee", "fly"), 40, 5)
+    assert of_images(recipe, load_data(recipe, other), tmp_path).content
+
+
+def test_a_study_on_other_images_is_another_study(tmp_path):
+    one = images(tmp_path / "a" / "mine", ("ant", "bee"), 12, 0)
+    other = images(tmp_path / "b" / "mine", ("ant", "bee"), 12, 1)
+    recipe = dfs.recipes.get("folder/vgg7-4", scale="smoke", pixels=8, precision="fp32")
+    cells = study.grid(recipe, ["joint"], [0])
+    study.work(cells, tmp_path / "runs", root=one, device="cpu", progress=False)
+    assert "final" in study.collect(cells, tmp_path / "runs", one)[0]
+    assert "final" not in study.collect(cells, tmp_path / "runs", other)[0]
+    with pytest.raises(ValueError, match="the recipe is of other images than mine"):
+        dfs.train(*study.of_data(cells, one), None, root=other, device="cpu")
