@@ -28,7 +28,7 @@ from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
 from dfs_edu.optim import make_optimizer, make_schedule, moving_average
 from dfs_edu.precision import widest
-from dfs_edu.probes import ConflictTracker, conflict
+from dfs_edu.probes import ConflictTracker, conflict, history, share_by_stage
 from dfs_edu.recipes import Recipe
 from dfs_edu.runs import load_network  # noqa: F401  of a finished run: its other half
 from dfs_edu.surgery import Joint
@@ -206,6 +206,7 @@ class _Loop:
         self.losses = widest(torch.zeros(K, device=self.device))  # summed over this process's batches
         self.correct = torch.zeros(K, device=self.device, dtype=torch.int64)
         self.seconds = 0.0
+        self.rates: list[list] = []  # step and learning rate, of this epoch
 
     def epoch(self, stop: threading.Event, checkpoint_steps: int) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
@@ -253,6 +254,7 @@ class _Loop:
             self.correct += torch.stack([(logits_k.argmax(1) == theirs).sum() for logits_k in logits])
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip)
+        self.rates.append([self.steps_taken(), self.optimizer.param_groups[0]["lr"]])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
@@ -334,10 +336,14 @@ class _Loop:
             "peak_memory": results.peak_memory(self.device),
         }
         self.record["epochs"].append(row)
+        rates = self.rates
         self.reset_totals()
         self.save()
         if self.folder and self.team.leads:
-            events.write(self.folder, row)
+            since = (row["epoch"] - 1) * len(self.batches) + (row["epoch"] > 1)  # step 0 is of the first epoch
+            points = [("learning_rate", step, rate) for step, rate in rates]
+            points += events.of_epoch(row, self.steps_taken()) + tracked(self.record.get("conflict"), since)
+            events.write(self.folder, points, since)
 
     @cached_property
     def probed(self) -> tuple[Tensor, Tensor]:
@@ -386,6 +392,7 @@ class _Loop:
             "schedule": self.schedule.state_dict(),
             "method": self.method.state_dict(),
             "batches": self.batches.state_dict(),
+            "rates": self.rates,
             "processes": self.team.gather(mine),
             "record": self.record,
         }
@@ -425,6 +432,7 @@ class _Loop:
         self.schedule.load_state_dict(state["schedule"])
         self.method.load_state_dict(state.get("method", {}))
         self.batches.load_state_dict(state["batches"])
+        self.rates = state.get("rates", [])  # older checkpoints have none
         mine = state["processes"][self.team.rank]
         losses, correct, self.seconds = mine["totals"]
         self.losses.copy_(losses)
@@ -467,6 +475,27 @@ class _Loop:
         return tqdm(
             total=len(self.batches), initial=self.batches.batch, desc=title, disable=not self.progress, mininterval=0.5
         )
+
+
+def tracked(found: dict | None, since: int) -> list[events.Point]:
+    """What `track` saw from a step on, for TensorBoard, of a record's "conflict".
+
+    For each stage the share of pairs of exits in conflict and the mean cosine of all pairs, and each exit's length.
+    """
+    looks = [look for look in found["looks"] if look["step"] >= since] if found else []
+    if not looks:
+        return []
+    points, seen = [], history(looks)
+    for t, shares in enumerate(share_by_stage(found | {"looks": looks})):
+        step = looks[t]["step"]
+        for s, share in enumerate(shares):
+            cosines = seen["cosine"][t, s]
+            points.append((f"tracked_conflict/stage{s + 1}", step, share))
+            cosines = cosines[~np.isnan(cosines)]
+            points.append((f"tracked_cosine/stage{s + 1}", step, cosines.mean() if len(cosines) else np.nan))
+            lengths = enumerate(seen["norm"][t, s], start=1)
+            points += [(f"tracked_norm/stage{s + 1}_exit{k}", step, length) for k, length in lengths]
+    return [(curve, step, None if np.isnan(value) else float(value)) for curve, step, value in points]
 
 
 def load_data(recipe: Recipe, root=None) -> data.Dataset:

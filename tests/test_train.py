@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from dying import SAME, Killed, die_in_step
@@ -24,6 +25,7 @@ from dfs_edu import checkpoint, inference, results
 from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
 from dfs_edu.optim import make_schedule
+from dfs_edu.probes import share_by_stage
 from dfs_edu.recipes import Recipe, get
 
 train_module = sys.modules["dfs_edu.train"]  # dfs_edu.train itself is the function
@@ -238,16 +240,59 @@ def test_the_record_says_what_it_took(uninterrupted):
     assert environment["revision"] == results.revision()
 
 
-def test_tensorboard_reads_the_curves(uninterrupted):
+def curves(folder) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads: curve -> steps and values."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(uninterrupted.folder / "events")).Reload()
-    rows = uninterrupted.record["epochs"]
+    events = EventAccumulator(str(folder / "events")).Reload()
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def close(points):
+    return [(step, pytest.approx(value, rel=1e-5)) for step, value in points]
+
+
+def test_tensorboard_reads_the_curves(uninterrupted):
+    shown, rows = curves(uninterrupted.folder), uninterrupted.record["epochs"]
     for curve in ("loss", "validation_accuracy", "gradient_norm", "conflict"):
         for k in range(6):
-            shown = [(e.step, e.value) for e in events.Scalars(f"{curve}/exit{k + 1}")]
-            expected = [(row["epoch"], row[curve][k]) for row in rows if row[curve][k] is not None]
-            assert shown == [(step, pytest.approx(value, rel=1e-5)) for step, value in expected]
+            expected = [(3 * row["epoch"], row[curve][k]) for row in rows if row[curve][k] is not None]
+            assert shown.get(f"{curve}/exit{k + 1}", []) == close(expected)
+
+
+def expected_rates() -> list[tuple[int, float]]:
+    """By torch's own schedule, of 2 epochs of 3 steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, 6, pct_start=0.25, cycle_momentum=False)
+    rates = []
+    for step in range(1, 7):
+        rates.append((step, schedule.get_last_lr()[0]))
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("dies", [None, 2, 4])
+def test_tensorboard_shows_rate_and_looks_by_step_also_of_a_resumed_run(dies, tmp_path, monkeypatch):
+    if dies:
+        with monkeypatch.context() as patch:
+            die_in_step(patch, dies)
+            with pytest.raises(Killed):
+                run(small(), tmp_path, track=2, checkpoint_steps=1)
+    shown = run(small(), tmp_path, track=2, checkpoint_steps=1, resume=True)
+    events = curves(shown.folder)
+    assert events["learning_rate"] == close(expected_rates())
+    looks = shown.record["conflict"]["looks"]
+    assert [step for step, _ in events["tracked_norm/stage1_exit1"]] == [0, 2, 4, 6]
+    for s in range(5):
+        cosines = [(look["step"], np.mean([c for c in look["cosine"][s] if c is not None])) for look in looks]
+        assert events[f"tracked_cosine/stage{s + 1}"] == close(cosines)
+        shares = share_by_stage(shown.record["conflict"])[:, s]
+        assert events[f"tracked_conflict/stage{s + 1}"] == close(zip((0, 2, 4, 6), shares, strict=True))
+        for k in range(s, 6):
+            lengths = [(look["step"], look["norm"][s][k]) for look in looks]
+            assert events[f"tracked_norm/stage{s + 1}_exit{k + 1}"] == close(lengths)
+    assert "tracked_cosine/stage6" not in events  # only the last exit gets there
 
 
 def test_somebody_may_look_after_each_epoch():
