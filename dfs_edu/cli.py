@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,31 @@ from dfs_edu.table import lines, printable
 RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
 
 
+# Of each command what it does, and where its options and its work are: in this module, or in one of its own, which is
+# imported only for that command
+COMMANDS = {
+    "train": "train a network and keep its record",
+    "evaluate": "accuracy of a trained network at each exit and under budgets",
+    "probe": "measure where the exits of a trained network disagree",
+    "export": "write a trained network as ONNX and torch.export files, stage by stage",
+    "costs": "parameters and MACs of every exit, the published ones beside them",
+    "study": "compare junctions and methods on an equal recipe, over seeds",
+    "runs": "list runs, name the best, compare some exit by exit",
+    "keep": "copy what is worth committing of a run to data/recorded",
+    "course": "execute the notebooks, or report on executed ones",
+    "doctor": "say what this machine has, and what to do about the rest",
+    "download": "fetch CIFAR-100 from its home; needs a network",
+}
+OWN_MODULE = ("study", "course", "doctor")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 if it did its work, 1 if it could not and said why, 130 if it was stopped."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without "±" gets an escape instead of a traceback
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        args = _parsed(argv)
+        args = _parsed(sys.argv[1:] if argv is None else argv)
         return args.command(args) or 0
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped or 'stopped'}", file=sys.stderr)
@@ -27,43 +50,34 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parsed(argv: list[str] | None) -> argparse.Namespace:
+def _parsed(argv: list[str]) -> argparse.Namespace:
     """The command's arguments; plugins are imported first, so that options know the names that they add."""
-    from dfs_edu import course, doctor, study
-
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _plugin_argument(first)
     plugins.load(first.parse_known_args(argv)[0].plugin)
     parser = argparse.ArgumentParser(prog="dfs-edu", description="Multi-exit networks and their gradient conflict.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    table = {
-        "train": (_train_arguments, train, "train a network and keep its record"),
-        "evaluate": (_evaluate_arguments, evaluate, "accuracy of a trained network at each exit and under budgets"),
-        "probe": (_probe_arguments, probe, "measure where the exits of a trained network disagree"),
-        "export": (_export_arguments, export, "write a trained network as ONNX and torch.export files, stage by stage"),
-        "costs": (_costs_arguments, costs, "parameters and MACs of every exit, the published ones beside them"),
-        "study": (study.add_arguments, study.main, "compare junctions and methods on an equal recipe, over seeds"),
-        "runs": (_runs_arguments, runs, "list runs, name the best, compare some exit by exit"),
-        "keep": (_keep_arguments, keep, "copy what is worth committing of a run to data/recorded"),
-        "course": (
-            course.add_arguments,
-            course.main,
-            "execute the notebooks, or report on executed ones",
-        ),
-        "doctor": (doctor.add_arguments, doctor.main, "say what this machine has, and what to do about the rest"),
-        "download": (_download_arguments, download, "fetch CIFAR-100 from its home; needs a network"),
-    }
-    for name, (add_arguments, command, what) in table.items():
+    for name, what in COMMANDS.items():
         sub = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        add_arguments(sub)
-        _plugin_argument(sub)
-        sub.set_defaults(command=command)
+        if name in argv[:1]:  # the options of the others would import what they are about
+            add_arguments, command = _command(name)
+            add_arguments(sub)
+            _plugin_argument(sub)
+            sub.set_defaults(command=command)
     return parser.parse_args(argv)
 
 
 def _plugin_argument(parser: argparse.ArgumentParser) -> None:
     what = "import a module of yours first, whose networks, junctions and methods are known then; may be given again"
     parser.add_argument("--plugin", metavar="MODULE", action="append", default=[], help=what)
+
+
+def _command(name: str) -> tuple[Callable, Callable]:
+    """The function that adds a command's options to a parser, and the one that does its work."""
+    if name in OWN_MODULE:
+        module = importlib.import_module(f"dfs_edu.{name}")
+        return module.add_arguments, module.main
+    return globals()[f"_{name}_arguments"], globals()[name]
 
 
 def _data_arguments(parser: argparse.ArgumentParser) -> None:

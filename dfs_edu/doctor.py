@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfs_edu.table import printable
+
 OK, ADVICE, MISSING = "ok", "advice", "missing"  # MISSING: the course cannot run
 
 
@@ -37,9 +39,9 @@ def _guarded(check: Callable[[], Check]) -> Check:
     try:
         return check()
     except Exception as error:
-        essential = check in (_torch, _torchvision, _jupyter, _kernel)
+        essential = check in (_torch, _torchvision, _digits, _jupyter, _kernel)
         todo = "set the environment up again: make test, or pip install -e '.[dev]'"
-        found = f"{type(error).__name__}: {error}"
+        found = printable(f"{type(error).__name__}: {error}")
         return Check(check.__name__.strip("_"), found, MISSING if essential else ADVICE, todo)
 
 
@@ -138,9 +140,11 @@ def _disk() -> Check:
 
 
 def _digits() -> Check:
-    from dfs_edu import data
+    """The scans alone: the scenes composed of them take seconds."""
+    import sklearn
+    from sklearn.datasets import load_digits
 
-    return Check("digits", f"embedded, {len(data.load('digits').train)} training pictures")
+    return Check("digits", f"embedded, {len(load_digits().target):,} scans in scikit-learn {sklearn.__version__}")
 
 
 def _cifar100() -> Check:

@@ -1,14 +1,17 @@
 """The command: its words, its exit status, and that each command does what the library does."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 import dfs_edu as dfs
 from dfs_edu import build, cli, probes, results, runs
 
-COMMANDS = ("train", "evaluate", "probe", "costs", "runs", "keep", "course", "doctor", "download")
+COMMANDS = tuple(cli.COMMANDS)
 
 
 def call(*words) -> int:
@@ -200,3 +203,72 @@ def test_runs_lists_compares_and_names_the_best(tmp_path, capsys):
 
     assert call("runs", "nothing*", "--out", tmp_path) == 1
     assert "no run in" in capsys.readouterr().err
+
+
+def in_a_process(*code, **environment):
+    done = subprocess.run(
+        [sys.executable, *code], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", ["--help", "doctor --help", "runs --help", "evaluate nowhere"])
+def test_nothing_is_imported_that_the_command_does_not_need(words):
+    heavy = ("torch", "torchvision", "sklearn", "scipy", "plotly", "numpy", "papermill")
+    allowed = () if words.endswith("--help") else ("torch", "torchvision", "sklearn", "scipy", "numpy")
+    code = f"""
+import sys
+from dfs_edu.cli import main
+try:
+    main({words.split()!r})
+except SystemExit:
+    pass
+print("imported", sorted(set({heavy!r}) & set(sys.modules)))
+"""
+    imported = in_a_process("-c", code).rsplit("imported ", 1)[1]
+    assert not [name for name in heavy if repr(name) in imported and name not in allowed]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import dfs_edu as dfs, dfs_edu.train; train = dfs_edu.train",
+        "import dfs_edu as dfs; from dfs_edu.train import load_network; train = dfs.train",
+        "import dfs_edu as dfs; from dfs_edu import train",
+        "import dfs_edu as dfs, dfs_edu.study; train = dfs.train",
+        "from dfs_edu.train import train; import dfs_edu as dfs",
+    ],
+)
+def test_public_names_are_what_they_were_whatever_is_imported_first(code):
+    code += """
+import sys, types
+assert isinstance(train, types.FunctionType) and train is dfs.train is sys.modules["dfs_edu.train"].train
+for name in ("data", "inference", "probes", "recipes", "results"):
+    assert isinstance(getattr(dfs, name), types.ModuleType), name
+assert set(dfs.__all__) <= set(dir(dfs))
+assert all(getattr(dfs, name) is not None for name in dfs.__all__)
+assert not hasattr(dfs, "nothing_of_the_kind")
+from dfs_edu import *
+assert build is dfs.build
+"""
+    in_a_process("-c", code)
+
+
+def test_no_command_dies_of_a_terminal_that_knows_ascii_only(finished, tmp_path):
+    """A table with a "±" or a name with an accent comes after the work is done: it must be printed somehow."""
+    words = {
+        "runs": ["--out", str(finished.parent)],
+        "costs": ["vgg7-4"],
+        "course": ["--report", str(tmp_path)],
+    }
+    (tmp_path / "Zoë").mkdir()
+    for command, more in words.items():
+        in_a_process("-m", "dfs_edu", command, *more, PYTHONIOENCODING="ascii")
+
+
+def test_a_study_prints_its_plus_minus_where_only_ascii_is_known(tmp_path):
+    words = ("study", "digits/vgg7-4", "--scale=smoke", "--train-images=32", "--epochs=1", "--seeds=3")
+    words += ("--arms", "joint", "detached", "--out", str(tmp_path))
+    said = in_a_process("-m", "dfs_edu", *words, PYTHONIOENCODING="ascii")
+    assert "\\xb1" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import os
+import subprocess
 import sys
 
 import pytest
@@ -117,3 +119,23 @@ def test_little_memory_and_disk_are_advice(monkeypatch):
     assert doctor._memory().state == ADVICE
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: argparse.Namespace(free=2**20))
     assert doctor._disk().state == ADVICE
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError", "OSError"])
+@pytest.mark.parametrize("package", ["torchvision", "sklearn"])
+def test_a_package_that_breaks_at_import_is_a_line_of_the_report(tmp_path, package, error):
+    """As a user meets it: a torchvision of another torch, a scikit-learn whose library is missing."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise {error}('no such operator:\\n{package}')")
+    done = subprocess.run(
+        [sys.executable, "-m", "dfs_edu", "doctor"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    name = {"sklearn": "digits"}.get(package, package)
+    assert f"missing  {name:<12} {error}: no such operator:\\n{package}" in done.stdout
+    assert " chromium " in done.stdout
