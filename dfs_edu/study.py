@@ -390,6 +390,7 @@ def main(args: argparse.Namespace) -> int:
     for file in filter(None, (args.keep, args.csv)):  # known before hours of training
         check_writable(Path(file).parent)
     if not args.report:
+        check_writable(args.out)
         _train(args, cells)
     records = collect(cells, args.out)
     if args.keep:

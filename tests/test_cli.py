@@ -111,6 +111,19 @@ def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, c
         ("train digits/vgg7-4 --junction dfs", "junction 'dfs': use one of joint, detached"),
         ("train digits/vgg7-4 --epochs 0", "epochs=0"),
         ("train cifar100/vgg7-64 --data nowhere", "looked for"),
+        ("train digits/vgg7-99999999999", "vgg7-99999999999 cannot be made with sizes {'width': 99999999999}"),
+        ("study digits/vgg7-99999999999", "vgg7-99999999999 cannot be made"),
+        ("costs vgg7-99999999999", "vgg7-99999999999 cannot be made"),
+        ("costs vgg7-4 --classes 0", "--classes 0: a whole number from 1"),
+        ("costs vgg7-4 --batch -1", "--batch -1: a whole number from 1"),
+        ("study digits/vgg7-4 --lr nan", "lr=nan"),
+        ("study digits/vgg7-4 --out {file}", "cannot be written (File exists)"),
+        ("study digits/vgg7-4 --keep {file}/x.json", "cannot be written (File exists)"),
+        ("study digits/vgg7-4 --csv {file}/x.csv", "cannot be written (File exists)"),
+        ("study digits/vgg7-4 --arms joint+weighted-inf-1-1-1-1-1", "weights=(inf, 1.0"),
+        ("train digits/vgg7-4 --weights 1e300 1 1 1 1 1", "weights=(1e+300, 1.0"),
+        ("probe . --images 0", "--images 0"),
+        ("evaluate . --budget nan", "--budget nan"),
         ("evaluate nowhere", "nowhere"),
         ("probe nowhere", "nowhere"),
         ("keep nowhere", "nowhere"),
@@ -118,7 +131,8 @@ def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, c
 )
 def test_what_cannot_be_done_is_one_line_and_status_1(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert call(*words.split()) == 1
+    (tmp_path / "file").touch()
+    assert call(*words.format(file=tmp_path / "file").split()) == 1
     said = capsys.readouterr().err
     assert said.startswith("dfs-edu: ")
     assert message in said

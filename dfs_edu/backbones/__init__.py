@@ -33,7 +33,7 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
               number is the width, "vgg7-16"
 
     Raises ValueError for an unknown name (with the nearest known ones), an unknown size (with the family's own), a
-    size that is no number above zero, or a wrong number of classes.
+    size that is no number above zero or too large to be made, or a wrong number of classes.
 
     >>> import torch
     >>> net = build("vgg7-16", classes=10)
@@ -43,7 +43,12 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
     check_classes(classes)
     family, sizes = parse(name, **sizes)
     backbone = BACKBONES[family]
-    return MultiExit(*backbone.builder(classes, **sizes), junction, smallest=backbone.smallest)
+    try:
+        stages, heads = backbone.builder(classes, **sizes)
+    except RuntimeError as error:  # more than the memory, or than torch can count
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} cannot be made with sizes {sizes}, {classes} classes: {reason}") from error
+    return MultiExit(stages, heads, junction, smallest=backbone.smallest)
 
 
 def attach(

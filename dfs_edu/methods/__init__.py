@@ -12,7 +12,6 @@ A method is one file; importing it here, one line, makes its names known.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Real
 
@@ -21,6 +20,7 @@ from dfs_edu.methods.method import NAMED, Method
 from dfs_edu.methods.weighted import Weighted  # noqa: F401
 
 LENGTHS = ("sum", "own")
+LARGEST = 1e30  # of weights: far from where float32 ends
 
 
 def names() -> tuple[str, ...]:
@@ -43,12 +43,12 @@ def check(name: str, weights: Sequence[float] = (), length: str = "sum") -> type
     if weights and "weights" not in takes:
         raise ValueError(f"weights={tuple(weights)}: method {name!r} chooses them itself")
     if weights and not (all(_is_weight(w) for w in weights) and any(weights)):
-        raise ValueError(f"weights={tuple(weights)}: finite numbers from 0, one of them above it")
+        raise ValueError(f"weights={tuple(weights)}: finite numbers from 0 to {LARGEST:g}, one of them above 0")
     return NAMED[name]
 
 
 def _is_weight(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
 def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "sum") -> Method:
