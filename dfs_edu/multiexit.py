@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from dfs_edu.splitgrad import Conv2d
 from dfs_edu.surgery import Joint, Junction
 
 State = Tensor | list[Tensor]  # what a stage hands on; MSDNet's is a list of scales, fine to coarse
@@ -73,6 +74,9 @@ class MultiExit(nn.Module):
 
     def _skip_unheard_gradients(self) -> None:
         """Follow the cuts along the trunk, and tell each module which channels of its input pass a gradient on."""
+        for module in self.modules():  # what cannot be told below, as within a wrapped stage, skips nothing
+            if isinstance(module, Conv2d):
+                module.listen(None)
         heard = None
         for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
             heard = stage.listen(heard) if hasattr(stage, "listen") else None

@@ -1,15 +1,20 @@
 """Exits for other people's networks: nine of torchvision's and timm's, and small ones with a fault each."""
 
 import copy
+import io
+import pickle
+import random
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torch.utils.checkpoint
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -19,7 +24,7 @@ from dfs_edu.backbones.attach import Exit, attached
 from dfs_edu.inference import EarlyExit
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import conflict, cost
-from dfs_edu.surgery import Joint, Surgery
+from dfs_edu.surgery import Detached, Joint, Surgery
 
 # Name -> size of the pictures here, and the names of three exits placed at 224x224 evenly in MACs.
 NINE = {
@@ -287,10 +292,15 @@ def test_any_number_of_exits(exits):
     assert (macs[1:] > macs[:-1]).all()
 
 
-def test_channels_last_maps_are_no_features():
-    model = on_meta("swin_t")
-    with pytest.raises(ValueError, match=r"'features.1', of shape \(5, 56, 56, 96\), channels last"):
-        attach(model, ["features.1"], size=224)
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)], ids=["square", "wide"])
+def test_channels_last_features_reach_junction_and_head_with_channels_second(size):
+    model = with_numbers(on_meta("swin_t")).eval()
+    net = MultiExit(*attached(model, ["features.1", "features.5"], input_shape=(3, *size)), Surgery(0.5)).eval()
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(net(x)[-1], model(x))
+    assert [stage.meta["channels"] for stage in net.stages[:2]] == [[96], [384]]
+    assert net.stages[0](x).shape == (2, 96, size[0] // 4, size[1] // 4)
+    assert net.stages[0].meta["readers"] == []
 
 
 # Classes and heads
@@ -632,7 +642,7 @@ def two_inputs(self, x, y):
     ("forward", "at", "said"),
     [
         (through_an_int, ["first"], "a cut at 'first' would be crossed by 'getitem', a int: only tensors"),
-        (through_the_batch, ["second"], r"'mean', of shape \(1, 8, 1, 1\) for 5 pictures"),
+        (through_the_batch, ["second"], r"'mean', of shape \(1, 8, 1, 1\) for 5 images"),
         (changed_in_place, ["first"], "'first', which what follows changes in place"),
         (shared, ["first", "second"], "second.weight of stage 2 and second.weight of stage 3 are one parameter"),
         (data_dependent, ["first"], "Faulty cannot be traced by torch.fx: .*control flow"),
@@ -641,7 +651,7 @@ def two_inputs(self, x, y):
             ["first"],
             "Faulty ends in 'mean': the last exit is the network's own classifier, an nn.Linear",
         ),
-        (two_inputs, ["first"], "Faulty.forward asks for y besides the pictures"),
+        (two_inputs, ["first"], "Faulty.forward asks for y besides the images"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -664,3 +674,326 @@ def test_a_block_that_runs_twice_must_be_named_by_its_node():
         attach(Net(), ["block"], size=8)
     net, x = attach(Net(), ["block.1", "conv"], size=8), pictures(8)
     torch.testing.assert_close(net.stages[0](x), F.max_pool2d(x.relu(), 2))
+
+
+# What strangers brought
+
+
+def all_gradients(net, x):
+    """Of the trunk's and the heads' parameters, by name, from the sum of all logits squared."""
+    net.eval().zero_grad()
+    sum(logits.square().mean() for logits in net(x)).backward()
+    return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+def saved_and_loaded(net):
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, saved_and_loaded, lambda net: pickle.loads(pickle.dumps(net))])
+@pytest.mark.parametrize("junction", [Surgery(0.5), Surgery(0.25, exit_gradient="all"), Detached()], ids=str)
+def test_a_copy_joined_anew_has_the_gradients_of_the_original_joined_anew(copied, junction):
+    net, x = attach(resnet(), ["layer2", "layer3"], junction), pictures(64)
+    back = copied(net)
+    torch.testing.assert_close(all_gradients(back, x), all_gradients(net, x), rtol=0, atol=0)
+    for again in Joint(), junction:
+        net.join(again), back.join(again)
+        torch.testing.assert_close(all_gradients(back, x), all_gradients(net, x), rtol=0, atol=0)
+        assert [getattr(m, "live", None) for m in back.modules()] == [getattr(m, "live", None) for m in net.modules()]
+
+
+def test_a_saved_network_still_follows_the_mode():
+    net = saved_and_loaded(attach(Small(dropout=0.9), ["first"], size=8))
+    x = pictures(8)
+    assert torch.equal(net.eval()(x)[-1], net(x)[-1])
+    assert not torch.equal(net.train()(x)[-1], net(x)[-1])
+
+
+@pytest.mark.parametrize("junction", [Joint(), Surgery(0.5)], ids=str)
+def test_a_wrapped_stage_skips_nothing(junction):
+    net, x = attach(resnet(), ["layer2", "layer3"], Surgery(0.5)), pictures(64)
+    expected = copy.deepcopy(net)
+    expected.join(junction)
+    net.stages[1] = nn.Sequential(net.stages[1])
+    net.join(junction)
+    found = all_gradients(net, x).values()
+    torch.testing.assert_close(list(found), list(all_gradients(expected, x).values()))
+
+
+class WithCall(Small):
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+def patched(model):
+    model.forward = lambda x: 2 * type(model).forward(model, x)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: model.register_forward_hook(lambda m, inputs, out: out * 2), "Small has hooks"),
+        (lambda model: model.register_forward_pre_hook(lambda m, inputs: (inputs[0] * 2,)), "Small has hooks"),
+        (lambda model: model.register_full_backward_hook(lambda *_: None), "Small has hooks"),
+        (patched, "Small has a forward of its own"),
+    ],
+    ids=["hook", "pre-hook", "backward hook", "forward"],
+)
+def test_what_runs_beside_forward_is_refused_by_name(change, said):
+    model = Small()
+    change(model)
+    with pytest.raises(ValueError, match=said):
+        attach(model, ["first"], size=8)
+
+
+def test_a_call_of_its_own_and_hooks_inside_are_kept_or_refused():
+    with pytest.raises(ValueError, match="WithCall has a __call__ of its own"):
+        attach(WithCall(), ["first"], size=8)
+    model = with_numbers(torchvision.models.resnet18(num_classes=7)).eval()
+    model.layer1.register_forward_hook(lambda m, inputs, out: out * 2)  # a module that no cut opens runs whole
+    x = pictures(64)
+    torch.testing.assert_close(attach(model, ["layer2"]).eval()(x)[-1], model(x))
+    with pytest.raises(ValueError, match="'layer1', which a cut opens, has hooks"):
+        attach(model, ["layer1.0"])
+
+
+def no_grad(self, x):
+    with torch.no_grad():
+        x = self.first(x)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def grad_disabled(self, x):
+    before = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    x = self.first(x)
+    torch.set_grad_enabled(before)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def inference_mode(self, x):
+    with torch.inference_mode():
+        x = self.first(x)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def without_autocast(self, x):
+    with torch.autocast("cpu", enabled=False):
+        x = self.first(x)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def with_autocast(self, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        x = self.first(x)
+    return self.fc(self.second(x.float()).mean((2, 3)))
+
+
+def checkpointed(self, x):
+    x = torch.utils.checkpoint.checkpoint(self.first, x, use_reentrant=False)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def checkpointed_in_training(self, x):
+    x = torch.utils.checkpoint.checkpoint(self.first, x, use_reentrant=True) if self.training else self.first(x)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def layer_drop(self, x):
+    x = self.first(x)
+    if not self.training or random.random() > 0.01:
+        x = x + self.second(x)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def layer_drop_by_torch(self, x):
+    x = self.first(x)
+    if not self.training or torch.rand(()) > 0.01:
+        x = x + self.second(x)
+    return self.fc(self.second(x).mean((2, 3)))
+
+
+def anything(self, *xs):
+    return self.fc(self.second(self.first(xs[0])).mean((2, 3)))
+
+
+def keyword(self, x, *, y):
+    return self.fc(self.second(self.first(x) + y).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (no_grad, "runs under another gradient mode"),
+        (grad_disabled, "runs under another gradient mode"),
+        (inference_mode, "torch.inference_mode"),
+        (without_autocast, "another torch.autocast"),
+        (with_autocast, "another torch.autocast"),
+        (checkpointed, "torch.utils.checkpoint"),
+        (checkpointed_in_training, "a checkpoint"),
+        (layer_drop, "draws random numbers"),
+        (layer_drop_by_torch, "draws random numbers"),
+        (anything, r"forward takes \*xs: name its one argument"),
+        (keyword, "forward asks for y besides the images"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["at the root", "in a block"])
+def test_what_a_graph_would_lose_is_refused_by_name(forward, said, inside):
+    model, at = faulty(forward), ["first"]
+    if inside:
+        if forward in (anything, keyword):
+            pytest.skip("of the network's own forward")
+        model, at = nn.Sequential(OrderedDict(block=model, flat=nn.Identity(), fc=nn.Linear(5, 4))), ["block.second"]
+        said = f"'block'.*{said}"
+    with pytest.raises(ValueError, match=said):
+        attach(model, at, size=8)
+    if inside:  # where no cut opens it, it stays whole and is run as it was written
+        with torch.no_grad():
+            assert attach(model, ["block"], size=8)(pictures(8))[-1].shape == (2, 4)
+
+
+def centred(self, x):
+    x = self.first(x - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1))
+    return self.fc((self.second(x) * torch.tensor(2.0)).mean((2, 3)))
+
+
+def test_tensors_made_in_forward_are_constants():
+    model, x = faulty(centred), pictures(8)
+    for net in (attach(model, ["first"], size=8), copy.deepcopy(attach(model, ["first"], size=8))):
+        for mode in True, False:
+            torch.testing.assert_close(net.train(mode)(x)[-1], model.train(mode)(x))
+        assert not [name for name in net.state_dict() if "constant" in name]
+
+
+class PlainTensor(Small):
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+
+    def forward(self, x):
+        return super().forward(x - self.mean)
+
+
+def test_a_plain_tensor_is_named_and_a_buffer_advised():
+    with pytest.raises(ValueError, match=r"mean is a plain tensor.*self.register_buffer\('mean'"):
+        attach(PlainTensor(), ["first"], size=8)
+    whole = nn.Sequential(OrderedDict(inner=PlainTensor(), flat=nn.Identity(), fc=nn.Linear(5, 4)))
+    with pytest.raises(ValueError, match=r"inner.mean is a plain tensor"):
+        attach(whole, ["inner"], size=8)
+    with pytest.raises(ValueError, match=r"input_shape=\(3, 2, 2\): the network cannot read such images"):
+        attached(nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(4, 3)), ["0"], input_shape=(3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: torch.nn.utils.weight_norm(m.second), r"'second' of Small.*WeightNorm.*remove_weight_norm"),
+        (lambda m: torch.nn.utils.spectral_norm(m.second), "'second' of Small.*SpectralNorm.*remove_spectral_norm"),
+        (lambda m: prune.l1_unstructured(m.second, "weight", 0.5), "'second' of Small.*prune.remove"),
+        (lambda m: setattr(m, "seen", m.fc.weight * 2), "its attribute 'seen' is the result of a computation"),
+    ],
+    ids=["weight_norm", "spectral_norm", "prune", "attribute"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_cannot_be_copied_is_named_with_the_cure(change, said):
+    model = Small()
+    change(model)
+    with pytest.raises(ValueError, match=said):
+        attach(model, ["first"], size=8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_scripted_and_quantized_networks_and_auxiliary_classifiers_are_named():
+    with pytest.raises(TypeError, match="scripted by TorchScript"):
+        attach(torch.jit.script(Small()), ["first"], size=8)
+    quantized = torch.ao.quantization.quantize_dynamic(Small(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(TypeError, match="'fc' of Small is quantized"):
+        attach(quantized, ["first"], size=8)
+    with pytest.raises(ValueError, match=r"GoogLeNet answers with several tensors.*aux_logits=False"):
+        attach(on_meta("googlenet"), 2)
+
+
+@pytest.mark.parametrize("wrapped", [torch.compile, nn.DataParallel], ids=["compiled", "parallel"])
+def test_wrappers_are_taken_off(wrapped):
+    model, x = Small().eval(), pictures(8)
+    net = attach(wrapped(model), [model.first], size=8).eval()
+    torch.testing.assert_close(net(x)[-1], model(x))
+    assert not [name for name in net.state_dict() if "_orig_mod" in name or ".module." in name]
+
+
+@pytest.mark.parametrize("classes", [None, 1])
+def test_one_class_is_refused_wherever_it_comes_from(classes):
+    with pytest.raises(ValueError, match="classes=1: a classifier has at least 2 classes"):
+        attach(Small(classes=1), ["first"], classes=classes, size=8)
+
+
+class SequenceFirst(nn.Module):
+    """Five tokens, as many as the images of the trial run, before the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.mix = nn.Conv2d(3, 8, (8, 8), stride=8), nn.Linear(8, 8)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):  # (B, 3, 8, 40)
+        x = self.tokens(x).flatten(2).permute(2, 0, 1)  # (5, B, 8)
+        return self.fc(self.mix(x).mean(0))
+
+
+class Conv1d(nn.Module):
+    def __init__(self, turned):
+        super().__init__()
+        self.turned = turned
+        self.first, self.norm, self.second = nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.Conv1d(8, 8, 3)
+        self.turn, self.fc = nn.Identity(), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.norm(self.first(x.flatten(2))).relu()
+        if self.turned:
+            x = self.turn(x.transpose(1, 2)).transpose(1, 2)  # (B, L, C) between
+        return self.fc(self.second(x).mean(2))
+
+
+def test_dimensions_are_not_mistaken():
+    with pytest.raises(ValueError, match=r"of shape \(5, 5, 8\) for 5 images: each image must have its part"):
+        attached(SequenceFirst(), ["mix"], input_shape=(3, 8, 40))
+    for place in "norm", "relu":
+        with pytest.raises(ValueError, match=r"of shape \(5, 8, 62\), \(B, C, L\) as of nn.Conv1d"):
+            attach(Conv1d(False), [place], size=8)
+    net = attach(Conv1d(True), ["turn"], Surgery(0.5), size=8)
+    assert net.stages[0](pictures(8)).shape == (2, 62, 8)
+    maps = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"of shape \(5, 8, 36\), \(B, C, L\)"):
+        attach(maps, ["1"], size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("efficientformer_l1", 224, r"from several classifiers, 'head.*' and 'head_dist': the last exit has one"),
+        ("deit_tiny_distilled_patch16_224", 224, "from several classifiers, 'head' and 'head_dist'"),
+        ("squeezenet1_1", 64, "ends in 'classifier.3'"),
+    ],
+)
+def test_a_network_without_one_classifier_is_refused_for_the_true_reason(name, size, said):
+    with pytest.raises(ValueError, match=said):
+        attach(on_meta(name), 2, size=size)
+
+
+def test_a_classifier_that_is_a_1x1_convolution_is_the_same_linear_layer():
+    model, x = with_numbers(timm.create_model("resnetv2_18", num_classes=7)).eval(), pictures(64)
+    net = attach(model, 2).eval()
+    torch.testing.assert_close(net(x)[-1], model(x))
+    assert torch.equal(net.heads[-1].fc.weight, model.head.fc.weight.flatten(1))
+    with pytest.raises(ValueError, match="'2' is a convolution over 6x6 places: pool before it"):
+        attach(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 1), nn.Flatten()), ["0"], size=8)
+
+
+def test_exits_that_are_far_from_even_are_warned_of():
+    with pytest.warns(
+        UserWarning, match=r"at=3: the nearest block ends lie at 41 %, 4[45] %, 73 % of the cost, not even"
+    ):
+        attach(on_meta("densenet121"), 3)

@@ -1,0 +1,67 @@
+"""What an attached network is made of: the stages between two cuts, and the heads of its exits."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from dfs_edu.multiexit import Head, State
+
+
+class Stage(fx.GraphModule):
+    """One piece of the network, from cut to cut.
+
+    It takes and returns a tensor where only the exit's feature crosses the cut, else a list, the feature last.
+    """
+
+    def __reduce__(self):
+        """As it is, graph and meta included: torch's own way traces it again, which fixes what depends on the mode."""
+        _, (body, _) = super().__reduce__()
+        return _restored, (body, copy.deepcopy(self.graph))  # a copy has no owner, which would be pickled again
+
+    def listen(self, heard: np.ndarray | list | None) -> np.ndarray | list:
+        """Tell the convolutions that read the feature; of this stage's own channels all are heard (see MultiExit)."""
+        for path in self.meta["readers"]:
+            self.get_submodule(path).listen(heard[-1] if isinstance(heard, list) else heard)
+        own = [np.ones(channels, bool) for channels in self.meta["channels"]]
+        return own if len(own) > 1 else own[0]
+
+
+def _restored(body: dict, graph: fx.Graph) -> Stage:
+    root = nn.Module()
+    root.__dict__.update(body)
+    stage = Stage(root, graph)
+    stage.__dict__.update(body)  # meta, mode, hooks
+    return stage
+
+
+class Exit(Head):
+    """Mean over positions (or tokens, the class token among them), LayerNorm, linear: the head of ConvNeXt, and of a
+    ViT that pools.
+
+    The layers of a trained network differ in scale by orders of magnitude: LayerNorm makes one learning rate fit all
+    exits and, unlike BatchNorm, does the same in training and evaluation, and with a batch of one.
+    """
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.fc = nn.Linear(channels, classes)
+
+    def embed(self, seen: State) -> Tensor:  # (B, C, H, W), (B, N, C) or (B, C) -> (B, C)
+        f = seen if isinstance(seen, Tensor) else seen[-1]
+        positions = {4: (2, 3), 3: (1,), 2: ()}[f.ndim]
+        return self.norm(f.mean(positions) if positions else f)
+
+
+class Last(Head):
+    """The network's own classifier; what comes before it belongs to the last stage."""
+
+    def __init__(self, fc: nn.Linear):
+        super().__init__()
+        self.fc = fc
+
+    def embed(self, seen: Tensor) -> Tensor:  # (B, D)
+        return seen

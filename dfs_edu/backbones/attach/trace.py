@@ -1,0 +1,182 @@
+"""A network as a graph of torch.fx, and what of it a graph cannot hold."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torchvision.models.feature_extraction import NodePathTracer
+
+AUTOCAST = ("cpu", "cuda")
+CONSTANT = "_tensor_constant"  # how torch.fx names a tensor that forward makes
+DRAWS = "draws random numbers outside its modules (LayerDrop?): a graph would always do what this draw says"
+
+
+class Trace(NodePathTracer):
+    """A model's graph, where every node has the name that torchvision gives it.
+
+    opened   paths of the modules to take apart; all others stay whole. None: take everything apart, down to torch.nn
+
+    whole holds the modules that cannot be taken apart: path -> why. Raises ValueError where the network itself, or a
+    module that must be opened, does something that a graph would lose (see `_modes` and `_random_state`).
+    """
+
+    def __init__(self, model: nn.Module, opened: set[str] | None = None):
+        super().__init__(autowrap_modules=(math, torchvision.ops))
+        self.opened, self.whole, self.ends, self.calls = opened, {}, {}, Counter()
+        self.modes, drawn, defaults = _modes(), _random_state(), _defaults(model)
+        grad = torch.is_grad_enabled()
+        try:
+            self.trace(model, defaults or None)
+        except Exception as error:  # a tracer runs the model's own code: anything may come
+            raise ValueError(f"{type(model).__name__} cannot be traced by torch.fx: {error}") from error
+        finally:
+            torch.set_grad_enabled(grad)  # forward may have been left before it put this back
+        if opened is not None and drawn != _random_state():
+            raise ValueError(f"{type(model).__name__} {DRAWS}")
+        for node in self.graph.nodes:
+            if node.kwargs.get("inplace") is True:
+                node.kwargs = node.kwargs | {"inplace": False}
+        self.named = {name: node for node, name in self.node_to_qualname.items() if node.op != "placeholder"}
+
+    def is_leaf_module(self, m: nn.Module, path: str) -> bool:
+        """Kept whole, whoever wrote them: what changes buffers or draws numbers, as BatchNorm and StochasticDepth do,
+        and nn.Linear, for the classifier is one."""
+        from_ops = m.__module__.startswith("torchvision.ops") and not isinstance(m, nn.Sequential)
+        closed = path in self.whole or (self.opened is not None and path not in self.opened)
+        kept = isinstance(m, nn.modules.batchnorm._NormBase | nn.Linear)
+        return closed or from_ops or kept or super().is_leaf_module(m, path)
+
+    def call_module(self, m: nn.Module, forward: Callable, args, kwargs):
+        path, before, drawn = self.path_of_module(m), len(self.graph.nodes), _random_state()
+        must_open, grad = self.opened is not None and path in self.opened, torch.is_grad_enabled()
+        try:
+            out = super().call_module(m, forward, args, kwargs)
+        except Exception as error:  # it branches on numbers, or the like: forget the attempt, the module stays whole
+            torch.set_grad_enabled(grad)
+            if must_open:
+                raise ValueError(f"{path!r}, which a cut opens: {error}") from error
+            for node in list(self.graph.nodes)[: before - 1 : -1]:
+                self.node_to_qualname.pop(node, None)  # weights have no name
+                self.graph.erase_node(node)
+            for known in (self.ends, self.calls):
+                for inner in [p for p in known if p.startswith(f"{path}.")]:
+                    del known[inner]
+            self.whole[path] = str(error)
+            out = super().call_module(m, forward, args, kwargs)
+        if must_open and drawn != _random_state():
+            raise ValueError(f"{path!r}, which a cut opens, {DRAWS}")
+        self.calls[path] += 1
+        if isinstance(out, fx.Proxy):
+            self.ends[path] = out.node
+        return out
+
+    def create_node(self, *args, **kwargs) -> fx.Node:
+        """A node, if it runs in the modes that the network is traced in: a graph does not know of others."""
+        changed = [name for name, mode in _modes().items() if mode != self.modes[name]]
+        if changed:
+            raise ValueError(f"a part of it runs under {' and '.join(changed)}, which a graph would lose")
+        return super().create_node(*args, **kwargs)
+
+    def create_arg(self, a):
+        """A tensor made in forward becomes a buffer, and equal ones, of another trace too, are one."""
+        if not isinstance(a, Tensor) or a in self.tensor_attrs or any(a is p for p in _state(self.root)):
+            return super().create_arg(a)
+        constants = {name: b for name, b in self.root.named_buffers(recurse=False) if name.startswith(CONSTANT)}
+        name = next((name for name, b in constants.items() if _equal(a, b)), f"{CONSTANT}{len(constants)}")
+        if name not in constants:
+            self.root.register_buffer(name, a.detach(), persistent=False)
+        return self.create_node("get_attr", name, (), {})
+
+    def calls_of(self, path: str) -> list[fx.Node]:
+        return [node for node in self.graph.nodes if node.op == "call_module" and node.target == path]
+
+    def find(self, name: str) -> fx.Node | None:
+        """The node of that name, or the end of the module of that name: of its last part, if it is a mere container."""
+        parts = [node for path, node in self.ends.items() if path.startswith(f"{name}.")]
+        return self.named.get(name) or self.ends.get(name) or (parts[-1] if parts else None)
+
+
+def _defaults(model: nn.Module) -> dict:
+    """The values of forward's further arguments. Raises ValueError where one has none, or it takes any number."""
+    first, *others = inspect.signature(model.forward).parameters.values()
+    if first.kind is first.VAR_POSITIONAL:
+        raise ValueError(f"{type(model).__name__}.forward takes *{first.name}: name its one argument, the images")
+    named = [p for p in others if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed := [p.name for p in named if p.default is p.empty]:
+        raise ValueError(f"{type(model).__name__}.forward asks for {', '.join(needed)} besides the images")
+    return {p.name: p.default for p in named}
+
+
+def _modes() -> dict:
+    """The modes of torch under which a forward pass may put a part of itself."""
+    return {
+        "another gradient mode (torch.no_grad, set_grad_enabled, or a checkpoint)": torch.is_grad_enabled(),
+        "torch.inference_mode": torch.is_inference_mode_enabled(),
+        "another torch.autocast": tuple(torch.is_autocast_enabled(device) for device in AUTOCAST),
+        "torch.utils.checkpoint": torch._C._autograd._top_saved_tensors_default_hooks(True) is None,
+    }
+
+
+@contextmanager
+def autocasting() -> Iterator[None]:
+    """As if under autocast, so that a part of forward that turns it off shows when nothing is computed."""
+    before = {device: torch.is_autocast_enabled(device) for device in AUTOCAST}
+    try:
+        for device in AUTOCAST:
+            torch.set_autocast_enabled(device, True)
+        yield
+    finally:
+        for device, enabled in before.items():
+            torch.set_autocast_enabled(device, enabled)
+
+
+def _random_state() -> tuple:
+    """The states of the generators on a CPU: they differ after a forward pass that has drawn while it was traced."""
+    kind, keys, at, *_ = np.random.get_state()  # noqa: NPY002 (the one that others draw from)
+    return random.getstate(), (kind, keys.tobytes(), at), torch.get_rng_state().numpy().tobytes()
+
+
+def _state(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return (a.dtype, a.device, a.shape) == (b.dtype, b.device, b.shape) and torch.equal(a, b)
+
+
+def choose_by_mode(train: fx.Graph, other: fx.Graph) -> None:
+    """One graph for both modes: a constant in which the two differ, as in F.dropout(x, training=self.training), becomes
+    (constant in evaluation, constant in training)[self.training].
+    """
+    first = next(iter(train.nodes))
+    with train.inserting_before(first):
+        mode = train.create_node("get_attr", "training")  # of the Stage that will run it
+    pairs = list(zip([node for node in train.nodes if node is not mode], other.nodes, strict=False))
+    twin = {b: a for a, b in pairs}
+    if len(train.nodes) - 1 != len(other.nodes) or any((a.op, a.target) != (b.op, b.target) for a, b in pairs):
+        raise ValueError("the network takes another way in training than in evaluation, in a module that a cut opens")
+    for a, b in pairs:
+        constants: list = []
+        map_aggregate((b.args, b.kwargs), lambda value, found=constants: found.append(twin.get(value, value)))
+        left = iter(constants)
+
+        def choose(value, left=left, node=a):
+            evaluation = next(left)
+            if value is evaluation or value == evaluation:
+                return value
+            with train.inserting_before(node):
+                return train.call_function(operator.getitem, ((evaluation, value), mode))
+
+        a.args, a.kwargs = map_aggregate((a.args, a.kwargs), choose)
