@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dfs_edu import report
 from dfs_edu.report import PARAMETERS, RESULT, Recorded, cell_name, recorded
+from dfs_edu.table import printable
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -111,7 +112,6 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
 
     from dfs_edu.publish import page
 
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a stale kernel of the user must not win over this environment's
     executed = out / notebook.name
     executed.unlink(missing_ok=True)
     print(f"{notebook.name} ...", flush=True)
@@ -139,18 +139,40 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
 
 
 def _kernel_manager() -> type:
-    """Kernels reached by sockets in the file system: no ports, which other programs could take or block."""
+    """Kernels of this Python, reached by sockets in the file system: no ports, which other programs could block."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.paths import jupyter_runtime_dir
 
-    class SocketFiles(AsyncKernelManager):
-        def __init__(self, **options):
-            options.setdefault("transport", "ipc")
-            super().__init__(**options)
+    class ThisPython(KernelSpecManager):
+        """Whatever other kernel is installed under a notebook's name, this Python executes it."""
+
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            return KernelSpec(**get_kernel_dict())
 
     # a socket's path has at most 104 characters, and the kernel's own name takes about 50 of them
-    fits = os.name != "nt" and len(jupyter_runtime_dir()) <= 50
-    return SocketFiles if fits else AsyncKernelManager
+    transport = "ipc" if os.name != "nt" and len(jupyter_runtime_dir()) <= 50 else "tcp"
+
+    named = os.environ.get("DFS_EDU_DATA")
+    data = {"DFS_EDU_DATA": os.path.abspath(named)} if named else {}  # a kernel runs in the notebook's folder
+
+    class Kernel(AsyncKernelManager):
+        def __init__(self, **options):
+            super().__init__(**{"transport": transport, "kernel_spec_manager": ThisPython()} | options)
+
+        async def start_kernel(self, **options):
+            environment = dict(options.pop("env", None) or os.environ)
+            return await super().start_kernel(env=environment | data, **options)
+
+        async def _async_interrupt_kernel(self) -> None:
+            """Leave a kernel that is shut down uninterrupted: an idle one would print that it was interrupted."""
+            if not self.shutting_down:
+                await super()._async_interrupt_kernel()
+
+        interrupt_kernel = _async_interrupt_kernel
+
+    return Kernel
 
 
 def _describe(exception: Exception, executed: Path) -> str:
@@ -158,9 +180,9 @@ def _describe(exception: Exception, executed: Path) -> str:
     from papermill.exceptions import PapermillExecutionError
 
     if isinstance(exception, PapermillExecutionError):
-        return f"{cell_name(exception.source)}: {exception.ename}: {exception.evalue.strip()}"
+        return f"{cell_name(exception.source)}: {exception.ename}: {printable(exception.evalue.strip())}"
     message = f"{type(exception).__name__}: {str(exception).strip().splitlines()[0] if str(exception) else ''}"
-    return f"{_last_cell(executed)}: {message}"
+    return f"{_last_cell(executed)}: {printable(message)}"
 
 
 def _last_cell(executed: Path) -> str:
@@ -168,7 +190,7 @@ def _last_cell(executed: Path) -> str:
     import nbformat
 
     cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
-    started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("status", "pending") != "pending"]
+    started = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
     return cell_name(started[-1].source) if started else "starting the kernel"
 
 

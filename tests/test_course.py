@@ -6,6 +6,8 @@ import argparse
 import base64
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -25,6 +27,7 @@ needs_chromium = pytest.mark.skipif(publish.chromium() is None, reason="no Chrom
 
 def notebook(path, *sources, parameters=DECLARED):
     """Write a notebook with a parameters cell and code cells."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     cells = [new_markdown_cell("# Why?"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     cells += map(new_code_cell, sources)
@@ -41,8 +44,8 @@ def results(tmp_path_factory):
     notebooks = [
         notebook(folder / "01_raises.ipynb", "x = 1", "# a comment\nx / 0", report),
         notebook(folder / "02_good.ipynb", PLOT, report, "record('a second finding', seconds=[1, 2])"),
-        notebook(folder / "03_endless.ipynb", "import time; time.sleep(60)"),
-        notebook(folder / "04_dies.ipynb", "import os; os._exit(3)"),
+        notebook(folder / "03_endless.ipynb", "1 + 1", "import time; time.sleep(60)", "2 + 2", "# the end"),
+        notebook(folder / "04_dies.ipynb", "1 + 1", "import os; os._exit(3)", "2 + 2", "# the end"),
     ]
     return course.run(notebooks, scale="smoke", seed=7, out=folder / "out", timeout=15)
 
@@ -62,6 +65,51 @@ def test_a_failure_is_located_and_does_not_stop_the_others(results):
     assert "Timeout" in endless.error
     assert endless.minutes < 0.5
     assert "os._exit(3)" in dies.error
+
+
+def test_this_python_executes_a_notebook_and_nothing_alarming_is_printed(tmp_path):
+    """A stale kernel of the same name is passed by; a relative folder of data is the caller's, not the notebook's."""
+    stale = tmp_path / "jupyter" / "kernels" / "python3"
+    stale.mkdir(parents=True)
+    argv = ["/nowhere/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (stale / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "old", "language": "python"}))
+    source = "import os, sys\nfrom dfs_edu.course import record\n"
+    source += "record('here', python=sys.executable, data=os.environ['DFS_EDU_DATA'])"
+    paths = [notebook(tmp_path / "there" / f"0{i}_a.ipynb", source) for i in (1, 2)]
+    code = f"""
+from dfs_edu import course
+for result in course.run({[str(path) for path in paths]!r}, out="out"):
+    assert result.error is None, result.error
+    print(result.values)
+"""
+    environment = os.environ | {
+        "JUPYTER_PATH": str(tmp_path / "jupyter"),
+        "JUPYTER_PREFER_ENV_PATH": "0",
+        "DFS_EDU_DATA": "mine",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.count(str({"data": str(tmp_path / "mine"), "python": sys.executable})) == 2, done
+    assert "KeyboardInterrupt" not in done.stdout + done.stderr
+
+
+def test_a_kernel_that_does_not_start_is_said(tmp_path, monkeypatch):
+    import ipykernel.kernelspec
+
+    monkeypatch.setattr(ipykernel.kernelspec, "get_kernel_dict", lambda: {"argv": ["false"], "language": "python"})
+    (result,) = course.run([notebook(tmp_path / "01_a.ipynb", "1", "2")], out=tmp_path / "out")
+    assert result.error.startswith("starting the kernel: ")
+
+
+def test_a_kernel_is_not_interrupted_on_its_way_out(tmp_path, monkeypatch):
+    """What an interrupted idle kernel prints depends on the moment: the interrupt itself must not be sent."""
+    sent = []
+    monkeypatch.setattr(os, "killpg", lambda group, number, real=os.killpg: (sent.append(number), real(group, number)))
+    (result,) = course.run([notebook(tmp_path / "01_a.ipynb", "1")], out=tmp_path / "out")
+    assert result.error is None
+    assert signal.SIGINT not in sent
 
 
 def test_table_names_findings_and_failures(results):
