@@ -108,6 +108,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{field.replace('_', '-')}", type=kind, help="instead of the recipe's")
     add("--image-size", dest="pixels", type=int, help="side of the pictures of ImageNet and folders, in pixels")
     add("--optimizer", choices=("sgd", "adamw"), help="instead of the recipe's")
+    add("--no-nesterov", action="store_true", help="plain momentum, as in the published runs")
+    add(
+        "--initial",
+        choices=("backbone", "torch"),
+        help="torch: convolutions start as torch makes them (MSDNet, published)",
+    )
     add("--augmentation", choices=("crop", "autoaugment"), help="autoaugment: CIFAR-10's policy and Cutout besides")
     add("--method", choices=names(), help="how the losses become one update (default: their sum)")
     add("--weights", type=float, nargs="+", metavar="W", help="of the losses in the sum, one for each exit")
@@ -129,10 +135,11 @@ def train(args: argparse.Namespace) -> None:
     from dfs_edu.train import train
 
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
-    for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "method", "step_length", "loss"):
+    for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "method", "step_length", "loss", "initial"):
         if getattr(args, field) is not None:
             changes[field] = getattr(args, field)
     changes |= {"weights": tuple(args.weights)} if args.weights else {}
+    changes |= {"nesterov": False} if args.no_nesterov else {}
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
     how = {"resume": args.resume, "root": args.data, "device": args.device, "track": args.track}
     run = train(recipe, args.out, checkpoint_steps=args.checkpoint_steps, **how)
@@ -345,9 +352,9 @@ def costs(args: argparse.Namespace) -> None:
             print(f"{fp32.peak / 2**20:,.0f} MiB in fp32, {bf16.peak / 2**20:,.0f} MiB in bf16 (estimated)")
     print(
         "\nMACs of convolutions, linear layers and attention's products, with all heads up to the exit;"
-        "\npath: with its own head alone. The published MACs of msdnet-cifar add one operation for each"
-        "\nnumber that a BatchNorm or a pooling puts out; resnet18's published figures are of the path,"
-        "\nits parameters without the classifier."
+        "\npath: with its own head alone. The published MACs add one for each output of a ReLU, k x k for each"
+        "\noutput of a pooling over k x k and one for each bias of a classifier, nothing for BatchNorm;"
+        "\nresnet18's published figures are of the path, its parameters without the classifier."
     )
 
 

@@ -12,11 +12,12 @@ from dfs_edu.recipes import Recipe
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, as the recipe says; fused, one kernel for all parameters."""
+    """SGD with momentum, plain or Nesterov's, or AdamW, as the recipe says; fused, one kernel for all parameters."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": recipe.momentum > 0}
-    return torch.optim.SGD(parameters, recipe.lr, fused=True, **options)
+    options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(parameters, recipe.lr, nesterov=nesterov, fused=True, **options)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int):

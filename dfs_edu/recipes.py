@@ -58,7 +58,10 @@ class Recipe:
     """A training run, whole: the same recipe, machine and versions give the same network.
 
     uncut         the first so many epochs are trained jointly, before the junction is put in
-    optimizer     "sgd" with Nesterov momentum, or "adamw", which vision transformers need (its betas are torch's)
+    initial       where convolutions start from: "backbone", as its builder leaves them (He's weights in ResNet and
+                  MSDNet, torch's in VGG); or "torch", torch's own, with which the published MSDNet runs started
+    optimizer     "sgd" with momentum, Nesterov's unless `nesterov` is False, or "adamw", which vision transformers need
+                  (its betas are torch's)
     lr            peak learning rate
     clip          scale the gradient down to this length where it is longer; None: never
     accumulate    parts that a batch is computed in, one after the other, for less memory; BatchNorm sees one part
@@ -85,12 +88,14 @@ class Recipe:
     scale: str
     junction: Junction = Joint()
     uncut: int = 0
+    initial: str = "backbone"
     seed: int = 0
     epochs: int = 1
     batch_size: int = 256
     optimizer: str = "sgd"
     lr: float = 0.2
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 5e-4
     schedule: str = "onecycle"
     milestones: tuple[float, ...] = ()
@@ -114,7 +119,11 @@ class Recipe:
         _make_plain(self)
         accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
         accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
-        accept |= {"optimizer": ("sgd", "adamw"), "augmentation": ("crop", "autoaugment")}
+        accept |= {
+            "initial": ("backbone", "torch"),
+            "optimizer": ("sgd", "adamw"),
+            "augmentation": ("crop", "autoaugment"),
+        }
         for field, values in accept.items():
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
@@ -161,14 +170,16 @@ class Recipe:
             raise ValueError(f"weights={_shown(self.weights)}: a list of numbers, one for each exit")
         if not isinstance(self.milestones, tuple) or not all(is_number(m) and m >= 0 for m in self.milestones):
             raise ValueError(f"milestones={_shown(self.milestones)}: epochs, finite numbers from 0")
-        if type(self.compile) is not bool:
-            raise ValueError(f"compile={_shown(self.compile)}: True or False")
+        for field in ("compile", "nesterov"):
+            if type(getattr(self, field)) is not bool:
+                raise ValueError(f"{field}={_shown(getattr(self, field))}: True or False")
 
     @property
     def name(self) -> str:
         """Of the run's folder: what is compared is in it, "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
         parts = [spell(self.junction)]
         parts += ["uncut", str(self.uncut)] if self.uncut else []
+        parts += [] if self.initial == "backbone" else ["initial", self.initial]
         parts += [] if self.method == "sum" else [self.method]
         parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
         parts += ["weighted", *map(number, self.weights)] if self.weights else []
@@ -270,14 +281,24 @@ _SETTINGS = {
 }
 
 # family of backbones -> its published recipe, on CIFAR-100 or ImageNet; digits and folders are trained likewise
-_STEPS = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep"}
+_STEPS = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep", "nesterov": False}
+_PLAIN = {"initial": "torch"}
 _STRONG = {"augmentation": "autoaugment"}
 _PUBLISHED = {
     "vgg7": {**_STEPS, **_STRONG, "weight_decay": 1e-4, "milestones": (270, 280, 295)},
     "resnet18": {**_STEPS, **_STRONG, "weight_decay": 5e-4, "milestones": (250, 280, 295), "loss": "distillation"},
-    "msdnet-cifar": {**_STEPS, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
-    "msdnet-imagenet": {**_STEPS, "epochs": 90, "batch_size": 256, "weight_decay": 0.0, "milestones": (70, 80, 85)},
+    "msdnet-cifar": {**_STEPS, **_PLAIN, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
+    "msdnet-imagenet": {
+        **_STEPS,
+        **_PLAIN,
+        "epochs": 90,
+        "batch_size": 256,
+        "weight_decay": 0.0,
+        "milestones": (70, 80, 85),
+    },
 }
+# family -> what its published network adds to the name: half of what the heads' classifiers read is dropped
+_PUBLISHED_SIZES = {"msdnet-cifar": {"dropout": 50}}
 # family of backbones -> what it needs that others do not, at every scale
 _FAMILIES = {"vit-tiny": {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
 _MSDNET = {"imagenet": "msdnet-imagenet", "cifar100": "msdnet-cifar", "digits": "msdnet-cifar"}  # what msdnet means
@@ -300,10 +321,11 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     """The recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale; `changes` replace single fields.
 
     With another number of epochs, milestones stay at the same parts of the way, unless they are given too.
+    At scale "paper", the network is the published one as well: heads of MSDNet on CIFAR-100 drop half in training.
     "msdnet" alone is the one for the data set's pictures: "imagenet/msdnet", "cifar100/msdnet-base2-step1".
 
     Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
-    scale "paper" of a backbone whose published recipe is for other pictures.
+    scale "paper" where no published recipe is known here for the backbone on such images.
 
     >>> recipe = get("cifar100/resnet18", scale="paper", epochs=30)
     >>> recipe.lr, recipe.milestones, recipe.name
@@ -314,7 +336,7 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     if dataset not in _SETTINGS or not backbone:
         near = difflib.get_close_matches(name, names(), n=2, cutoff=0.3) or names()
         raise ValueError(f"recipe {name!r} is not known; did you mean {' or '.join(near)}?")
-    family, _ = parse(backbone)
+    family, sizes = parse(backbone)
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
     unknown = set(changes) - {field.name for field in fields(Recipe)}
@@ -325,7 +347,10 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
         known = [name for name in _PUBLISHED if large == (name == "msdnet-imagenet")]
         named = ", ".join(known)
-        raise ValueError(f"scale='paper': {family} was not published on such pictures; {named} for {dataset}")
+        raise ValueError(f"scale='paper': no published recipe here for {family} on {dataset}; there is one for {named}")
+    if scale == "paper":
+        added = {size: n for size, n in _PUBLISHED_SIZES.get(family, {}).items() if size not in sizes}
+        backbone = "-".join([backbone, *(f"{size}{n}" for size, n in added.items())])
     settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
     recipe = Recipe(dataset, backbone, scale, junction, seed=seed, **settings | changes)
     if recipe.milestones and "milestones" not in changes:

@@ -387,7 +387,9 @@ def arm(recipe: dict) -> str:
     weights = f", weights {' '.join(f'{w:g}' for w in recipe['weights'])}" if recipe.get("weights") else ""
     loss = "" if recipe.get("loss", "cross-entropy") == "cross-entropy" else f", {recipe['loss']}"
     uncut = f", uncut for {recipe['uncut']}" if recipe.get("uncut") else ""
-    return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + own + weights + loss + uncut
+    initial = ", torch's initial weights" if recipe.get("initial") == "torch" else ""
+    added = own + weights + loss + uncut + initial
+    return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + added
 
 
 def label(junction: dict) -> str:

@@ -62,9 +62,13 @@ def _added(text: str) -> dict:
         return {"loss": text}
     if word == "uncut" and len(numbers) == 1 and numbers[0].isdecimal():
         return {"uncut": int(numbers[0])}
+    if text == "initial-torch":
+        return {"initial": "torch"}
     if word == "weighted" and numbers:
         return {"weights": tuple(map(float, numbers))}
-    raise ValueError(f"{text!r}: add one of {', '.join(names())}, distillation, uncut-EPOCHS, weighted-W1-W2-...")
+    raise ValueError(
+        f"{text!r}: add one of {', '.join(names())}, distillation, initial-torch, uncut-EPOCHS, weighted-W1-W2-..."
+    )
 
 
 def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:

@@ -136,7 +136,8 @@ class Surgery(Junction):
                    "all": it reaches f+ as well, which the exit then always sees (its MSDNet and ViT code)
     scales         of a list of scales, partition the "last", coarsest one (as published) or "all"
 
-    Raises ValueError, naming the value, for anything else.
+    At beta = 1, "all" is Joint here; in the published code, which splits off an empty part and detaches the rest, it is
+    Detached. Raises ValueError, naming the value, for anything else.
     """
 
     beta: float = 0.5

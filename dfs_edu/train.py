@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from dfs_edu import checkpoint, data, distributed, events, heap, inference, methods, results
-from dfs_edu.backbones import build, pixels_of
+from dfs_edu.backbones import build, initial, pixels_of
 from dfs_edu.distributed import Team
 from dfs_edu.losses import Objective
 from dfs_edu.optim import make_optimizer, make_schedule, moving_average
@@ -152,6 +152,8 @@ class _Loop:
                     f"{len(split)} pictures of {split.name} cannot be shared out to {team.world} processes"
                 )
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
+        if recipe.initial == "torch":
+            initial.torchs_own([self.network])
         self.network.to(self.device, memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None

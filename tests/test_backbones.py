@@ -2,13 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import dfs_edu as dfs
-from dfs_edu.backbones import BACKBONES, build, parse
+from dfs_edu.backbones import BACKBONES, build, initial, parse
 from dfs_edu.multiexit import MultiExit
+from dfs_edu.probes import cost
+from dfs_edu.results import PUBLISHED_COSTS
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
 VGG7 = [1, 1, 2, 2, 4, 4]  # channels in units of the width
@@ -281,3 +284,51 @@ def test_the_public_names():
     assert dfs.build is build
     assert (dfs.Joint, dfs.Detached, dfs.Equilibrium, dfs.Surgery) == (Joint, Detached, Equilibrium, Surgery)
     assert isinstance(dfs.build("vgg7-4", classes=2, junction=dfs.Surgery(beta=0.5)), dfs.MultiExit)
+
+
+def test_where_convolutions_start():
+    """He's variance is 2 / fan-out, torch's 1 / (3 fan-in): here fan-in and fan-out are 9 times 64."""
+    net = nn.Sequential(nn.Conv2d(64, 64, 3, bias=False))
+    for begin, variance in (initial.he, 2 / 576), (initial.torchs_own, 1 / (3 * 576)):
+        torch.manual_seed(0)
+        begin([net])
+        assert net[0].weight.var().item() == pytest.approx(variance, rel=0.02)
+
+
+def test_features_are_compared_before_dropout():
+    """Of two passes that drop other halves, the embeddings are equal and the logits are not."""
+    torch.manual_seed(0)
+    net = build("msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50", 3).train()
+    images = torch.randn(4, 3, 24, 24)
+    (first, second) = (net.embed(images) for _ in range(2))
+    for (a, logits_a), (b, logits_b) in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b)
+        assert not torch.allclose(logits_a, logits_b)
+
+
+def published_operations(net, pixels):
+    """MACs as MSDNet's authors count them: also ReLU outputs, k x k for a pooling output, biases of classifiers."""
+    counted = []
+
+    def count(module, inputs, out):
+        if isinstance(module, nn.ReLU):
+            counted.append(out.numel())
+        elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+            counted.append(out.numel() * module.kernel_size**2)
+        elif isinstance(module, nn.Linear):
+            counted.append(module.bias.numel())
+
+    for module in net.modules():
+        module.register_forward_hook(count)
+    added = [sum(counted) for _ in net.eval().exits(torch.zeros(1, 3, pixels, pixels, device="meta"))]
+    return cost(net, (3, pixels, pixels)).macs + np.array(added)
+
+
+@pytest.mark.parametrize(("name", "classes", "pixels"), [("msdnet-cifar", 100, 32), ("msdnet-imagenet", 1000, 224)])
+def test_the_published_macs_are_reproduced_by_their_own_rule(name, classes, pixels):
+    with torch.device("meta"):
+        net = build(name, classes)
+    published = PUBLISHED_COSTS[name]["macs"]
+    np.testing.assert_allclose(
+        published_operations(net, pixels), published, atol=0.0051 * 10 ** (6 if pixels == 32 else 9)
+    )

@@ -8,8 +8,10 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+import torch
 
 import dfs_edu as dfs
+from dfs_edu.optim import make_optimizer
 from dfs_edu.recipes import SCALES, Recipe, get, names
 
 
@@ -87,7 +89,11 @@ def test_a_recipe_is_frozen():
         ("digits/vgg7-16", {"schedule": "cosine"}, "schedule='cosine'"),
         ("digits/vgg7-16", {"optimizer": "adam"}, "optimizer='adam': use one of sgd, adamw"),
         ("digits/vgg7-16", {"loss": "hinge"}, "loss='hinge': use one of cross-entropy, distillation"),
-        ("cifar100/vit-tiny", {"scale": "paper"}, "vit-tiny was not published on such pictures"),
+        (
+            "cifar100/vit-tiny",
+            {"scale": "paper"},
+            "no published recipe here for vit-tiny on cifar100; there is one for vgg7",
+        ),
         ("cifar100/vgg7-64-depth3", {}, "vgg7 has no size 'depth'; it has width"),
         ("cifar100/", {}, "is not known"),
     ],
@@ -152,7 +158,9 @@ def test_an_unknown_field_is_told_what_there_is():
 
 
 def test_published_schedules_are_named_for_the_pictures_at_hand():
-    with pytest.raises(ValueError, match="vgg7 was not published on such pictures; msdnet-imagenet for imagenet"):
+    with pytest.raises(
+        ValueError, match="no published recipe here for vgg7 on imagenet; there is one for msdnet-imagenet"
+    ):
         get("imagenet/vgg7-16", scale="paper")
 
 
@@ -176,3 +184,26 @@ def test_numbers_of_numpy_and_lists_become_plain_ones():
 def test_distillation_needs_the_whole_batch():
     with pytest.raises(ValueError, match="accumulate=2: distillation"):
         get("digits/vgg7-16", loss="distillation", accumulate=2)
+
+
+def test_paper_is_the_published_network_start_and_momentum():
+    msdnet = get("cifar100/msdnet", scale="paper")
+    assert (msdnet.backbone, msdnet.initial, msdnet.nesterov) == ("msdnet-cifar-dropout50", "torch", False)
+    assert get("cifar100/msdnet-dropout0", scale="paper").backbone == "msdnet-cifar-dropout0"  # what is said stands
+    assert get("imagenet/msdnet", scale="paper").backbone == "msdnet-imagenet"
+    for name in "vgg7-64", "resnet18":
+        recipe = get(f"cifar100/{name}", scale="paper")
+        assert (recipe.backbone, recipe.initial, recipe.nesterov) == (name, "backbone", False)
+    assert get("cifar100/msdnet", scale="lesson").backbone == "msdnet-cifar"
+    weight = torch.nn.Parameter(torch.zeros(1))
+    for recipe, nesterov in (msdnet, False), (get("cifar100/msdnet"), True):
+        assert make_optimizer([weight], recipe).defaults["nesterov"] is nesterov
+
+
+def test_an_older_record_had_nesterov_s_momentum_and_the_backbone_s_own_weights():
+    values = get("cifar100/msdnet", scale="lesson").to_dict()
+    del values["nesterov"], values["initial"]
+    recipe = Recipe.from_dict(values)
+    assert (recipe.nesterov, recipe.initial) == (True, "backbone")
+    assert "initial" not in recipe.name
+    assert get("cifar100/msdnet", initial="torch").name == "cifar100-msdnet-cifar-lesson-joint-initial-torch-seed0"

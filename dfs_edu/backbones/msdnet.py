@@ -157,7 +157,12 @@ class Head(BaseHead):
         self.convs[0].listen(heard[-1])
 
     def embed(self, x: Scales) -> Tensor:  # -> (B, C)
-        return self.dropout(self.pool(self.convs(x[-1])).mean((2, 3)))
+        return self.pool(self.convs(x[-1])).mean((2, 3))
+
+    def both(self, seen: Scales) -> tuple[Tensor, Tensor]:
+        """The classifier alone reads what is left after dropout: features are compared whole."""
+        embedding = self.embed(seen)
+        return embedding, self.fc(self.dropout(embedding))  # (B, C), (B, classes)
 
 
 def msdnet(

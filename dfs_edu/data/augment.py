@@ -5,7 +5,9 @@ device sees the same pictures and none is waited for; the pictures that one oper
 together. Of several generators each draws for its own, equal part of the pictures: several batches are augmented at
 once, and each is what it would be alone. The operations are torchvision's (transforms.functional, on uint8 tensors,
 nearest pixel), which applies them picture by picture, and so are their magnitudes, probabilities and signs
-(transforms.AutoAugment).
+(transforms.AutoAugment). The published runs used another
+implementation, on PIL images: it rounds translations, which are cut off here; it always rotates by +6.67 degrees, where
+both signs are drawn here; and it shears bicubically, where the nearest pixel is taken here.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Augmentation:
 
     pad          pixels around the picture before a random crop, filled with `fill` (0-255)
     flip         mirror half of them
-    autoaugment  the policy that AutoAugment (Cubuk et al., CVPR 2019) found on CIFAR-10
+    autoaugment  the policy that AutoAugment (Cubuk et al., CVPR 2019) found on CIFAR-10, by torchvision's operations
     cutout       side in pixels of a black square at a random place (DeVries and Taylor, 2017); 0: none
     """
 
