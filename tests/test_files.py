@@ -4,7 +4,11 @@ import io
 import os
 import pickle
 import signal
+import struct
+import subprocess
+import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.io import encode_jpeg, encode_png
 from torchvision.transforms import RandomResizedCrop, v2
 
@@ -141,8 +145,11 @@ def test_a_missing_picture_and_a_film_are_named(tmp_path):
         decode(tmp_path / "x.jpg")
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.jpg", "GIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=r"x\.jpg: 2 moving pictures"):
+    with pytest.raises(DataError, match=r"x\.jpg: .*\(GIF, not JPEG, PNG, WEBP\)"):
         decode(tmp_path / "x.jpg")
+    frames[0].save(tmp_path / "x.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"x\.webp: .*\(2 moving pictures, not one\)"):
+        decode(tmp_path / "x.webp")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -309,7 +316,8 @@ def test_all_that_is_wrong_with_the_folders_is_listed(tmp_path):
         imagenet.load(root)
     for part in (
         "train holds classes without a picture (1): e",
-        "train holds 1 pictures that are none of .jpg, .jpeg, .png, .webp: a/scan.TIFF",
+        "train holds 1 files that are neither of .jpg, .jpeg, .jpe, .jfif, .png, .webp nor known to be no images: "
+        "a/scan.TIFF",
         "train lacks classes that are elsewhere (2): c, d",
         "val lacks classes that are elsewhere (2): b, e",
     ):
@@ -687,3 +695,117 @@ def test_real_pictures_are_cut_as_torchvisions_own_transforms_cut_them():
         assert torch.equal(image, usual(whole))
         pil_image = np.array(usual(Image.open(some.root / path).convert("RGB")))
         assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - pil_image).mean() < 1.5
+
+
+# What strangers brought
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_every_format_comes_out_upright(tmp_path, suffix, orientation):
+    path, exif = tmp_path / f"x{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    lossless = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(picture(3, 48, 64).permute(1, 2, 0).numpy()).save(path, exif=exif, **lossless)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    found = decode(path)
+    assert tuple(found.shape) == ((3, 64, 48) if orientation > 4 else (3, 48, 64))
+    difference = np.abs(found.permute(1, 2, 0).numpy().astype(int) - expected)
+    assert difference.max() <= (2 if suffix == ".jpg" else 0)
+
+
+def png(width: int, height: int, data: bytes) -> bytes:
+    """A PNG of 8 bits RGB whose chunks have right checksums, whatever is in them."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+ROWS = b"".join(bytes(1 + 3 * 8) for _ in range(8))  # of 8x8 black pixels
+WHOLE = zlib.compress(ROWS)
+BAD_PIXELS = {
+    "too few rows": zlib.compress(ROWS[:75]),
+    "cut": WHOLE[:-6],
+    "foreign": b"not a zlib stream",
+    "wrong sum": WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
+    "empty": b"",
+    "unknown filter": zlib.compress(bytes([9]) + ROWS[1:]),
+}
+
+
+def test_no_png_takes_the_process_down(tmp_path):
+    """In a process of its own, which torchvision's decoder would end by a signal."""
+    for name, data in BAD_PIXELS.items():
+        (tmp_path / f"{name}.png").write_bytes(png(8, 8, data))
+    (tmp_path / "promises more.png").write_bytes(png(800, 800, WHOLE))
+    (tmp_path / "healthy.png").write_bytes(png(8, 8, WHOLE))
+    script = """
+import sys
+from pathlib import Path
+from dfs_edu.data import DataError
+from dfs_edu.data.files import decode
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        print(path.stem, tuple(decode(path).shape))
+    except DataError as error:
+        assert str(error).startswith(f"{path}: not a picture that can be read"), error
+        print(path.stem, "refused")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(BAD_PIXELS) + 2
+    assert "healthy (3, 8, 8)" in lines
+    for name in "too few rows", "cut", "foreign", "empty", "promises more":
+        assert f"{name} refused" in lines
+
+
+def test_sizes_are_looked_at_before_anything_is_decoded(tmp_path):
+    small = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(small, "JPEG")
+    bomb = bytearray(small.getvalue())
+    at = bomb.index(b"\xff\xc0") + 5  # of the frame's header: height and width
+    bomb[at : at + 4] = struct.pack(">HH", 65000, 65000)
+    (tmp_path / "x.jpg").write_bytes(bomb)
+    (tmp_path / "x.png").write_bytes(png(20_000, 20_000, zlib.compress(bytes(100))))
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(DataError, match=r"x\.jpg: .*65000x65000 pixels|x\.jpg: .*decompression bomb"):
+        decode(tmp_path / "x.jpg")
+    with pytest.raises(DataError, match=r"x\.png: .*(20000x20000 pixels|400000000 pixels)"):
+        decode(tmp_path / "x.png")
+    assert psutil.Process().memory_info().rss - before < 2**28
+
+
+def test_no_image_is_left_out_unseen(tmp_path):
+    root = make(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
+    jpeg = next((root / "train" / "a").iterdir()).read_bytes()
+    for suffix in ".jpe", ".jfif":
+        (root / "train" / "a" / f"more{suffix}").write_bytes(jpeg)
+    (root / "train" / "a" / "notes.txt").write_text("passed over")
+    assert len(imagenet.load(root).train) + len(imagenet.load(root).validation) == 6
+    (root / "train" / "a" / "plain").write_bytes(b"")
+    (root / "train" / "b" / "x.ppm").write_bytes(b"")
+    (root / "train" / "b" / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    deeper = root / "val" / "a" / "deeper"
+    deeper.mkdir()
+    (deeper / "y.jpg").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        imagenet.load(root)
+    for part in (
+        "2 files that are neither",
+        "a/plain, b/x.ppm",
+        "1 links that lead nowhere: b/gone.jpg",
+        "a/deeper (1)",
+    ):
+        assert part in str(error.value)
+
+
+def test_names_in_two_unicode_forms_are_said_to_look_alike(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    root = make(tmp_path, {f"train/{composed}": 2, "train/b": 2, f"val/{decomposed}": 1, "val/b": 1})
+    with pytest.raises(DataError, match=r"different Unicode forms, rename one of each: 'caf(e\\u0301|\\xe9)' and"):
+        imagenet.load(root)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +19,75 @@ MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # of the 50,000 
 VALIDATION = 5_000
 SPLIT_SEED = 100  # of the data set, not of a run: every run sees the same validation pictures
 
-# What the pickles of numpy arrays name, under numpy's old and new module names; nothing else is looked up.
-_ALLOWED = {
-    *((module, "_reconstruct") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),  # how Python 3 writes bytes in the old protocol
+MOST_BYTES = 2**29  # of a file; the largest of the data set has 155 MB
+
+
+class _Array:
+    """What a pickle says of an array: shape, type and bytes. Nothing of numpy's is made while it is read."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, self.shape, self.dtype, _, content = state
+        self.content = content.encode("latin1") if isinstance(content, str) else content
+
+    def bytes(self) -> np.ndarray:
+        """The array, uint8; raises ValueError where it is anything else."""
+        code = getattr(self.dtype, "code", None)
+        if code != "u1" or not isinstance(self.content, bytes) or len(self.content) != math.prod(self.shape):
+            raise ValueError(f"an array of type {code!r} and shape {self.shape!r}, not of bytes")
+        return np.frombuffer(self.content, np.uint8).reshape(self.shape)
+
+
+class _Type:
+    def __init__(self, code: str, *_):
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        """Byte order and the like: of no importance for bytes."""
+
+
+class _Encoded:
+    """Bytes, as Python 3 writes them in the old protocol."""
+
+    def __new__(cls, text: str, encoding: str):
+        return text.encode("latin1")
+
+    def __setstate__(self, state: tuple) -> None:
+        """Of bytes there is none."""
+
+
+class _New:
+    """`_reconstruct` makes an empty array, whatever it is told; its state comes later."""
+
+    def __new__(cls, *_):
+        return _Array()
+
+    def __setstate__(self, state: tuple) -> None:
+        """The array has it."""
+
+
+# What the pickles of numpy arrays name, under numpy's old and new module names, and what stands in for it: with
+# numpy's own names, a pickle could make raw bytes into pointers.
+_STAND_INS = {
+    ("numpy.core.multiarray", "_reconstruct"): _New,
+    ("numpy._core.multiarray", "_reconstruct"): _New,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _Encoded,
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
-        if (module, name) not in _ALLOWED:
+        if (module, name) not in _STAND_INS:
             raise DataError(f"the pickle names {module}.{name}; only arrays and plain values are read: refused")
-        return super().find_class(module, name)
+        return _STAND_INS[module, name]
+
+
+def _check_places(content: bytes) -> None:
+    """Raise ValueError where a pickle remembers something at a place beyond its length: Python makes room for all."""
+    for code, place, _ in pickletools.genops(content):
+        if "PUT" in code.name and place > len(content):
+            raise ValueError(f"it remembers place {place} in {len(content)} bytes")
 
 
 def load(root: Path) -> Dataset:
@@ -65,9 +123,14 @@ def download(root: Path) -> None:
 def _read(path: Path, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     content = _unpickle(path)
     images, labels = content.get("data"), content.get("fine_labels")
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (count, 3072):
-        found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise DataError(f"{path}: data is {found}, not uint8 ({count}, 3072)")
+    if not isinstance(images, _Array):
+        raise DataError(f"{path}: data is {type(images).__name__}, not uint8 ({count}, 3072)")
+    try:
+        images = images.bytes()
+    except Exception as error:  # a state may hold anything
+        raise DataError(f"{path}: data is not uint8 ({count}, 3072) but {error}") from error
+    if images.shape != (count, 3072):
+        raise DataError(f"{path}: data is uint8 {images.shape}, not uint8 ({count}, 3072)")
     if not isinstance(labels, list) or len(labels) != count or not all(type(label) is int for label in labels):
         raise DataError(f"{path}: fine_labels is not a list of {count} whole numbers")
     labels = torch.tensor(labels)
@@ -85,8 +148,11 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 def _unpickle(path: Path) -> dict:
     try:
-        with open(path, "rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}: not a file of CIFAR-100")
+        written = path.read_bytes()
+        _check_places(written)
+        content = _ArrayUnpickler(io.BytesIO(written), encoding="latin1").load()
     except FileNotFoundError:
         raise DataError(f"{path} is missing; `dfs-edu download cifar100` fetches the data set") from None
     except DataError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as F
@@ -18,6 +21,17 @@ from torchvision.transforms.v2 import functional as F
 from dfs_edu.data.splits import DataError, Split
 
 RESIDENT = 2**30  # bytes of decoded pictures that are held in memory at once, at the most
+MOST_PIXELS = 2**26  # of one image: 192 MiB when it is decoded, and several are decoded at a time
+FORMATS = ("JPEG", "PNG", "WEBP", "MPO")  # MPO: how some cameras call a JPEG with a preview behind it
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # x, y, steps
 FEW = 5  # names that an error shows of a longer list
 
 
@@ -82,32 +96,73 @@ class Files:
 def decode(path: Path) -> Tensor:
     """A JPEG, PNG or WEBP as uint8 RGB (3, H, W), upright; grey, CMYK and palettes are converted, alpha is dropped.
 
-    Raises DataError naming the file, for what is missing, truncated or no picture.
+    The format is told by the content. Healthy JPEGs take torchvision's fast way; the others are read by Pillow, which
+    raises where torchvision 0.29 takes the whole process down (bad pixel data in a PNG) or leaves an image on its side
+    (WEBP). Raises DataError naming the file, for what is missing, truncated, too large or no image.
     """
     try:
         content = np.fromfile(path, np.uint8)
-        _check_png(content.data)
-        picture = decode_image(torch.from_numpy(content), ImageReadMode.RGB, apply_exif_orientation=True)
-    except (OSError, RuntimeError) as error:
-        where, _, reason = str(error).splitlines()[0].rpartition(".cpp:")  # where in torchvision it was noticed
+        with Image.open(io.BytesIO(content)) as image:  # reads the header alone
+            _check_header(image)
+            if image.format in ("JPEG", "MPO"):
+                return decode_image(torch.from_numpy(content), ImageReadMode.RGB, apply_exif_orientation=True)
+            _check_png(content.data)
+            return _by_pillow(image)
+    except Exception as error:  # whatever a decoder dies of: the file is to blame, and is named
+        text = next(iter(str(error).splitlines()), "") or type(error).__name__
+        where, _, reason = text.rpartition(".cpp:")  # where in torchvision it was noticed
         reason = reason.lstrip("0123456789, ") if where else reason
         raise DataError(f"{path}: not a picture that can be read ({reason})") from error
-    if picture.ndim != 3:
-        raise DataError(f"{path}: {len(picture)} moving pictures, not one")
-    return F.to_dtype(picture, torch.uint8, scale=True)  # of 16 bits a channel, the upper 8
+
+
+def _check_header(image: Image.Image) -> None:
+    """Raise ValueError for another format, several images in one, and more pixels than memory should be given for."""
+    if image.format not in FORMATS:
+        raise ValueError(f"{image.format}, not {', '.join(FORMATS[:3])}")
+    if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"{image.n_frames} moving pictures, not one")
+    W, H = image.size
+    if W * H > MOST_PIXELS:
+        raise ValueError(f"{W}x{H} pixels, more than {MOST_PIXELS:,}")
+
+
+def _by_pillow(image: Image.Image) -> Tensor:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, the upper 8
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()  # (3, H, W)
 
 
 def _check_png(content: memoryview) -> None:
-    """Raise OSError where a PNG is damaged: torchvision 0.29 does not raise then, it takes the whole process down."""
+    """Raise ValueError where a PNG is damaged or holds fewer pixels than its header promises, which Pillow lets pass."""
     if content[:4] != b"\x89PNG":
         return
-    at, kind = 8, b""
+    at, kind, pixels = 8, b"", []
     while kind != b"IEND":
         length = int.from_bytes(content[at : at + 4], "big")
-        kind, end = content[at + 4 : at + 8], at + 8 + length  # a chunk: length, kind, content, checksum
+        kind, end = bytes(content[at + 4 : at + 8]), at + 8 + length  # a chunk: length, kind, content, checksum
         if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big") or end > len(content):
-            raise OSError("a part of the PNG is damaged or missing")
+            raise ValueError("a part of the PNG is damaged or missing")
+        if kind == b"IDAT":
+            pixels.append(content[at + 8 : end])
         at = end + 4
+    W, H, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    bits *= {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]  # of a pixel
+    grids = [(-(-(W - x) // dx), -(-(H - y) // dy)) for x, y, dx, dy in ADAM7] if interlaced else [(W, H)]
+    promised = sum(h * (1 + (w * bits + 7) // 8) for w, h in grids if w > 0 and h > 0)  # a byte before each row
+    if (held := _inflated(b"".join(pixels), promised)) < promised:
+        raise ValueError(f"{held} bytes of pixels, not {promised}")
+
+
+def _inflated(compressed: bytes, most: int) -> int:
+    """How many bytes a zlib stream gives, up to `most`, without keeping them."""
+    stream, held = zlib.decompressobj(), 0
+    while held < most and not stream.eof:
+        piece = stream.decompress(compressed, 2**20)
+        held, compressed = held + len(piece), stream.unconsumed_tail
+        if not piece and not compressed:
+            break
+    return held
 
 
 def centred(picture: Tensor, pixels: int) -> Tensor:
