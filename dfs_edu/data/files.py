@@ -134,7 +134,7 @@ def _by_pillow(image: Image.Image) -> Tensor:
 
 
 def _check_png(content: memoryview) -> None:
-    """Raise ValueError where a PNG is damaged or holds fewer pixels than its header promises, which Pillow lets pass."""
+    """Raise ValueError where a PNG is damaged or holds fewer pixels than its header says, which Pillow lets pass."""
     if content[:4] != b"\x89PNG":
         return
     at, kind, pixels = 8, b"", []
