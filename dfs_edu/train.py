@@ -173,7 +173,9 @@ class _Loop:
             "epochs": [],
         }
         torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # of dropout
-        self.broken: set[str] = set()  # pictures of validation and test that could not be read
+        # Images that could not be read: of validation and test, and of splits that were read before the run
+        splits = (self.dataset.train, self.dataset.validation, self.dataset.test)
+        self.broken = {path for split in splits for path in getattr(split, "broken", ())}
         self.reset_totals()
         self.saved = time.monotonic()
 

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from torchvision.io import encode_jpeg, encode_png
 from torchvision.transforms import RandomResizedCrop, v2
 
+import dfs_edu as dfs
 from dfs_edu.data import Batches, DataError, Split, files, folder, imagenet, places, streamed
 from dfs_edu.data.files import Files, centred, decode
 from dfs_edu.data.streamed import Streamed
@@ -424,6 +425,10 @@ def test_broken_pictures_of_a_folder_are_left_out_and_named(tmp_path):
     with pytest.warns(UserWarning, match=r"left out of test: .*val/a/001\.JPEG: not a picture"):
         dataset = folder.load(root, 16)
     assert len(dataset.test) == 5
+    recipe = dfs.recipes.get("folder/vgg7-4", scale="smoke", pixels=16)
+    with pytest.warns(UserWarning, match="left out of test"):
+        run = dfs.train(recipe, None, root=root, progress=False)
+    assert run.record["broken"] == ["val/a/001.JPEG"]
     (root / "val" / "b" / "001.JPEG").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 of 6 pictures are broken, more than 0\.1 %"):
         folder.load(root, 16)

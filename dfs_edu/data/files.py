@@ -69,7 +69,7 @@ class Files:
         return split.images
 
     def read(self) -> tuple[Split, list[str]]:
-        """The pictures in memory, as `images`, without the broken ones; and which are broken, and why."""
+        """The pictures in memory, as `images`, without the broken ones; and what is wrong with those."""
         images = torch.empty(len(self), 3, self.pixels, self.pixels, dtype=torch.uint8)
 
         def put(n: int) -> str | None:
@@ -80,11 +80,12 @@ class Files:
 
         with ThreadPoolExecutor() as pool:  # threads do: decoding lets go of Python's lock
             faults = list(pool.map(put, range(len(self))))
-        broken = [fault for fault in faults if fault]
+        broken = {path: fault for path, fault in zip(self.paths, faults, strict=True) if fault}
         if not broken:
             return Split(self.name, images, self.labels), []
         good = torch.tensor([fault is None for fault in faults])
-        return Split(self.name, images[good], self.labels[good]), broken
+        split = Split(self.name, images[good], self.labels[good], broken=tuple(sorted(broken)))
+        return split, list(broken.values())
 
     def content(self) -> Iterator[bytes]:
         """What the checksum is made of: path, size and label of each file. Reading all of ImageNet would take hours."""

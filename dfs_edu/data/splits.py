@@ -43,6 +43,7 @@ class Split:
     images: Tensor  # (N, 3, H, W) uint8
     labels: Tensor  # (N,) int64
     difficulty: Tensor | None = None  # (N,) float32
+    broken: tuple[str, ...] = ()  # paths of images that were left out when the split was read
 
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {len(self)} pictures of {self.pixels}x{self.pixels})"
@@ -52,7 +53,7 @@ class Split:
 
     def __getitem__(self, index: slice | Tensor) -> Split:
         difficulty = None if self.difficulty is None else self.difficulty[index]
-        return Split(self.name, self.images[index], self.labels[index], difficulty)
+        return Split(self.name, self.images[index], self.labels[index], difficulty, self.broken)
 
     @property
     def pixels(self) -> int:
