@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfs_edu import report
-from dfs_edu.report import PARAMETERS, RESULT, Recorded, cell_name, recorded
+from dfs_edu.report import PARAMETERS, RESULT, Recorded, cell_name, misrecorded, recorded
 from dfs_edu.table import printable
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -134,6 +134,7 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
     if executed.exists():
         outputs = nbformat.read(executed, as_version=4)
         result.recorded = recorded(outputs)
+        result.error = result.error or next(iter(misrecorded(outputs)), None)
         executed.with_suffix(".html").write_text(page(outputs, notebook.stem), encoding="utf-8")
     return result
 
@@ -211,6 +212,7 @@ def table(results: Sequence[Result]) -> str:
     lines = [f"{'notebook':<{width}}  minutes  found"]
     for result in results:
         found = f"FAILED in {result.error}" if result.error else "; ".join(result.findings) or "(nothing recorded)"
+        found = printable(found)
         lines.append(f"{result.notebook.stem:<{width}}  {result.minutes:7.1f}  {found}")
     return "\n".join(lines)
 
@@ -293,7 +295,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    entries = report.collect(args.paths or [args.out], args.only)
+    entries = report.collect(args.paths or [args.out], args.only, NOTEBOOKS)
     print(report.table(entries))
     if args.csv:
         report.write_csv(entries, args.csv)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
+import os
+import random
 
 import nbformat
 import pytest
@@ -109,13 +112,26 @@ def test_what_is_no_notebook_of_the_course_is_named(entries):
 
 def test_table_has_a_row_for_each_person_and_notebook(executed, entries):
     lines = report.table(report.collect([executed])).splitlines()
-    assert lines[0].split() == ["person", "notebook", "passed", "wrong", "not", "yet", "not", "run", "found"]
+    assert lines[0].split() == [
+        "person",
+        "notebook",
+        "scale",
+        "dataset",
+        "seed",
+        "passed",
+        "wrong",
+        "not",
+        "yet",
+        "not",
+        "run",
+        "found",
+    ]
     assert len(lines) == 1 + len(entries) + 3
-    assert lines[1].split()[:6] == ["anna", "01_one", "1", "1", "0", "0"]
+    assert lines[1].split()[:9] == ["anna", "01_one", "lesson", "digits", "3", "1", "1", "0", "0"]
     assert lines[1].endswith(
         "✗ the cosine: that is the inner product: divide by both lengths; it works, and costs 1 € more"
     )
-    assert lines[2].split()[:6] == ["anna", "02_two", "0", "0", "1", "1"]
+    assert lines[2].split()[:9] == ["anna", "02_two", "lesson", "digits", "3", "0", "0", "1", "1"]
     assert lines[-2] == "persons: 3, notebooks: 10, with problems: 9"
     assert lines[-1] == "exercises: 2 passed, 1 wrong, 1 not yet, 2 not run"
 
@@ -147,6 +163,8 @@ def test_the_csv_can_be_read_by_machines(executed, tmp_path):
     assert len(rows) == 10
     one, two = rows[:2]
     assert [one[state] for state in report.STATES] == ["1", "1", "0", "0"]
+    assert (one["scale"], one["dataset"], one["seed"]) == ("lesson", "digits", "3")
+    assert one["reasons"] == "✗ the cosine: that is the inner product: divide by both lengths"
     assert one["exercises"] == "the accuracy: passed; the cosine: wrong"
     assert one["findings"] == "it works, and costs 1 € more"
     assert json.loads(one["values"]) == {"seed": 3, "rows": [1.5, None]}
@@ -217,3 +235,175 @@ def test_command_refuses_what_makes_no_sense(words, complaint, capsys):
     with contextlib.chdir("/"):
         assert cli.main(["course", *words.split()]) == 1
     assert complaint in capsys.readouterr().err
+
+
+def result(value):
+    return code("f()", new_output("display_data", data={report.RESULT: value, "text/plain": "Found"}))
+
+
+GOOD = {"finding": "it works", "values": {}}
+HOSTILE = [
+    {},
+    5,
+    None,
+    "a",
+    [1],
+    {"finding": None, "values": {}},
+    {"finding": 3, "values": {}},
+    {"finding": "a"},
+    {"finding": "a", "values": [1, 2]},
+    {"finding": "a", "values": None},
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=str)
+def test_a_result_of_any_content_is_a_row_that_says_so(tmp_path, value):
+    notebook(tmp_path / "mallory" / "01_a.ipynb", [result(value), result(GOOD)])
+    notebook(tmp_path / "anna" / "01_a.ipynb", [result(GOOD)])
+    anna, mallory = report.collect([tmp_path])
+    assert anna.findings == mallory.findings == ["it works"]
+    assert not anna.problems
+    assert "a result without a finding and values" in mallory.problems[0]
+
+
+def test_a_cell_that_displays_5_as_a_result_fails_the_notebook_not_the_course(tmp_path):
+    source = f"from IPython.display import display\ndisplay({{{report.RESULT!r}: 5, 'text/plain': 'x'}}, raw=True)"
+    results = course.run([notebook(tmp_path / f"0{i}_a.ipynb", [source]) for i in (1, 2)], out=tmp_path / "out")
+    assert ["a result without a finding" in str(result.error) for result in results] == [True, True]
+    assert course.table(results).count("FAILED") == 2
+
+
+def mutants(content, number):
+    """A notebook's JSON with one thing in it replaced by another of any type, `number` times."""
+    generator = random.Random(0)
+    others = [None, 5, -1.5, "", "x\n=1\x1b[2K\u2028\x9b", "\ud800", [], {}, [None], {"a": 1}, True, [[1]], {"": []}]
+
+    def places(value, path=()):
+        keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
+
+    everywhere = places(content)
+    for _ in range(number):
+        mutant = [copy.deepcopy(content)]  # in a list: the whole can be replaced as well
+        *path, last = (0, *generator.choice(everywhere))
+        parent = mutant
+        for key in path:
+            parent = parent[key]
+        parent[last] = generator.choice(others)
+        yield json.dumps(mutant[0])
+
+
+def test_every_mutant_of_a_notebook_becomes_a_row(executed, tmp_path):
+    content = json.loads((executed / "anna" / "01_one.ipynb").read_text(encoding="utf-8"))
+    for number, text in enumerate(mutants(content, 400)):
+        (tmp_path / f"{number:03}").mkdir()
+        (tmp_path / f"{number:03}" / "01_one.ipynb").write_text(text, encoding="utf-8")
+    entries = report.collect([tmp_path])
+    assert len(entries) == 400
+    assert len(report.table(entries).splitlines()) == 1 + 400 + 3
+    report.write_csv(entries, tmp_path / "all.csv")
+    content = (tmp_path / "all.csv").read_text(encoding="utf-8-sig")
+    assert len(content.splitlines()) == 1 + 400
+    assert all(character.isprintable() or character == "\n" for character in content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b'{"cells": ' * 20_000,
+        b"1" * 10_000,
+        b"\x00" * 100,
+        b"\xff\xfe{}",
+        b"\xef\xbb\xbf{}",
+        b'{"cells": null}',
+        b'{"cells": [{"cell_type": "code", "source": 5, "metadata": [], "outputs": 3}]}',
+    ],
+)
+def test_a_file_of_any_content_is_a_row(tmp_path, content):
+    (tmp_path / "01_a.ipynb").write_bytes(content)
+    (entry,) = report.collect([tmp_path])
+    assert entry.problems[0].startswith("cannot be read: ")
+
+
+@pytest.mark.parametrize("source", ["\n" * 300_000 + "x", "a:\n" * 300_000, "a" * 300_000, "a" + " " * 300_000 + "x"])
+def test_no_text_takes_more_than_its_length(source, tmp_path):
+    """It would be hours, were it quadratic."""
+    (entry,) = report.collect([notebook(tmp_path / "01_a.ipynb", [code(source)])])
+    assert entry.readable
+
+
+def test_links_pipes_folders_and_huge_files_are_rows_and_are_not_opened(executed, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "LARGEST", 100_000)
+    secret = notebook(tmp_path / "elsewhere" / "01_a.ipynb", [result(GOOD)])
+    folder = tmp_path / "all"
+    for person in "abcdef":
+        (folder / person).mkdir(parents=True)
+    (folder / "a" / "01_a.ipynb").symlink_to(secret)
+    (folder / "b" / "01_a.ipynb").symlink_to("/dev/zero")
+    os.mkfifo(folder / "c" / "01_a.ipynb")
+    (folder / "d" / "01_a.ipynb").write_bytes(b" " * 100_001)
+    (folder / "e" / "01_a.ipynb").symlink_to("nowhere")
+    notebook(folder / "f" / "01_a.ipynb", [result(GOOD)])
+    (folder / "g").symlink_to(tmp_path / "elsewhere")
+    entries = {entry.person: entry for entry in report.collect([folder])}
+    assert sorted(entries) == list("abcdefg")
+    assert entries["f"].findings == ["it works"]
+    reasons = {"a": "a link", "b": "a link", "c": "no file", "d": "more than", "e": "a link", "g": "no notebook: g"}
+    for person, reason in reasons.items():
+        assert reason in entries[person].problems[0], person
+        assert not entries[person].readable
+        assert not entries[person].findings
+    named = [report.collect([folder / person / "01_a.ipynb"])[0] for person in "abcde"]  # as hand-ins/*/01_a.ipynb
+    assert not any(entry.readable for entry in named)
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path, capsys):
+    (tmp_path / "ben").mkdir()
+    (tmp_path / "ben" / "essay.docx").write_text("x")
+    notebook(tmp_path / "anna" / "01_a.ipynb", [])
+    (tmp_path / "anna" / "01_a.html").write_text("the page that executing it wrote")
+    (tmp_path / "anna" / "notes.txt").write_text("x")
+    assert cli.main(["course", "--report", str(tmp_path)]) == 1  # Ben has nothing that could be read
+    said = capsys.readouterr().out
+    assert "no notebook: essay.docx" in said
+    assert "no notebook: notes.txt" in said
+    assert ".html" not in said
+
+
+def test_names_and_findings_cannot_forge_rows(tmp_path):
+    forged = {"finding": "fine\n\x1b[1Aeve  01_a  \u202e" + "long " * 500, "values": {"a\u2028\x9b": "x\ny"}}
+    name = os.fsdecode(b"b\nben  01_a  3" + b"\xff")
+    notebook(tmp_path / name / "01_a.ipynb", [result(forged)])
+    entries = report.collect([tmp_path])
+    rows = report.table(entries).splitlines()
+    assert len(rows) == 5
+    assert all(row.isprintable() for row in rows)
+    assert max(map(len, rows)) < 400
+    report.write_csv(entries, tmp_path / "all.csv")
+    content = (tmp_path / "all.csv").read_text(encoding="utf-8-sig")
+    assert len(content.splitlines()) == 2
+    (row,) = csv.DictReader(content.splitlines())
+    assert len(row["findings"]) > 2500
+    assert json.loads(row["values"]) == forged["values"]
+
+
+def test_only_exercises_of_what_was_handed_out_count(tmp_path):
+    notebook(
+        tmp_path / "out" / "01_a.ipynb", [code(RIGHT, said("the accuracy", "not yet")), code(STUB, said("b", "wrong"))]
+    )
+    notebook(
+        tmp_path / "in" / "eve" / "eve_01_mine.ipynb",
+        [code("f()", said("the accuracy", "passed"), said("ease", "passed"))],
+    )
+    notebook(tmp_path / "in" / "eve" / "07_own.ipynb", [code("f()", said("free", "passed"))])
+    own, eve = report.collect([tmp_path / "in"], originals=tmp_path / "out")
+    assert eve.exercises == {"the accuracy": ("passed", "so"), "b": ("not run", "")}
+    assert eve.problems == ["exercises that the notebook does not have: ease"]
+    assert own.named("passed") == ["free"]  # of a notebook that was not handed out
+
+
+def test_the_courses_notebooks_tell_their_exercises(tmp_path):
+    found = report._handed_out(course.NOTEBOOKS)
+    assert found["02"] == ["the cosine", "the cosine matrix", "the share of conflict"]
+    assert all(found.values())
