@@ -814,3 +814,33 @@ def test_names_in_two_unicode_forms_are_said_to_look_alike(tmp_path):
     root = make(tmp_path, {f"train/{composed}": 2, "train/b": 2, f"val/{decomposed}": 1, "val/b": 1})
     with pytest.raises(DataError, match=r"different Unicode forms, rename one of each: 'caf(e\\u0301|\\xe9)' and"):
         imagenet.load(root)
+
+
+@pytest.mark.parametrize("name", ["Train", "VAL"])
+def test_folders_of_splits_in_capitals_are_named(tmp_path, name):
+    root = make(tmp_path, {f"{name}/a": 3, f"{name}/b": 3})
+    with pytest.raises(DataError, match=rf"holds {name}: the names train, val and test are written in small letters"):
+        folder.load(root, 16)
+
+
+def test_a_long_folder_of_temporary_files_stops_no_worker(small, tmp_path):
+    """The sockets of multiprocessing would have paths that the system refuses."""
+    long = tmp_path / ("t" * 91)
+    long.mkdir()
+    script = tmp_path / "read.py"
+    script.write_text("""
+import sys
+from dfs_edu.data import imagenet
+from dfs_edu.data.streamed import Streamed
+dataset = imagenet.load(sys.argv[1], 16)
+if __name__ == "__main__":
+    print(sum(len(labels) for _, labels in Streamed(dataset.test, dataset, 4, workers=2)))
+""")
+    done = subprocess.run(
+        [sys.executable, str(script), str(small)],
+        env=os.environ | {"TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr

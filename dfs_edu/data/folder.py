@@ -85,7 +85,13 @@ def mean_and_deviation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 def _splits(root: Path, pixels: int, seed: int) -> tuple[tuple[str, ...], list[Files]]:
     """The classes, and train, validation and test, by whichever layout root has."""
     share = lambda n: max(1, round(n / 10))  # noqa: E731
-    parts = [part for part in ("train", "val", "test") if has_folders(root / part)]
+    known = ("train", "val", "test")
+    large = [entry.name for entry in root.iterdir() if entry.name not in known and entry.name.lower() in known]
+    if large:
+        raise DataError(
+            f"{root} holds {few(sorted(large))}: the names train, val and test are written in small letters"
+        )
+    parts = [part for part in known if has_folders(root / part)]
     if parts == ["train", "val", "test"]:
         train, validation, test = listed(root, ("train", "val", "test"))
         where = ("train", "val", "test")

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, process, resource_tracker, util
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from dfs_edu.data.splits import DataError, Dataset
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the picture, width by height
 MOST_WORKERS = 8
+MOST_LETTERS = 60  # of the folder of temporary files; names of sockets add 40
 
 
 class Streamed(Epochs):
@@ -184,6 +187,7 @@ def _start_method():
     """Workers are forked from a server that holds no threads and no GPU; where there are none, torch's default."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return None
+    _keep_addresses_short()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imported once, not by every worker of every epoch
     resource_tracker.ensure_running()  # or the server starts it, which unblocks the signal again
@@ -193,6 +197,14 @@ def _start_method():
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def _keep_addresses_short() -> None:
+    """Processes meet at sockets in the folder of temporary files, whose paths may have about 100 letters at most."""
+    config = process.current_process()._config  # what multiprocessing's children inherit
+    if "tempdir" not in config and len(tempfile.gettempdir()) > MOST_LETTERS and os.path.isdir("/tmp"):
+        config["tempdir"] = tempfile.mkdtemp(prefix="pymp-", dir="/tmp")
+        util.Finalize(None, shutil.rmtree, args=(config["tempdir"], True), exitpriority=-100)
 
 
 def _ignore_interrupts(worker: int) -> None:
