@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-BROUGHT = {"data/recorded": "recorded"}  # folder of the checkout -> folder of the package in the wheel
+BROUGHT = {"data/recorded": "recorded", "notebooks": "notebooks"}  # folder of the checkout -> of the package's wheel
 
 
 class BuildWithFolders(build_py):
@@ -20,7 +20,7 @@ class BuildWithFolders(build_py):
         for source, target in BROUGHT.items() if not self.editable_mode else ():
             built = Path(self.build_lib, "dfs_edu", target)
             shutil.rmtree(built, ignore_errors=True)  # of a build before
-            shutil.copytree(source, built)
+            shutil.copytree(source, built, ignore=shutil.ignore_patterns(".*", "runs"))
 
 
 setup(cmdclass={"build_py": BuildWithFolders})

@@ -10,6 +10,7 @@ import argparse
 import html
 import math
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from dfs_edu import report
 from dfs_edu.report import PARAMETERS, RESULT, Recorded, cell_name, misrecorded, recorded
 from dfs_edu.table import printable
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+CHECKOUT = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = CHECKOUT if CHECKOUT.is_dir() else Path(__file__).parent / "notebooks"  # a wheel brings them along
 
 
 def record(finding: str, **values) -> None:
@@ -220,11 +222,15 @@ def table(results: Sequence[Result]) -> str:
 def chosen(paths: Sequence[str | Path] = (), only: Sequence[str] = ()) -> list[Path]:
     """The notebooks to execute: those at `paths` or all of the course, of these the numbers in `only`, in its order.
 
-    Raises ValueError for a path that is no file and for a number that none of them has.
+    Raises ValueError for a path that is no file, for a number that none of them has, and where there is no checkout,
+    whose notebooks the course is: what an installation brings along is to be copied first.
     """
-    notebooks = [Path(path) for path in paths] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    notebooks = [Path(path) for path in paths] or sorted(CHECKOUT.glob("*.ipynb"))
     if not notebooks:
-        raise ValueError(f"no notebooks in {NOTEBOOKS}: run from a checkout of the project, or give paths")
+        raise ValueError(
+            "there is no checkout of the project here: `dfs-edu course --copy DIR` writes its notebooks into a folder, "
+            "then `dfs-edu course DIR/*.ipynb` executes them"
+        )
     for notebook in notebooks:
         if not notebook.is_file():
             raise ValueError(f"{notebook}: no such notebook; by number they are chosen with --only 03,04")
@@ -235,6 +241,22 @@ def chosen(paths: Sequence[str | Path] = (), only: Sequence[str] = ()) -> list[P
         if number not in by_number:
             raise ValueError(f"--only {number}: none of {', '.join(filter(None, by_number))}")
     return [by_number[number] for number in only]
+
+
+def copy_to(folder: str | Path) -> list[Path]:
+    """Copy the notebooks of the course into a folder, which is made; their paths there.
+
+    Raises:
+        FileExistsError: the folder has one of them: somebody's answers may be in it.
+    """
+    copies = {Path(folder) / notebook.name: notebook for notebook in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    for copy in copies:
+        if os.path.lexists(copy):
+            raise FileExistsError(f"{copy} is there already, maybe with answers in it: name another folder")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for copy, notebook in copies.items():
+        shutil.copyfile(notebook, copy)
+    return list(copies)
 
 
 def numbers(words: str) -> list[str]:
@@ -269,6 +291,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="execute nothing: say what executed notebooks hold, of --out or of PATHS, a folder for each person",
     )
+    add("--copy", metavar="DIR", help="execute nothing: copy the notebooks of the course into a folder, to work on")
     add("--csv", metavar="FILE", help="write the report there as well, a line for each person and notebook")
 
 
@@ -280,6 +303,9 @@ def main(args: argparse.Namespace) -> int:
         if parametrised or args.write_back:
             raise ValueError("--report executes nothing: leave out parameters and --write-back")
         return _report(args)
+    if args.copy:
+        print(f"{len(copy_to(args.copy))} notebooks in {args.copy}: open them in JupyterLab")
+        return 0
     if args.csv:
         raise ValueError("--csv belongs to --report")
     if args.write_back and parametrised:

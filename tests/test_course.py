@@ -257,7 +257,7 @@ def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
     names = ["01_what.ipynb", "02_why.ipynb", "10_how.ipynb"]
     for name in names:
         notebook(tmp_path / name)
-    monkeypatch.setattr(course, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(course, "CHECKOUT", tmp_path)
     assert [path.name for path in course.chosen()] == names
     only = arguments("--only", "10,1").only
     assert [path.name for path in course.chosen(only=only)] == ["10_how.ipynb", "01_what.ipynb"]

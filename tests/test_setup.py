@@ -126,9 +126,9 @@ runs.load_network(results.RECORDED / "cifar100-vgg7-64-lesson-joint-seed0")
 """
 
 
-def test_a_wheel_brings_the_recorded_results_along(tmp_path):
+def test_a_wheel_brings_recorded_results_and_notebooks_along(tmp_path):
     """Built and used without the checkout, as `pip install` of a wheel leaves it."""
-    for name in ("dfs_edu", "data/recorded"):
+    for name in ("dfs_edu", "data/recorded", "notebooks"):
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source")
@@ -144,6 +144,20 @@ def test_a_wheel_brings_the_recorded_results_along(tmp_path):
     studied = json.loads((ROOT / "data" / "recorded" / "studies" / "digits-vgg7-16-lesson.json").read_text())["runs"]
     assert int(study_runs) == len(studied)
     assert int(joint) == len(list((ROOT / "data" / "recorded").glob("*-lesson-joint-*")))
+
+    def course(*words):
+        run = [sys.executable, "-m", "dfs_edu", "course", *words]
+        return subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert course("--copy", "mine").returncode == 0
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    assert copied == {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    again = course("--copy", "mine")
+    assert again.returncode == 1
+    assert "00_start_here.ipynb is there already" in again.stderr
+    advice = course("--scale", "smoke")
+    assert advice.returncode == 1
+    assert "dfs-edu course --copy DIR" in advice.stderr
 
 
 # The recipes themselves, run in a scratch checkout whose path has a space, with a Python that only notes its calls.
