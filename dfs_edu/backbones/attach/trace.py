@@ -34,8 +34,8 @@ class Trace(NodePathTracer):
     def __init__(self, model: nn.Module, opened: set[str] | None = None):
         super().__init__(autowrap_modules=(math, torchvision.ops))
         self.opened, self.whole, self.ends, self.calls = opened, {}, {}, Counter()
-        self.modes, drawn, defaults = _modes(), _random_state(), _defaults(model)
-        grad = torch.is_grad_enabled()
+        self.modes, grad, defaults = _modes(), torch.is_grad_enabled(), _defaults(model)
+        drawn = None if opened is None else _random_state()
         try:
             self.trace(model, defaults or None)
         except Exception as error:  # a tracer runs the model's own code: anything may come
@@ -58,8 +58,9 @@ class Trace(NodePathTracer):
         return closed or from_ops or kept or super().is_leaf_module(m, path)
 
     def call_module(self, m: nn.Module, forward: Callable, args, kwargs):
-        path, before, drawn = self.path_of_module(m), len(self.graph.nodes), _random_state()
-        must_open, grad = self.opened is not None and path in self.opened, torch.is_grad_enabled()
+        path, before, grad = self.path_of_module(m), len(self.graph.nodes), torch.is_grad_enabled()
+        must_open = self.opened is not None and path in self.opened
+        drawn = _random_state() if must_open else None
         try:
             out = super().call_module(m, forward, args, kwargs)
         except Exception as error:  # it branches on numbers, or the like: forget the attempt, the module stays whole

@@ -26,9 +26,10 @@ class Trial(fx.Interpreter):
     def __init__(self, model: nn.Module, graph: fx.Graph, input_shape: tuple[int, int, int], batch: int = BATCH):
         super().__init__(copy.deepcopy(model).to("meta").eval(), graph=graph)
         self.extra_traceback = False
-        self.input_shape, self.batch = input_shape, batch
+        self.input_shape = input_shape
         self.value, self.flops, self.versions = {}, {}, {}
-        self.images = torch.empty(batch, *input_shape, device="meta", dtype=_dtype(model))
+        dtype = next((p.dtype for p in model.parameters()), None)
+        self.images = torch.empty(batch, *input_shape, device="meta", dtype=dtype)
         try:
             self.count()
         except Exception as error:  # it runs the model's own code: anything may come
@@ -122,7 +123,3 @@ def _channels_first(trial: Trial, node: fx.Node) -> bool:
             return value(node).shape[1] == value(before[0]).shape[1] and not channels_last(trial, before[0])
         node = before[0]
     return True  # the images themselves, (B, C, ...)
-
-
-def _dtype(model: nn.Module) -> torch.dtype | None:
-    return next((p.dtype for p in model.parameters()), None)
