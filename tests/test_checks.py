@@ -99,8 +99,9 @@ def as_long(weights, gramian):
 
 
 def seeds_needed(deviation, gain):
-    """By a printed table: t of 5 and 6 degrees of freedom is 2.571 and 2.447, of 2 and 3 4.303 and 3.182."""
-    return {(1.0, 1.0): 7, (0.4, 0.9): 4, (1.5, 0.5): 38}[deviation, gain]
+    """By a printed table: t of 1, 2, 3 degrees of freedom is 12.706, 4.303, 3.182, of 5 and 6 2.571 and 2.447."""
+    known = {(1.0, 1.0): 7, (0.4, 0.9): 4, (1.5, 0.5): 38, (0.1, 1.0): 2, (0.2, 0.9): 3, (1.0, 0.1): 387}
+    return known[deviation, gain]
 
 
 def best_cut(confidence, right_here, right_later, cost_here, cost_later, price):
@@ -212,7 +213,7 @@ RIGHT = {
     "front": front,
     "learning_rate": lambda e, p, m: p / 10 ** len([x for x in m if x <= e]),
     "interval": interval,
-    "geometric_shares": lambda q, K: torch.tensor([q**k * (1 - q) / (1 - q**K) for k in range(K)]),  # a known sum
+    "geometric_shares": lambda q, K: [1 / sum(q ** (j - k) for j in range(K)) for k in range(K)],
     "best_cut": best_cut,
     "bootstrap": bootstrap,
     "softmax": lambda z, t: torch.stack([torch.softmax(row / t, 0) for row in z]),
@@ -231,7 +232,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("exits", lambda s, h, x: exits(s, h, x)[0], "a Tensor where a list of 2"),
     ("cumulative_macs", lambda s, h: s.cumsum(0), "the heads cost something"),
     ("cumulative_macs", lambda s, h: s + h, "every stage before"),
-    ("cumulative_macs", lambda s, h: s.sum(), r"shape \(\) where \(2,\)"),
+    ("cumulative_macs", lambda s, h: s.sum(), r"shape \(\) where \(3,\)"),
     ("cosine", lambda g, h: g @ h, "inner product"),
     ("pcgrad", lambda g, h: g + h, "plain sum"),
     ("pcgrad", lambda g, h: pcgrad(g, h) / 2, "the mean"),
@@ -390,7 +391,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("bootstrap", lambda r, d: [x * len(r) for x in bootstrap(r, d)], "an accuracy is their mean"),
     ("bootstrap", lambda r, d: bootstrap(r, d)[::-1], "lower end first"),
     ("bootstrap", lambda r, d: r[d].double().mean(1).quantile(torch.tensor([0.05, 0.95]).double()).tolist(), "2.5 %"),
-    ("bootstrap", lambda r, d: r[d].double().mean(1), "list of 2"),
+    ("bootstrap", lambda r, d: r[d].double().mean(1), r"shape \(41,\) where \(2,\)"),
 ]
 
 

@@ -1,4 +1,7 @@
-"""What exercises call: the learner's function against the library's answer, on random inputs, with a helpful word.
+"""What exercises call: the learner's function against the library's answer, with a helpful word.
+
+The inputs are fixed ones at the edges (ties, zeros, a single element), then random ones that are the same every time:
+no grade depends on chance.
 
 A check never raises: it prints "not yet" for an exercise that nobody has tried, what is wrong with a wrong answer, and
 "right" for a right one. Where the answer is the result of a mistake that many make, it says which one.

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from dfs_edu import probes
-from dfs_edu.checks.answers import compare
+from dfs_edu.checks.answers import compare, repeatable
 
 
+@repeatable()
 def linear_cka(mine: Callable) -> None:
     """mine(X (N, D1), Y (N, D2)) -> linear CKA as first published, a number from 0 to 1."""
 
@@ -40,13 +41,16 @@ def linear_cka(mine: Callable) -> None:
         (of(squared, lambda X: (X - X.mean(0)) / X.std(0)), "do not divide by the deviations: no channel is rescaled"),
         (lambda X, Y: probes.cka(X, Y), "that is the unbiased one: sum over all entries of X^T Y, nothing left out"),
     ]
-    cases = []
+    X = torch.tensor([[0, 1], [2, 1], [4, 3], [6, 3]], dtype=torch.float64)
+    cases = [(X, -X)]  # 1, whatever the sign
+    cases.append((X[:, :1] - 3, torch.tensor([[1], [-1], [-1], [1]], dtype=torch.float64)))  # uncorrelated: 0
     for N, D1, D2 in ((10, 3, 3), (20, 3, 5), (30, 8, 2)):
         X = torch.randn(N, D1, dtype=torch.float64) * torch.arange(1, D1 + 1) + torch.randn(D1)
         cases.append((X, X[:, :1] + torch.randn(N, D2, dtype=torch.float64) + 2))
     compare("linear CKA", mine, right, cases, mistakes)
 
 
+@repeatable()
 def selectivity(mine: Callable) -> None:
     """mine(a (N,), labels (N,)) -> the class selectivity of one channel with activations a, none below 0."""
 
@@ -78,13 +82,20 @@ def selectivity(mine: Callable) -> None:
             "of classes, not of pictures: take their means",
         ),
     ]
-    cases = []
+    edges = [
+        ([4, 2, 1, 1, 0], [1, 1, 0, 0, 2]),
+        ([0, 5, 0], [0, 1, 2]),  # silent but for one class: 1
+        ([2, 2, 2, 2], [0, 1, 1, 2]),  # the same for all: 0
+        ([1, 3], [0, 1]),
+    ]
+    cases = [(torch.tensor(a, dtype=torch.float64), torch.tensor(labels)) for a, labels in edges]
     for N, classes in ((30, 3), (80, 5), (200, 10)):
         labels = torch.cat([torch.arange(classes), (torch.rand(N - classes) ** 2 * classes).long()])  # uneven classes
         cases.append((torch.rand(N, dtype=torch.float64) * (1 + labels), labels))
     compare("class selectivity", mine, right, cases, mistakes)
 
 
+@repeatable()
 def ablation_loss(mine: Callable) -> None:
     """mine(f (N, C), head, labels (N,), n) -> accuracy that a head loses when the first n channels become their mean.
 
@@ -121,7 +132,19 @@ def ablation_loss(mine: Callable) -> None:
         ),
         (lambda f, head, y, n: right(f, head, y, n) * len(y), "a fraction of the pictures, not their number"),
     ]
-    compare("the loss by ablation", mine, right, [_ablation_case(n) for n in (2, 3, 5)], mistakes)
+    f = torch.tensor([[3, 1, 2], [0, 2, 1], [5, 4, 6], [1, 0, 0.5]])
+    labels = torch.tensor([0, 1, 2, 0])
+    cases = [
+        (f, _logits_already, labels, 1),
+        (f, _logits_already, labels, 3),  # all of them: the same answer for every image
+        (torch.tensor([[0.0, 1.0], [4.0, 1.0]]), _logits_already, torch.tensor([0, 0]), 1),  # a gain: below 0
+    ]
+    cases += [_ablation_case(n) for n in (2, 3, 5)]
+    compare("the loss by ablation", mine, right, cases, mistakes)
+
+
+def _logits_already(features: Tensor) -> Tensor:
+    return features
 
 
 def _ablation_case(n: int, pictures: int = 400, classes: int = 4) -> tuple:

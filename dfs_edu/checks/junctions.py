@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from dfs_edu.checks.answers import compare, untried
+from dfs_edu.checks.answers import compare, repeatable, untried
 from dfs_edu.surgery import Surgery
 
-CUTS = ((8, 0.5), (10, 0.3), (6, 0.0), (7, 1.0))  # channels, beta
+CUTS = ((8, 0.5), (7, 0.5), (5, 0.5), (10, 0.33), (6, 0.0), (7, 1.0), (1, 1.0))  # channels, beta
+OTHER_ROUNDINGS = (math.floor, math.ceil, lambda x: math.floor(x + 0.5))
+ROUND = "round(C * beta) channels are f+, rounded as Python does: round(3.5) is 4, round(2.5) is 2"
 
 
+@repeatable()
 def partition(mine: Callable) -> None:
     """mine(f (B, C, H, W), beta) -> (onward, seen): [f+, 0] and [0, f-]."""
 
@@ -28,24 +32,28 @@ def partition(mine: Callable) -> None:
             _traced(lambda f, beta: Surgery(1 - beta, reference=False)(f)),
             "beta is the share of the channels that is f+: round(C * beta) of them, the first ones",
         ),
+        *_rounded_otherwise(reference=False),
     ]
 
-    cases = [(torch.randn(2, C, 3, 3), beta) for C, beta in CUTS]
+    cases = [(torch.randn(2, C, 3, 4), beta) for C, beta in CUTS]
     right = _traced(lambda f, beta: Surgery(beta, reference=False)(f))
     compare("the partition", _traced(mine), right, cases, mistakes)
 
 
+@repeatable()
 def silent(mine: Callable) -> None:
     """mine(channels, beta) -> the fraction of the weights reading a partitioned `onward` that never learn."""
     mistakes = [
         (lambda C, b: round(C * b) / C, "those are the weights that do learn: they read f+"),
         (lambda C, b: 1 - b, "channels are whole: round(C * beta) of them are f+"),
         (lambda C, b: C - round(C * b), "that is the number of channels: divide by C"),
+        *[(lambda C, b, rounded=rounded: 1 - rounded(C * b) / C, ROUND) for rounded in OTHER_ROUNDINGS],
     ]
-    cases = [(16, 0.5), (10, 0.33), (7, 0.5), (64, 0.0), (3, 1.0)]
+    cases = [(16, 0.5), *CUTS, (64, 0.0), (3, 1.0)]
     compare("weights that never learn", mine, lambda C, b: 1 - round(C * b) / C, cases, mistakes)
 
 
+@repeatable()
 def surgery(mine: Callable) -> None:
     """mine(f (B, C, H, W), beta) -> (onward, seen): partitioned by beta, referenced, exit gradient own."""
 
@@ -68,11 +76,13 @@ def surgery(mine: Callable) -> None:
         (_traced(joint), "nothing is cut yet: detach f- in onward, and f+ in seen"),
         (_traced(zeros), "that is partitioning alone: put the other part, detached, in the place of the zeros"),
         (_traced(exit_everywhere), "the exit's gradient reaches f+ too: in seen, f+ is detached"),
+        *_rounded_otherwise(),
     ]
-    cases = [(torch.randn(2, C, 3, 3), beta) for C, beta in CUTS]
+    cases = [(torch.randn(2, C, 3, 4), beta) for C, beta in CUTS]
     compare("surgery", _traced(mine), _traced(lambda f, beta: Surgery(beta)(f)), cases, mistakes)
 
 
+@repeatable()
 def received(mine: Callable) -> None:
     """mine(g_onward, g_seen, n) -> the gradient (B, C, H, W) that f receives under "all", n channels being f+."""
 
@@ -88,10 +98,11 @@ def received(mine: Callable) -> None:
         (lambda a, b, n: right(b, a, n), "the two are exchanged: the deeper exits reach f+ alone, this exit all of f"),
         (lambda a, b, n: torch.cat([a[:, :n], (a + b)[:, n:]], 1), "it is f+ that hears both, f- this exit alone"),
     ]
-    cases = [(torch.randn(2, C, 3, 3), torch.randn(2, C, 3, 3), round(C * beta)) for C, beta in CUTS]
+    cases = [(torch.randn(2, C, 3, 4), torch.randn(2, C, 3, 4), round(C * beta)) for C, beta in CUTS]
     compare("the gradient that f receives", mine, right, cases, mistakes)
 
 
+@repeatable()
 def backward_saved(mine: Callable) -> None:
     """mine(beta) -> the part of a layer's backward pass that is spared behind a cut."""
     mistakes = [
@@ -103,6 +114,7 @@ def backward_saved(mine: Callable) -> None:
     compare("what is spared", mine, lambda beta: (1 - beta) / 2, [(b,) for b in (0.0, 0.25, 0.75, 1.0)], mistakes)
 
 
+@repeatable()
 def saved(mine: Callable) -> None:
     """mine(macs (L,), cut (L,) bool, beta) -> the part of a joint step that surgery saves in a chain of L layers."""
 
@@ -123,7 +135,15 @@ def saved(mine: Callable) -> None:
         (lambda m, c, b: 1 - right(m, c, b), "that is what is left: return the part that is saved"),
         (lambda m, c, b: (1 - b) * m[c].sum(), "return the part that is saved: divide by the cost of a joint step"),
     ]
-    cases = []
+    macs = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    edges = [
+        (3, [False, True, False], 0.5),
+        (3, [False, True, True], 0.0),
+        (3, [False, True, True], 1.0),  # all is shared: nothing saved
+        (3, [False, False, False], 0.5),  # nothing is cut
+        (2, [False, True], 0.25),
+    ]
+    cases = [(macs[:L], torch.tensor(cut), beta) for L, cut, beta in edges]
     for L, beta in ((3, 0.5), (6, 0.25), (9, 0.9)):
         cut = torch.rand(L) < 0.6
         cut[:2] = torch.tensor([False, True])  # the first layer reads the picture, and something is cut
@@ -131,12 +151,21 @@ def saved(mine: Callable) -> None:
     compare("what surgery saves", mine, right, cases, mistakes)
 
 
+def _rounded_otherwise(**options) -> list[tuple[Callable, str]]:
+    """The mistakes of a surgery with these options that counts the channels of f+ by another rounding."""
+
+    def surgery(rounded: Callable) -> Callable:
+        return lambda f, beta: Surgery(rounded(f.shape[1] * beta) / f.shape[1], **options)(f)
+
+    return [(_traced(surgery(rounded)), ROUND) for rounded in OTHER_ROUNDINGS]
+
+
 def _traced(split: Callable) -> Callable:
     """What a junction does, as values: its two views, and what f receives from each."""
 
     def trace(f: Tensor, beta: float):
         f = f.clone().requires_grad_()
-        views = split(f, beta)
+        views = split(f.clone(), beta)  # a copy may be written to, as a feature within a network may
         if untried(views):
             return None
         if not isinstance(views, tuple | list) or len(views) != 2 or not all(isinstance(v, Tensor) for v in views):

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 
 from dfs_edu import inference
-from dfs_edu.checks.answers import compare
+from dfs_edu.checks.answers import compare, repeatable
 
 
+@repeatable()
 def leave(mine: Callable) -> None:
     """mine(confidence (K, N), thresholds (K,)) -> for each picture the index of the exit where it leaves."""
 
@@ -25,13 +26,28 @@ def leave(mine: Callable) -> None:
     def last_confident(confidence, thresholds):
         return len(thresholds) - 1 - (confidence >= thresholds[:, None]).flip(0).byte().argmax(0)
 
+    def above(confidence, thresholds):
+        beyond = confidence > thresholds[:, None]
+        beyond[-1] = True
+        return beyond.byte().argmax(0)
+
     mistakes = [
+        (above, "an image leaves where its confidence *reaches* the threshold: equal is enough, >= and not >"),
         (last_confident, "that is the last exit that would do: a picture leaves at the first"),
         (lambda c, t: c.argmax(0), "that is the surest exit: a picture leaves at the first that is sure enough"),
         (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not sure enough"),
         (lambda c, t: right(c, t) + 1, "exits are counted from 0 here"),
     ]
-    cases = []
+    confidence = torch.tensor(
+        [
+            [0.50, 0.25, 0.25, 0.75, 0.40, 0.00, 1.00],
+            [0.90, 0.75, 0.50, 0.25, 0.90, 0.00, 1.00],
+            [0.90, 1.00, 0.00, 0.50, 0.10, 0.00, 1.00],
+        ]
+    )
+    cases = [(confidence, torch.tensor([0.5, 0.75, 0.0]))]  # some just reach a threshold, one is not sure at all
+    cases.append((torch.tensor([[0.0], [1.0]]), torch.tensor([1.0, 0.0])))  # one image
+    cases.append((torch.tensor([[0.3, 0.9]]), torch.tensor([0.0])))  # one exit
     for K, N in ((2, 5), (4, 50), (6, 500)):
         thresholds = torch.rand(K)
         thresholds[-1] = 0  # the last exit takes all
@@ -39,6 +55,7 @@ def leave(mine: Callable) -> None:
     compare("the decision to leave", mine, right, cases, mistakes)
 
 
+@repeatable()
 def average_macs(mine: Callable) -> None:
     """mine(exit (N,), macs (K,)) -> average cost of a picture, given where each left."""
     mistakes = [
@@ -46,13 +63,15 @@ def average_macs(mine: Callable) -> None:
         (lambda exit, macs: macs.mean(), "not the same number of pictures leaves at each exit"),
         (lambda exit, macs: macs.cumsum(0)[exit].mean(), "macs already counts everything up to the exit"),
     ]
-    cases = []
+    macs = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    cases = [(torch.tensor([0, 2, 0]), macs), (torch.tensor([1]), macs), (torch.tensor([0, 0]), macs[:1])]
     for K in (2, 4, 6):
         macs = torch.rand(K, dtype=torch.float64).cumsum(0) * 1e6
         cases.append((torch.randint(K, (100,)), macs))
     compare("the average cost", mine, lambda exit, macs: macs[exit].mean(), cases, mistakes)
 
 
+@repeatable()
 def geometric_shares(mine: Callable) -> None:
     """mine(q, exits) -> K shares proportional to q to the power k, of sum 1."""
 
@@ -68,11 +87,16 @@ def geometric_shares(mine: Callable) -> None:
         (lambda q, n: right(1 / q, n), "the order is turned round: a small q sends most out at the first exit"),
         (lambda q, n: right(q, n).cumsum(0), "that is how many have left by exit k: return how many leave there"),
         (lambda q, n: powers(q, n) / powers(q, n).max(), "divide by the sum, not by the largest"),
+        (
+            lambda q, n: torch.full((n,), torch.nan),
+            "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum",
+        ),
     ]
-    cases = [(0.5, 3), (float(torch.rand(1)) + 1.2, 4), (float(torch.rand(1)) * 0.5 + 0.2, 7)]
+    cases = [(0.5, 3), (2.0, 4), (1.0, 5), (0.25, 1), (1.7, 6), (0.3, 7)]
     compare("geometric shares", mine, right, cases, mistakes)
 
 
+@repeatable()
 def best_cut(mine: Callable) -> None:
     """mine(confidence (n,), right_here, right_later, cost_here, cost_later, price) -> how many leave at one exit.
 
@@ -122,17 +146,32 @@ def best_cut(mine: Callable) -> None:
         ),
         (lambda *case: values(*case).max(), "return how many leave, not what it is worth"),
     ]
-    cases = [_cut_case(n) for n in (200, 50, 500)]
+    edges = [
+        ([0.2, 0.9, 0.6, 0.4], [0, 0, 1, 0], [1, 1, 0, 1]),  # the surest would better stay, and yet two leave
+        ([0.3, 0.8], [0, 0], [1, 1]),  # nobody leaves
+        ([0.3, 0.8, 0.5], [1, 1, 1], [0, 1, 0]),  # all leave
+        ([0.5], [1], [0]),
+        ([0.5], [0], [1]),
+    ]
+    cases = [
+        (torch.tensor(confidence), torch.tensor(here) == 1, torch.tensor(later) == 1, 1.0, 3.0, 0.1)
+        for confidence, here, later in edges
+    ]
+    cases += [_cut_case(n) for n in (200, 50, 500)]
     compare("the best cut", mine, right, cases, mistakes)
 
 
 def _cut_case(n: int) -> tuple:
-    """An exit that is as often right as it is sure. Who is not sure is more often right later, so some should stay."""
+    """An exit that is as often right as it is sure. Who is not sure is more often right later, so some should stay.
+
+    At this price no two cuts are worth the same: either would be right.
+    """
     confidence = torch.rand(n)
     right_here, right_later = torch.rand(n) < confidence, torch.rand(n) < 0.4 + confidence / 2
-    return confidence, right_here, right_later, 2e6, 5e6, 4e-8 + 2e-8 * float(torch.rand(1))
+    return confidence, right_here, right_later, 2e6, 5e6, 4.7e-8
 
 
+@repeatable()
 def softmax(mine: Callable) -> None:
     """mine(logits (N, classes), temperature) -> probabilities (N, classes): softmax of the logits / temperature."""
 
@@ -150,12 +189,19 @@ def softmax(mine: Callable) -> None:
         (lambda z, t: (z / t).exp(), "divide by each row's sum: probabilities have the sum 1"),
         (lambda z, t: (z / t).exp() / (z / t).exp().sum(), "divide by the sum of each row, not of all"),
         (lambda z, t: (z / t).log_softmax(1), "that is the logarithm of the probabilities"),
+        (
+            lambda z, t: (z / t - (z / t).max()).exp() / (z / t - (z / t).max()).exp().sum(1, keepdim=True),
+            "each row has a largest of its own: subtract that, or a row far below another is 0 / 0",
+        ),
         (overflows, "exp of a large number is infinite: subtract each row's largest first, which changes nothing"),
     ]
-    cases = [(scale * torch.randn(N, C), t) for scale, N, C, t in ((2, 4, 3, 2.0), (3, 7, 10, 0.4), (200, 5, 6, 1.2))]
+    large = torch.tensor([[1000.0, 999.0, 0.0], [0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0]])
+    cases = [(2 * torch.randn(4, 3), 2.0), (large, 1.0), (large, 0.5), (torch.tensor([[-3.0]]), 0.7)]
+    cases += [(scale * torch.randn(N, C), t) for scale, N, C, t in ((3, 7, 10, 0.4), (200, 5, 6, 1.2))]
     compare("softmax at a temperature", mine, right, cases, mistakes)
 
 
+@repeatable()
 def calibration_error(mine: Callable) -> None:
     """mine(confidence (N,), correct bool (N,), bins) -> expected calibration error of one exit, a number."""
 
@@ -194,7 +240,13 @@ def calibration_error(mine: Callable) -> None:
         (lambda *case: right(*case) * len(case[0]), "divide by the number of pictures"),
         (certain_apart, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
     ]
-    cases = []
+    edges = [
+        ([0.1, 0.3, 0.9, 1.0], [True, False, True, False], 4),  # a confidence of exactly 1, and an empty bin
+        ([0.6, 0.9], [True, False], 1),
+        ([1.0], [True], 10),
+        ([0.3], [True], 2),
+    ]
+    cases = [(torch.tensor(confidence), torch.tensor(correct), bins) for confidence, correct, bins in edges]
     for N, bins in ((300, 5), (400, 10), (40, 15)):
         confidence = 0.2 + 0.8 * torch.rand(N)
         confidence[: N // 10] = 1  # as float32 rounds who is nearly certain
@@ -202,6 +254,7 @@ def calibration_error(mine: Callable) -> None:
     compare("the calibration error", mine, right, cases, mistakes)
 
 
+@repeatable()
 def margin(mine: Callable) -> None:
     """mine(p (N, classes)) -> score (N,): how far the largest probability is above the second."""
 
@@ -217,11 +270,18 @@ def margin(mine: Callable) -> None:
         (lambda p: 2 * p.amax(1) - 1, "1 - the largest is what all other classes have together, not the second"),
         (lambda p: p.topk(2, dim=1).values[:, 1], "that is the second largest: subtract it from the largest"),
         (lambda p: p.topk(2, dim=0).values.diff(dim=0)[0].neg(), "the classes are in dimension 1"),
+        (
+            lambda p: p.amax(1) - p.masked_fill(p == p.amax(1, keepdim=True), 0).amax(1),
+            "where two classes share the largest probability, the second is as large: the margin is 0",
+        ),
     ]
-    cases = [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
+    edges = [[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]], [[0.25, 0.75]]]
+    cases = [(torch.tensor(p),) for p in edges]
+    cases += [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
     compare("the margin", mine, right, cases, mistakes)
 
 
+@repeatable()
 def going_on(mine: Callable) -> None:
     """mine(here (n,), score (n,), threshold) -> the numbers in `here` of the pictures that go on, in their order."""
 
@@ -234,11 +294,19 @@ def going_on(mine: Callable) -> None:
         (lambda h, s, t: (s < t).nonzero()[:, 0], "those are places among the ones still here: give their numbers"),
         (lambda h, s, t: s < t, "that says who: index `here` with it"),
     ]
-    here = [torch.randperm(20)[:n] for n in (2, 7, 12)]
-    cases = [(h, torch.arange(len(h)) / len(h), (len(h) // 2) / len(h)) for h in here]
+    edges = [
+        ([5, 9, 2, 7], [0.75, 0.125, 0.5, 0.25], 0.5),  # neither sorted by number nor by score
+        ([5, 2], [0.25, 0.0], 0.5),
+        ([5, 2], [0.5, 1.0], 0.5),  # all leave
+        ([3], [0.25], 0.25),
+        ([3], [0.25], 0.5),
+    ]
+    cases = [(torch.tensor(here), torch.tensor(score), threshold) for here, score, threshold in edges]
+    cases += [(torch.randperm(20)[:n], torch.randint(8, (n,)) / 8, 0.5) for n in (7, 12)]
     compare("who goes on", mine, right, cases, mistakes)
 
 
+@repeatable()
 def break_even(mine: Callable) -> None:
     """mine(choosing, rest) -> the fraction of pictures that must leave at an exit for it to save time.
 
@@ -250,10 +318,11 @@ def break_even(mine: Callable) -> None:
         (lambda c, r: 1 - c / r, "that is the fraction that may stay"),
         (lambda c, r: r / (c + r), "leaving saves the rest: choosing = fraction * rest"),
     ]
-    cases = [(0.1, 1.0), (0.3, 0.7), (2.0, 8.0)]
+    cases = [(0.1, 1.0), (0.3, 0.7), (2.0, 8.0), (3.0, 3.0), (0.0, 5.0)]
     compare("the break-even", mine, lambda choosing, rest: choosing / rest, cases, mistakes)
 
 
+@repeatable()
 def within(mine: Callable) -> None:
     """mine(seconds (N,), q) -> the shortest of these times within which at least a fraction q of pictures is answered.
 
@@ -277,10 +346,21 @@ def within(mine: Callable) -> None:
         (lambda s, q: q * s.max(), "a fraction of the pictures, not of the longest time"),
         (lambda s, q: s.mean(), "the mean says nothing about the slow ones"),
     ]
-    cases = [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.8), (40, 0.95), (101, 0.5), (10, 1.0))]
+    edges = [
+        ([3, 1, 2, 4], 0.5),  # 2 of 4, exactly
+        ([8, 1, 7, 2, 6, 3, 5, 4, 9], 0.25),  # 2.25: the third
+        ([8, 1, 7, 2, 6, 3, 5, 4], 0.25),
+        ([1, 2, 1, 1], 0.75),
+        ([2, 1, 5], 1.0),
+        ([2, 1, 5], 0.1),
+        ([7], 0.5),
+    ]
+    cases = [(torch.tensor(seconds, dtype=torch.float64), q) for seconds, q in edges]
+    cases += [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.8), (40, 0.95), (101, 0.5), (10, 1.0))]
     compare("the time within which", mine, right, cases, mistakes)
 
 
+@repeatable()
 def together(mine: Callable) -> None:
     """mine(exit (batches, n), seconds (K,)) -> mean seconds of a batch that is done when its last picture is."""
     mistakes = [
@@ -291,7 +371,8 @@ def together(mine: Callable) -> None:
         (lambda exit, seconds: seconds[exit.amax(1)].sum(), "the mean of the batches, not their sum"),
         (lambda exit, seconds: seconds[exit].sum(1).mean(), "the pictures of a batch are worked on at the same time"),
     ]
-    cases = [(torch.tensor([[0, 1], [0, 2], [0, 0], [0, 1]]), torch.rand(3, dtype=torch.float64).cumsum(0))]
+    seconds = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    cases = [(torch.tensor([[0, 1], [0, 2], [0, 0], [0, 1]]), seconds), (torch.tensor([[1]]), seconds)]
     for K, n in ((6, 4), (7, 8)):
         exit = (torch.rand(20, n) ** 3 * K).long()
         cases.append((exit, torch.rand(K, dtype=torch.float64).cumsum(0)))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfs_edu.checks.answers import compare
+from dfs_edu.checks.answers import compare, repeatable
 
 
+@repeatable()
 def pcgrad(mine: Callable) -> None:
     """mine(g, h) -> the update (P,) that PCGrad makes of two exits' gradients (P,): a sum, not a mean."""
 
@@ -32,11 +33,14 @@ def pcgrad(mine: Callable) -> None:
             "the component of g along h is (g @ h) / (h @ h) * h: divide by the *square* of the length",
         ),
     ]
+    edges = [([2, 0], [-1, 1]), ([1, 2], [-2, -4]), ([1, 0], [0, 3]), ([1, 2], [1, 2]), ([1, 2], [3, 1])]
+    cases = [_floats(g, h) for g, h in edges]  # opposed: in part, wholly; perpendicular, equal, in agreement
     g = torch.randn(3, 20)
-    cases = [(g[0], g[1] - 0.8 * g[0]), (g[0], g[1] + 0.8 * g[0]), (g[1] - 2 * g[2], g[2])]
+    cases += [(g[0], g[1] - 0.8 * g[0]), (g[0], g[1] + 0.8 * g[0]), (g[1] - 2 * g[2], g[2])]
     compare("PCGrad", mine, right, cases, mistakes)
 
 
+@repeatable()
 def shortest(mine: Callable) -> None:
     """mine(g, h) -> the weight w, from 0 to 1, that makes w g + (1 - w) h as short as possible (MGDA for two)."""
 
@@ -55,11 +59,14 @@ def shortest(mine: Callable) -> None:
             "divide by the *square* of the length of g - h",
         ),
     ]
+    edges = [([3, 0], [0, 1]), ([1, 2], [1, 0]), ([2, 4], [1, 2]), ([1, 2], [3, 6]), ([1, -1], [-1, 1])]
+    cases = [_floats(g, h) for g, h in edges]  # between; just at an end; beyond either end; opposed
     g = torch.randn(4, 20)
-    cases = [(g[0], g[1]), (g[2], 5 * g[2] + g[3]), (3 * g[3] + g[2], g[3]), (g[1], 0.5 * g[0] - g[1])]
+    cases += [(g[0], g[1]), (g[2], 5 * g[2] + g[3]), (3 * g[3] + g[2], g[3]), (g[1], 0.5 * g[0] - g[1])]
     compare("the shortest combination", mine, right, cases, mistakes)
 
 
+@repeatable()
 def as_long(mine: Callable) -> None:
     """mine(weights (K,), gramian (K, K)) -> the weights, scaled so that the step is as long as the plain sum's."""
 
@@ -76,8 +83,13 @@ def as_long(mine: Callable) -> None:
             "the sum of the lengths is not the length of the sum",
         ),
     ]
-    cases = []
+    edges = [([1, 0], [[4, -2], [-2, 9]]), ([0.5, 0.5], [[1, -0.5], [-0.5, 1]]), ([2], [[4]])]
+    cases = [tuple(torch.tensor(values, dtype=torch.float64) for values in edge) for edge in edges]
     for K in (2, 4, 6):
         J = torch.randn(K, 30, dtype=torch.float64)
         cases.append((torch.rand(K, dtype=torch.float64) + 0.1, J @ J.T))
     compare("a step as long as the sum's", mine, right, cases, mistakes)
+
+
+def _floats(*vectors: list) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(vector, dtype=torch.float32) for vector in vectors)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dfs_edu.checks.answers import compare
+from dfs_edu.checks.answers import compare, repeatable
 from dfs_edu.multiexit import MultiExit
 
 
+@repeatable()
 def accuracy(mine: Callable) -> None:
     """mine(prediction (N,), label (N,)) -> the fraction of pictures that are right."""
 
@@ -23,10 +24,13 @@ def accuracy(mine: Callable) -> None:
         (lambda p, y: 100 * right(p, y), "as a fraction, from 0 to 1, not in percent"),
         (lambda p, y: p == y, "that says it for each picture: take the mean of its ones and zeros"),
     ]
-    cases = [(torch.randint(0, 3, (N,)), torch.randint(0, 3, (N,))) for N in (10, 50, 200)]
+    edges = [([0, 1, 2, 0, 2], [0, 2, 2, 1, 0]), ([0, 0], [0, 0]), ([1, 2], [2, 1]), ([3], [3])]
+    cases = [(torch.tensor(prediction), torch.tensor(label)) for prediction, label in edges]
+    cases += [(torch.randint(0, 3, (N,)), torch.randint(0, 3, (N,))) for N in (10, 50, 200)]
     compare("the accuracy", mine, right, cases, mistakes)
 
 
+@repeatable()
 def exits(mine: Callable) -> None:
     """mine(stages, heads, x) -> list of K logits: the loop of a multi-exit network."""
 
@@ -41,17 +45,17 @@ def exits(mine: Callable) -> None:
             x = stage(x)
         return [heads[-1](x)]
 
-    def case(i: int) -> tuple:
-        K = 2 + i
+    def case(K: int) -> tuple:
         return [nn.Linear(4, 4) for _ in range(K)], [nn.Linear(4, 3) for _ in range(K)], torch.randn(5, 4)
 
     mistakes = [
         (forgets_to_go_on, "every stage was given the picture: a stage reads what the stage before it made"),
         (last_only, "only the last exit answered: each stage is followed by its own head"),
     ]
-    compare("the loop", mine, right, [case(i) for i in range(3)], mistakes)
+    compare("the loop", mine, right, [case(K) for K in (2, 1, 3, 4)], mistakes)
 
 
+@repeatable()
 def cumulative_macs(mine: Callable) -> None:
     """mine(stage_macs, head_macs) -> K costs of leaving at each exit: trunk and all heads up to there."""
 
@@ -63,10 +67,12 @@ def cumulative_macs(mine: Callable) -> None:
         (lambda s, h: s.cumsum(0) + h, "a picture that comes to exit 3 has been through heads 1 and 2 as well"),
         (lambda s, h: s + h, "to come to exit k, a picture goes through every stage before it"),
     ]
-    cases = [(torch.randint(1, 99, (K,)), torch.randint(1, 9, (K,))) for K in (2, 5, 7)]
+    cases = [(torch.tensor([10, 20, 5]), torch.tensor([1, 3, 2])), (torch.tensor([10]), torch.tensor([1]))]
+    cases += [(torch.randint(1, 99, (K,)), torch.randint(1, 9, (K,))) for K in (2, 5, 7)]
     compare("the cost of leaving", mine, right, cases, mistakes)
 
 
+@repeatable()
 def conv_macs(mine: Callable) -> None:
     """mine(channels_in, channels_out, kernel, side, groups) -> MACs of a convolution on a square picture, same size."""
 
@@ -79,10 +85,11 @@ def conv_macs(mine: Callable) -> None:
         (lambda i, o, k, s, g: i // g * o * k * s**2, "a kernel has two sides"),
         (lambda i, o, k, s, g: 2 * right(i, o, k, s, g), "that is FLOPs: a MAC is a multiplication with its addition"),
     ]
-    cases = [(3, 64, 3, 32, 1), (16, 32, 5, 8, 4), (48, 48, 3, 7, 48)]
+    cases = [(3, 64, 3, 32, 1), (16, 32, 5, 8, 4), (48, 48, 3, 7, 48), (8, 6, 1, 1, 1)]
     compare("the MACs of a convolution", mine, right, cases, mistakes)
 
 
+@repeatable()
 def evenly(mine: Callable) -> None:
     """mine(macs (P,), exits) -> which places, from 0, lie nearest to k/(exits + 1) of macs[-1], for k = 1 ... exits."""
 
@@ -111,10 +118,20 @@ def evenly(mine: Callable) -> None:
         (by_place, "that counts places: one place may cost far more than another"),
         (lambda m, n: m[right(m, n)], "return which places, not what they cost"),
     ]
-    cases = [((10 * torch.rand(P, dtype=torch.float64) ** 3 + 0.1).cumsum(0), n) for P, n in ((8, 2), (20, 3), (40, 5))]
+    edges = [
+        ([1, 5, 6, 12, 16, 20], 3),  # 5 is met exactly; 12 and 16 are the first behind 10 and 15
+        ([1, 7, 14, 16], 1),  # 7 is the last before 8
+        ([1, 2, 3, 4], 1),
+        ([1, 6, 11, 15], 2),  # 5 and 10: one behind each
+    ]
+    cases = [(torch.tensor(macs, dtype=torch.float64), exits) for macs, exits in edges]
+    cases += [
+        ((10 * torch.rand(P, dtype=torch.float64) ** 3 + 0.1).cumsum(0), n) for P, n in ((8, 2), (20, 3), (40, 5))
+    ]
     compare("evenly placed exits", mine, right, cases, mistakes)
 
 
+@repeatable()
 def front(mine: Callable) -> None:
     """mine(macs (P,), accuracy (P,)) -> bool (P,): points that no other beats, cheaper or as dear, and as right."""
 
@@ -126,16 +143,34 @@ def front(mine: Callable) -> None:
     def record_so_far(macs, accuracy):
         return accuracy >= accuracy.cummax(0).values
 
+    def twins_lose(macs, accuracy):
+        as_good = (macs <= macs[:, None]) & (accuracy >= accuracy[:, None])
+        return as_good.sum(1) == 1  # itself
+
+    def better_in_both(macs, accuracy):
+        return ~((macs < macs[:, None]) & (accuracy > accuracy[:, None])).any(1)
+
     mistakes = [
         (lambda m, a: ~right(m, a), "those are the points that are beaten: return the others"),
+        (twins_lose, "two equal points do not beat each other: one has to be better in one of the two"),
+        (better_in_both, "better in one of the two is enough, if the other is equal"),
         (record_so_far, "the points come in any order: sort them by their cost first, or compare every pair"),
         (lambda m, a: right(-m, a), "cheap is good: a point is beaten by one that costs less"),
         (lambda m, a: right(m, a).nonzero()[:, 0], "return a bool for each point, not which ones"),
     ]
-    cases = [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
+    edges = [
+        ([3, 1, 4, 2, 4], [0.50, 0.25, 0.50, 0.75, 0.875]),
+        ([2, 1, 1, 3], [0.50, 0.25, 0.25, 0.50]),  # equal twins; as accurate, but more expensive
+        ([1, 1], [0.25, 0.50]),  # as cheap, but less accurate
+        ([1], [0.0]),
+        ([2, 2, 2], [0.50, 0.50, 0.50]),
+    ]
+    cases = [(torch.tensor(macs), torch.tensor(accuracy)) for macs, accuracy in edges]
+    cases += [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
     compare("the front", mine, right, cases, mistakes)
 
 
+@repeatable()
 def learning_rate(mine: Callable) -> None:
     """mine(epoch, peak, milestones) -> the rate in an epoch, from 0, that is divided by 10 at each milestone."""
 
@@ -153,10 +188,12 @@ def learning_rate(mine: Callable) -> None:
             "dividing again and again is a power: 0.1 ** how often",
         ),
     ]
-    cases = [(epoch, 0.1, [250, 280, 295]) for epoch in (0, 250, 285, 299)]
+    cases = [(epoch, 0.1, [250, 280, 295]) for epoch in (0, 249, 250, 251, 279, 280, 285, 294, 295, 299)]
+    cases += [(epoch, 0.4, [3, 7]) for epoch in (2, 3, 7, 20)] + [(epoch, 0.8, [1]) for epoch in (0, 1)]
     compare("the learning rate", mine, right, cases, mistakes)
 
 
+@repeatable()
 def warm_up(mine: Callable) -> None:
     """mine(epoch, batch_size, base, warm) -> the rate: base, in `warm` epochs evenly up to base * batch_size / 256."""
 
@@ -174,9 +211,11 @@ def warm_up(mine: Callable) -> None:
         (lambda e, b, base, warm: base, "a batch of more than 256 pictures wants a higher rate"),
     ]
     cases = [(epoch, batch, 0.1, 5) for epoch, batch in ((0, 512), (2, 8192), (2.5, 1024), (5, 2048), (40, 4096))]
+    cases += [(epoch, 1024, 0.2, 8) for epoch in (0, 1, 7.5, 8, 9)] + [(3, 256, 0.1, 5), (1, 512, 0.1, 1)]
     compare("the warm-up", mine, right, cases, mistakes)
 
 
+@repeatable()
 def normalise(mine: Callable) -> None:
     """mine(pictures uint8 (B, 3, H, W), mean (3,), std (3,)) -> normalised floats of the same shape."""
 
@@ -189,5 +228,9 @@ def normalise(mine: Callable) -> None:
         (lambda x, m, s: (x / 255 - m) / s, "a mean for each column: mean[:, None, None] is one for each channel"),
         (lambda x, m, s: x / 255, "subtract the mean, and divide by std"),
     ]
-    cases = [(torch.randint(256, (B, 3, 3, 3), dtype=torch.uint8), torch.rand(3), 0.1 + torch.rand(3)) for B in (1, 4)]
+    extremes = torch.tensor([[0, 255, 51], [102, 0, 204]], dtype=torch.uint8).expand(2, 3, 2, 3)
+    dark = torch.tensor([[0, 1], [2, 3], [4, 100]], dtype=torch.uint8)[None, :, None].expand(3, 3, 4, 2)
+    mean, std = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.5, 0.25, 2.0])
+    cases = [(extremes, mean, std), (dark, mean, std)]
+    cases += [(torch.randint(256, (B, 3, 3, 3), dtype=torch.uint8), torch.rand(3), 0.1 + torch.rand(3)) for B in (1, 4)]
     compare("normalising", mine, right, cases, mistakes)

@@ -10,18 +10,19 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from dfs_edu import results
-from dfs_edu.checks.answers import compare
+from dfs_edu.checks.answers import compare, repeatable
 
 
+@repeatable()
 def interval(mine: Callable) -> None:
     """mine(differences (n,)) -> (mean, half width of its 95 % t-interval) of n seeds."""
 
     def right(d):
         mean, half = results.interval(d[:, None].numpy())
-        return [float(mean[0]), float(half[0])]
+        return torch.tensor([mean[0], half[0]])
 
     def scaled(factor):
-        return lambda d: [right(d)[0], right(d)[1] * factor(len(d))]
+        return lambda d: right(d) * torch.tensor([1, factor(len(d))], dtype=torch.float64)
 
     mistakes = [
         (scaled(lambda n: n**0.5), "that is the spread of the seeds: the mean of n is known better by the root of n"),
@@ -30,10 +31,13 @@ def interval(mine: Callable) -> None:
         (scaled(lambda n: 2), "half the width: from the mean to one end"),
         (lambda d: right(d)[0], "return two numbers, the mean and the half width"),
     ]
-    cases = [(torch.randn(n, dtype=torch.float64),) for n in (3, 5, 10)]
+    edges = [[-1.0, -2.0, -4.0], [0.5, 0.5, 0.5], [-0.25, 0.25, 0.0, 0.5, -0.5]]  # seeds that agree; a mean of 0
+    cases = [(torch.tensor(differences, dtype=torch.float64),) for differences in edges]
+    cases += [(torch.randn(n, dtype=torch.float64),) for n in (3, 5, 10)]
     compare("the interval", mine, right, cases, mistakes)
 
 
+@repeatable()
 def bootstrap(mine: Callable) -> None:
     """mine(right (N,), drawn (R, N)) -> (low, high), the 95 % percentile interval of the accuracy.
 
@@ -41,14 +45,14 @@ def bootstrap(mine: Callable) -> None:
     """
 
     def ends(of: Tensor, low=0.025, high=0.975):
-        return [float(of.double().quantile(q)) for q in (low, high)]
+        return of.double().quantile(torch.tensor([low, high], dtype=torch.float64))
 
     def right(right, drawn):
         return ends(right[drawn].double().mean(1))
 
     def normal(right, drawn):
         means = right[drawn].double().mean(1)
-        return [float(means.mean() + s * 1.96 * means.std()) for s in (-1, 1)]
+        return means.mean() + 1.96 * means.std() * torch.tensor([-1, 1])
 
     mistakes = [
         (lambda r, d: ends(r[d].double().sum(1)), "that counts right answers: an accuracy is their mean"),
@@ -57,12 +61,23 @@ def bootstrap(mine: Callable) -> None:
         (lambda r, d: ends(r[d].double().mean(0)), "average over the pictures of a resample, dimension 1"),
         (lambda r, d: ends(r), "those are quantiles of the pictures: resample, average, then take the quantiles"),
         (normal, "that is an interval of a normal distribution: take the quantiles of the resamples' accuracies"),
-        (lambda r, d: right(r, d)[::-1], "the lower end first"),
+        (lambda r, d: right(r, d).flip(0), "the lower end first"),
     ]
-    cases = [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (400, N))) for N in (50, 200, 1000)]
+    # of 40 R + 1 resamples, 2.5 % are a whole number of steps: every way to take a quantile gives the same
+    cases = [_staircase()]
+    cases += [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (401, N))) for N in (50, 200)]
     compare("the bootstrap interval", mine, right, cases, mistakes)
 
 
+def _staircase(N: int = 50, R: int = 41) -> tuple[Tensor, Tensor]:
+    """Resamples with 0, 1, ... 40 right answers of 50, in no order, so that no two quantiles are equal."""
+    right = torch.arange(N) < N // 2
+    count = torch.arange(R) * 7 % R
+    drawn = torch.where(torch.arange(N) < count[:, None], 0, N - 1)  # the first image is right, the last one wrong
+    return right, drawn
+
+
+@repeatable()
 def seeds_needed(mine: Callable) -> None:
     """mine(deviation, gain) -> the least number of seeds, from 2, whose 95 % t-interval is at most as wide as the gain.
 
@@ -80,9 +95,11 @@ def seeds_needed(mine: Callable) -> None:
         (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)), "the mean of n is known better by the root of n"),
         (lambda s, g: right(s, g) + 1, "one seed fewer is enough"),
     ]
-    compare("seeds needed", mine, right, [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5)], mistakes)
+    cases = [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5), (0.1, 1.0), (0.2, 0.9), (1.0, 0.1)]
+    compare("seeds needed", mine, right, cases, mistakes)
 
 
+@repeatable()
 def at_least_one(mine: Callable) -> None:
     """mine(m) -> the chance that of m independent 95 % intervals around true zeros at least one leaves 0 out."""
     mistakes = [
@@ -91,9 +108,10 @@ def at_least_one(mine: Callable) -> None:
         (lambda m: 1 - 0.05**m, "that is the chance that not all of them leave 0 out"),
         (lambda m: 0.05**m, "that is the chance that all of them leave 0 out"),
     ]
-    compare("false alarms", mine, lambda m: 1 - 0.95**m, [(m,) for m in (1, 6, 72)], mistakes)
+    compare("false alarms", mine, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes)
 
 
+@repeatable()
 def chosen(mine: Callable) -> None:
     """mine(validation (A,), test (A,)) -> the accuracy to report, of A arms: the one chosen on validation, on test."""
     mistakes = [
@@ -101,10 +119,14 @@ def chosen(mine: Callable) -> None:
         (lambda v, t: v.max(), "the best of many on validation was lucky there: report what it does on test"),
         (lambda v, t: t.mean(), "one arm was chosen: report that one"),
     ]
-    cases = []
-    for A in (3, 8, 20):
-        v = torch.rand(A).sort().values
-        cases.append((v, v.flip(0) if A == 3 else torch.rand(A)))
+    edges = [
+        ([0.7, 0.9, 0.8], [0.95, 0.6, 0.5]),
+        ([0.9, 0.7, 0.8], [0.6, 0.95, 0.5]),
+        ([0.7, 0.8, 0.9], [0.95, 0.6, 0.5]),
+        ([0.5], [0.4]),
+    ]
+    cases = [(torch.tensor(validation), torch.tensor(test)) for validation, test in edges]
+    cases += [(torch.rand(A), torch.rand(A)) for A in (8, 20)]
     compare("the accuracy to report", mine, lambda v, t: t[v.argmax()], cases, mistakes)
 
 
