@@ -227,6 +227,29 @@ RIGHT = {
     "warm_up": lambda e, b, base, warm: base * b / 256 if e >= warm else base + (base * b / 256 - base) * e / warm,
 }
 WRONG = [  # check, a mistake, a word of what must be said
+    (
+        "conflicting",
+        lambda g: (g @ g.T <= 0)[tuple(torch.triu_indices(len(g), len(g), 1))].double().mean(),
+        "exactly 0",
+    ),
+    ("silent", lambda C, b: (C - math.floor(C * b)) / C, "rounded as Python does"),
+    ("silent", lambda C, b: (C - math.floor(C * b + 0.5)) / C, r"round\(2.5\) is 2"),
+    ("surgery", lambda f, beta: surgery(f, math.ceil(f.shape[1] * beta) / f.shape[1]), "rounded as Python does"),
+    ("partition", lambda f, beta: partition(f, math.floor(f.shape[1] * beta) / f.shape[1]), "rounded as Python does"),
+    ("leave", lambda c, t: ((c > t[:, None]) | (t[:, None] == 0)).byte().argmax(0), "reaches"),
+    (
+        "geometric_shares",
+        lambda q, K: q ** torch.arange(K) * (torch.tensor(q) - 1) / (torch.tensor(q) ** K - 1),
+        "0 / 0",
+    ),
+    (
+        "softmax",
+        lambda z, t: torch.exp((z - z.max()) / t) / torch.exp((z - z.max()) / t).sum(1, keepdim=True),
+        "its own",
+    ),
+    ("margin", lambda p: torch.stack([r.max() - r[r < r.max()].max() for r in p]), "the margin is 0"),
+    ("front", lambda m, a: ((m <= m[:, None]) & (a >= a[:, None])).sum(1) == 1, "two equal"),
+    ("front", lambda m, a: ~((m < m[:, None]) & (a > a[:, None])).any(1), "is enough"),
     ("exits", lambda s, h, x: [b(a(x)) for a, b in zip(s, h, strict=True)], "was given the picture"),
     ("exits", lambda s, h, x: exits(s, h, x)[-1:], "only the last exit"),
     ("exits", lambda s, h, x: exits(s, h, x)[0], "a Tensor where a list of 2"),

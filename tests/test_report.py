@@ -72,7 +72,7 @@ def entries(executed):
 def test_what_was_executed_here_is_read_back(entries):
     anna = entries["anna", "01_one"]
     assert anna.exercises == {
-        "the accuracy": ("passed", "✓ the accuracy: right, on 3 inputs."),
+        "the accuracy": ("passed", "✓ the accuracy: right, on 8 inputs."),
         "the cosine": ("wrong", "✗ the cosine: that is the inner product: divide by both lengths"),
     }
     assert anna.findings == ["it works, and costs 1 € more"]

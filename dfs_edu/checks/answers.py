@@ -58,7 +58,7 @@ def compare(exercise: str, mine: Callable, right: Callable, cases: Sequence[tupl
 
 
 def _mistake(mine: Callable, case: tuple, cases: Sequence[tuple], mistakes: Mistakes) -> str | None:
-    """What to say about the mistake that gives the learner's answer to this case and to half of all cases, if one does."""
+    """What to say about a mistake that gives the learner's answer to this case, and to at least half of all cases."""
     agreeing = {
         why: sum(_agree(mine, wrong, other) for other in cases) for wrong, why in mistakes if _agree(mine, wrong, case)
     }

@@ -69,7 +69,13 @@ def conflicting(mine: Callable) -> None:
         (lambda g: 1 - right(g), "those are the pairs that agree: conflict is a negative cosine"),
         (lambda g: (pairs(g) <= 0).double().mean(), "a cosine of exactly 0 is not negative: it is no conflict"),
     ]
-    edges = [[[1, 0], [0, 1], [-1, 0]], [[1, 0], [-2, 0]], [[1, 0], [2, 0]], [[1, 0], [1, 0], [-1, 0], [0, 1]]]
+    edges = [
+        [[1, 0], [0, 1], [-1, 0]],
+        [[1, 0], [0, 1], [-1, 1]],
+        [[1, 0], [-2, 0]],
+        [[1, 0], [2, 0]],
+        [[1, 0], [1, 0], [-1, 0], [0, 1]],
+    ]
     cases = [(torch.tensor(g, dtype=torch.float32),) for g in edges]
     cases += [(torch.randn(K, 20),) for K in (2, 4, 7)]
     compare("the share of conflict", mine, right, cases, mistakes)

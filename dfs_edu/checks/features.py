@@ -44,6 +44,7 @@ def linear_cka(mine: Callable) -> None:
     X = torch.tensor([[0, 1], [2, 1], [4, 3], [6, 3]], dtype=torch.float64)
     cases = [(X, -X)]  # 1, whatever the sign
     cases.append((X[:, :1] - 3, torch.tensor([[1], [-1], [-1], [1]], dtype=torch.float64)))  # uncorrelated: 0
+    cases.append((X[:, :1], torch.tensor([[10, 0], [11, 1], [15, -1], [12, 3]], dtype=torch.float64)))
     for N, D1, D2 in ((10, 3, 3), (20, 3, 5), (30, 8, 2)):
         X = torch.randn(N, D1, dtype=torch.float64) * torch.arange(1, D1 + 1) + torch.randn(D1)
         cases.append((X, X[:, :1] + torch.randn(N, D2, dtype=torch.float64) + 2))
@@ -136,6 +137,7 @@ def ablation_loss(mine: Callable) -> None:
     labels = torch.tensor([0, 1, 2, 0])
     cases = [
         (f, _logits_already, labels, 1),
+        (f, _logits_already, labels, 2),
         (f, _logits_already, labels, 3),  # all of them: the same answer for every image
         (torch.tensor([[0.0, 1.0], [4.0, 1.0]]), _logits_already, torch.tensor([0, 0]), 1),  # a gain: below 0
     ]

@@ -81,16 +81,16 @@ def geometric_shares(mine: Callable) -> None:
     def powers(q, exits):
         return torch.tensor([q**k for k in range(exits)], dtype=torch.float64)
 
+    def closed_form(q, exits):
+        return powers(q, exits) * torch.tensor(1 - q) / torch.tensor(1 - q**exits)
+
     mistakes = [
         (powers, "their sum is not 1: divide by it"),
         (lambda q, n: powers(q, n).softmax(0), "divide by the sum; a softmax takes powers of e first"),
         (lambda q, n: right(1 / q, n), "the order is turned round: a small q sends most out at the first exit"),
         (lambda q, n: right(q, n).cumsum(0), "that is how many have left by exit k: return how many leave there"),
         (lambda q, n: powers(q, n) / powers(q, n).max(), "divide by the sum, not by the largest"),
-        (
-            lambda q, n: torch.full((n,), torch.nan),
-            "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum",
-        ),
+        (closed_form, "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum"),
     ]
     cases = [(0.5, 3), (2.0, 4), (1.0, 5), (0.25, 1), (1.7, 6), (0.3, 7)]
     compare("geometric shares", mine, right, cases, mistakes)
@@ -148,13 +148,14 @@ def best_cut(mine: Callable) -> None:
     ]
     edges = [
         ([0.2, 0.9, 0.6, 0.4], [0, 0, 1, 0], [1, 1, 0, 1]),  # the surest would better stay, and yet two leave
+        ([0.5, 0.1, 0.9, 0.3], [1, 0, 1, 0], [0, 1, 1, 0]),  # three leave, two of them to save their cost alone
         ([0.3, 0.8], [0, 0], [1, 1]),  # nobody leaves
         ([0.3, 0.8, 0.5], [1, 1, 1], [0, 1, 0]),  # all leave
         ([0.5], [1], [0]),
         ([0.5], [0], [1]),
     ]
     cases = [
-        (torch.tensor(confidence), torch.tensor(here) == 1, torch.tensor(later) == 1, 1.0, 3.0, 0.1)
+        (torch.tensor(confidence), torch.tensor(here) == 1, torch.tensor(later) == 1, 5.0, 6.0, 0.4)
         for confidence, here, later in edges
     ]
     cases += [_cut_case(n) for n in (200, 50, 500)]
@@ -196,8 +197,13 @@ def softmax(mine: Callable) -> None:
         (overflows, "exp of a large number is infinite: subtract each row's largest first, which changes nothing"),
     ]
     large = torch.tensor([[1000.0, 999.0, 0.0], [0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0]])
-    cases = [(2 * torch.randn(4, 3), 2.0), (large, 1.0), (large, 0.5), (torch.tensor([[-3.0]]), 0.7)]
-    cases += [(scale * torch.randn(N, C), t) for scale, N, C, t in ((3, 7, 10, 0.4), (200, 5, 6, 1.2))]
+    cases = [
+        (torch.tensor([[1.0, 2.0, 4.0], [0.0, 1.0, -1.0]]), 2.0),
+        (large, 1.0),
+        (large, 0.5),
+        (torch.tensor([[-3.0]]), 0.7),
+    ]
+    cases += [(scale * torch.randn(N, C), t) for scale, N, C, t in ((2, 4, 3, 2.0), (3, 7, 10, 0.4), (200, 5, 6, 1.2))]
     compare("softmax at a temperature", mine, right, cases, mistakes)
 
 
@@ -242,6 +248,7 @@ def calibration_error(mine: Callable) -> None:
     ]
     edges = [
         ([0.1, 0.3, 0.9, 1.0], [True, False, True, False], 4),  # a confidence of exactly 1, and an empty bin
+        ([0.1, 0.2, 0.45], [False, True, False], 4),
         ([0.6, 0.9], [True, False], 1),
         ([1.0], [True], 10),
         ([0.3], [True], 2),
@@ -275,7 +282,11 @@ def margin(mine: Callable) -> None:
             "where two classes share the largest probability, the second is as large: the margin is 0",
         ),
     ]
-    edges = [[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]], [[0.25, 0.75]]]
+    edges = [
+        [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]],
+        [[0.25, 0.75]],
+        [[0.1, 0.3, 0.4, 0.2, 0.0]],
+    ]
     cases = [(torch.tensor(p),) for p in edges]
     cases += [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
     compare("the margin", mine, right, cases, mistakes)
@@ -351,6 +362,7 @@ def within(mine: Callable) -> None:
         ([8, 1, 7, 2, 6, 3, 5, 4, 9], 0.25),  # 2.25: the third
         ([8, 1, 7, 2, 6, 3, 5, 4], 0.25),
         ([1, 2, 1, 1], 0.75),
+        ([2, 1, 5], 0.75),
         ([2, 1, 5], 1.0),
         ([2, 1, 5], 0.1),
         ([7], 0.5),
@@ -372,7 +384,7 @@ def together(mine: Callable) -> None:
         (lambda exit, seconds: seconds[exit].sum(1).mean(), "the pictures of a batch are worked on at the same time"),
     ]
     seconds = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
-    cases = [(torch.tensor([[0, 1], [0, 2], [0, 0], [0, 1]]), seconds), (torch.tensor([[1]]), seconds)]
+    cases = [(torch.tensor([[1, 0], [0, 2], [0, 0], [0, 1]]), seconds), (torch.tensor([[1]]), seconds)]
     for K, n in ((6, 4), (7, 8)):
         exit = (torch.rand(20, n) ** 3 * K).long()
         cases.append((exit, torch.rand(K, dtype=torch.float64).cumsum(0)))

@@ -24,7 +24,7 @@ def accuracy(mine: Callable) -> None:
         (lambda p, y: 100 * right(p, y), "as a fraction, from 0 to 1, not in percent"),
         (lambda p, y: p == y, "that says it for each picture: take the mean of its ones and zeros"),
     ]
-    edges = [([0, 1, 2, 0, 2], [0, 2, 2, 1, 0]), ([0, 0], [0, 0]), ([1, 2], [2, 1]), ([3], [3])]
+    edges = [([0, 1, 2, 0, 2], [0, 2, 2, 1, 0]), ([1, 2, 0], [1, 2, 2]), ([0, 0], [0, 0]), ([1, 2], [2, 1]), ([3], [3])]
     cases = [(torch.tensor(prediction), torch.tensor(label)) for prediction, label in edges]
     cases += [(torch.randint(0, 3, (N,)), torch.randint(0, 3, (N,))) for N in (10, 50, 200)]
     compare("the accuracy", mine, right, cases, mistakes)
