@@ -119,10 +119,10 @@ def evenly(mine: Callable) -> None:
         (lambda m, n: m[right(m, n)], "return which places, not what they cost"),
     ]
     edges = [
-        ([1, 5, 6, 12, 16, 20], 3),  # 5 is met exactly; 12 and 16 are the first behind 10 and 15
+        ([1, 5, 6, 12, 16, 20], 3),  # 5 is met exactly; 12 and 16 are the first after 10 and 15
         ([1, 7, 14, 16], 1),  # 7 is the last before 8
         ([1, 2, 3, 4], 1),
-        ([1, 6, 11, 15], 2),  # 5 and 10: one behind each
+        ([1, 6, 11, 15], 2),  # 6 and 11 are just after 5 and 10
     ]
     cases = [(torch.tensor(macs, dtype=torch.float64), exits) for macs, exits in edges]
     cases += [

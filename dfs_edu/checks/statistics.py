@@ -63,7 +63,7 @@ def bootstrap(mine: Callable) -> None:
         (normal, "that is an interval of a normal distribution: take the quantiles of the resamples' accuracies"),
         (lambda r, d: right(r, d).flip(0), "the lower end first"),
     ]
-    # of 40 R + 1 resamples, 2.5 % are a whole number of steps: every way to take a quantile gives the same
+    # with 40 n + 1 resamples, both ends are the accuracy of a resample: every definition of a quantile gives the same
     cases = [_staircase()]
     cases += [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (401, N))) for N in (50, 200)]
     compare("the bootstrap interval", mine, right, cases, mistakes)
