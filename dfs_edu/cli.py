@@ -114,6 +114,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("backbone", "torch"),
         help="torch: convolutions start as torch makes them (MSDNet, published)",
     )
+    add("--start", metavar="RUN", help="weights to start from: a run's folder, or a safetensors file")
     add("--augmentation", choices=("crop", "autoaugment"), help="autoaugment: CIFAR-10's policy and Cutout besides")
     add("--method", choices=names(), help="how the losses become one update (default: their sum)")
     add("--weights", type=float, nargs="+", metavar="W", help="of the losses in the sum, one for each exit")
@@ -132,6 +133,7 @@ def train(args: argparse.Namespace) -> None:
     """One run of one recipe; on several processes if torchrun started them."""
     from dfs_edu import distributed, recipes
     from dfs_edu.recipes import NUMBERS
+    from dfs_edu.start import find
     from dfs_edu.train import train
 
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
@@ -140,8 +142,11 @@ def train(args: argparse.Namespace) -> None:
             changes[field] = getattr(args, field)
     changes |= {"weights": tuple(args.weights)} if args.weights else {}
     changes |= {"nesterov": False} if args.no_nesterov else {}
+    if args.start:
+        changes["start"], args.start = find(args.start)
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
     how = {"resume": args.resume, "root": args.data, "device": args.device, "track": args.track}
+    how["start"] = args.start
     run = train(recipe, args.out, checkpoint_steps=args.checkpoint_steps, **how)
     distributed.leave()
     if os.environ.get("RANK", "0") != "0":

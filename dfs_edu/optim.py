@@ -11,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 from dfs_edu.recipes import Recipe
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum, plain or Nesterov's, or AdamW, as the recipe says; fused, one kernel for all parameters."""
+def make_optimizer(parameters: Iterable[nn.Parameter] | list[dict], recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with momentum, plain or Nesterov's, or AdamW, as the recipe says; fused: one kernel for a group."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     options = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}

@@ -33,6 +33,7 @@ NUMBERS = {
     "ema": float,
     "label_smoothing": float,
     "uncut": int,
+    "frozen": int,
     "train_images": int,
     "held_out_images": int,
 }
@@ -58,6 +59,9 @@ class Recipe:
     """A training run, whole: the same recipe, machine and versions give the same network.
 
     uncut         the first so many epochs are trained jointly, before the junction is put in
+    start         weights to start from instead, by the eight digits of start.py: `train(start=FILE)` fills it in
+    frozen        in the first epochs, as many as this, only the heads move: neither a weight of the trunk does nor an
+                  average of its BatchNorms
     initial       where convolutions start from: "backbone", as its builder leaves them (He's weights in ResNet and
                   MSDNet, torch's in VGG); or "torch", torch's own, with which the published MSDNet runs started
     optimizer     "sgd" with momentum, Nesterov's unless `nesterov` is False, or "adamw", which vision transformers need
@@ -89,6 +93,8 @@ class Recipe:
     junction: Junction = Joint()
     uncut: int = 0
     initial: str = "backbone"
+    start: str | None = None
+    frozen: int = 0
     seed: int = 0
     epochs: int = 1
     batch_size: int = 256
@@ -141,6 +147,10 @@ class Recipe:
             raise ValueError(f"seed={self.seed!r}: a whole number from 0, below 2**63")
         if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
             raise ValueError(f"uncut={self.uncut!r}: a whole number from 0, below the {self.epochs} epochs of the run")
+        if type(self.frozen) is not int or not 0 <= self.frozen <= self.epochs:
+            raise ValueError(f"frozen={self.frozen!r}: a whole number from 0 to the {self.epochs} epochs of the run")
+        if self.start is not None and not (isinstance(self.start, str) and re.fullmatch("[0-9a-f]{8}", self.start)):
+            raise ValueError(f"start={_shown(self.start)}: eight digits 0-9a-f; a file goes to train(start=FILE)")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
         by_exit = methods.check(self.method, self.weights, self.step_length).by_exit
@@ -180,6 +190,8 @@ class Recipe:
         parts = [spell(self.junction)]
         parts += ["uncut", str(self.uncut)] if self.uncut else []
         parts += [] if self.initial == "backbone" else ["initial", self.initial]
+        parts += ["start", self.start] if self.start else []
+        parts += ["frozen", str(self.frozen)] if self.frozen else []
         parts += [] if self.method == "sum" else [self.method]
         parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
         parts += ["weighted", *map(number, self.weights)] if self.weights else []

@@ -388,7 +388,9 @@ def arm(recipe: dict) -> str:
     loss = "" if recipe.get("loss", "cross-entropy") == "cross-entropy" else f", {recipe['loss']}"
     uncut = f", uncut for {recipe['uncut']}" if recipe.get("uncut") else ""
     initial = ", torch's initial weights" if recipe.get("initial") == "torch" else ""
-    added = own + weights + loss + uncut + initial
+    start = f", from {recipe['start']}" if recipe.get("start") else ""
+    frozen = f", trunk frozen for {recipe['frozen']}" if recipe.get("frozen") else ""
+    added = own + weights + loss + uncut + initial + start + frozen
     return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + added
 
 

@@ -1,7 +1,8 @@
 """Who wins on an equal recipe: a grid of arms and seeds, trained one after the other or by many at once.
 
 An **arm** is what is compared: a junction (spelling.py), and what is added to it: a method, "distillation", "uncut-2"
-(2 epochs before the cut), "weighted-1-1-2" (losses), or, behind an @, a backbone of its own: "joint",
+(2 epochs before the cut), "frozen-2" (2 epochs of the heads alone), "scratch" (without the weights that the others
+start from), "weighted-1-1-2" (losses), or, behind an @, a backbone of its own: "joint",
 "surgery-own-0.5", "joint+pcgrad", "surgery-all-0.5+distillation", "surgery-own-0.67@vgg7-24" (of the same family, so
 that everything else of the recipe fits).
 
@@ -31,6 +32,7 @@ from dfs_edu.checkpoint import check_writable
 from dfs_edu.methods import make, names
 from dfs_edu.recipes import Recipe
 from dfs_edu.spelling import junction_from
+from dfs_edu.start import find
 from dfs_edu.table import printable
 from dfs_edu.train import load_data, of_images, train
 
@@ -64,10 +66,15 @@ def _added(text: str) -> dict:
         return {"uncut": int(numbers[0])}
     if text == "initial-torch":
         return {"initial": "torch"}
+    if text == "scratch":
+        return {"start": None}
+    if word == "frozen" and len(numbers) == 1 and numbers[0].isdecimal():
+        return {"frozen": int(numbers[0])}
     if word == "weighted" and numbers:
         return {"weights": tuple(map(float, numbers))}
     raise ValueError(
-        f"{text!r}: add one of {', '.join(names())}, distillation, initial-torch, uncut-EPOCHS, weighted-W1-W2-..."
+        f"{text!r}: add one of {', '.join(names())}, distillation, initial-torch, scratch, frozen-EPOCHS, "
+        "uncut-EPOCHS, weighted-W1-W2-..."
     )
 
 
@@ -107,7 +114,9 @@ def of_data(cells: Sequence[Recipe], root=None) -> list[Recipe]:
 
 
 def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
-    """Train whatever nobody else has done or is at; `options` are those of `train`.
+    """Train whatever nobody else has done or is at.
+
+    `options` are those of `train`; `start` is for the cells whose recipe has one.
 
     A run that diverges, so that a loss, a weight or an answer is not finite, ends and no other with it: that is a
     result, too, and its record says "failed", with the reason. It is not tried again. Every other error is raised.
@@ -119,7 +128,7 @@ def work(cells: Sequence[Recipe], out: str | Path, **options) -> None:
             if not mine or is_over(recipe, out):
                 continue
             try:
-                train(recipe, out, resume=True, **options)
+                train(recipe, out, resume=True, **options | ({} if recipe.start else {"start": None}))
             except FloatingPointError as error:
                 begun = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
                 results.write(Path(out) / recipe.name / "record.json", begun | {"failed": str(error)})
@@ -369,6 +378,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", choices=recipes.SCALES, default="lesson")
     for field, kind in recipes.NUMBERS.items():
         parser.add_argument(f"--{field.replace('_', '-')}", type=kind, help="instead of the recipe's")
+    parser.add_argument("--start", metavar="RUN", help="weights to start from: a run's folder, or a safetensors file")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--processes", type=int, default=1, help="so many at once on this machine (default 1)")
@@ -389,6 +399,8 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("a study is not started by torchrun, whose processes train one network: use --processes")
     if args.seeds < 1 or args.processes < 1:
         raise ValueError(f"--seeds {args.seeds}, --processes {args.processes}: whole numbers above zero")
+    if args.start:
+        changes["start"], args.start = find(args.start)
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
     cells = of_data(cells, args.data)
     for file in filter(None, (args.keep, args.csv)):  # known before hours of training
@@ -409,9 +421,10 @@ def main(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> None:
     """This process or, where several are asked for, as many; they share the processor's cores, or its GPUs."""
     if args.processes == 1:
-        return work(cells, args.out, root=args.data, device=args.device)
+        return work(cells, args.out, root=args.data, device=args.device, start=args.start)
     threads = max(1, torch.get_num_threads() // args.processes)
-    options = {"root": args.data, "progress": False}  # the bars of several would run into each other
+    # Without progress: the bars of several processes would run into each other
+    options = {"root": args.data, "start": args.start, "progress": False}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, spawn, _begin, (threads, args.plugin)) as pool:
         devices = [device_of(i, args.device) for i in range(args.processes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -31,6 +32,7 @@ from dfs_edu.precision import widest
 from dfs_edu.probes import ConflictTracker, conflict, history, share_by_stage
 from dfs_edu.recipes import Recipe
 from dfs_edu.runs import load_network  # noqa: F401  of a finished run: its other half
+from dfs_edu.start import Start
 from dfs_edu.surgery import Joint
 
 CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
@@ -58,6 +60,7 @@ def train(
     out="runs",
     *,
     resume: bool = False,
+    start=None,
     root=None,
     device="auto",
     progress: bool = True,
@@ -71,6 +74,8 @@ def train(
                       TensorBoard events; None keeps nothing on the disk
     resume            go on from the run's newest whole checkpoint where there is one; a finished run is read back. It
                       keeps its precision; where machine or versions are others, record["resumed"] lists those as well
+    start             weights to start from: a finished run's folder, or a safetensors file (see start.py). The recipe
+                      and the run's name hold its checksum; to resume, it need not be there
     root              where the data set lies (see `data.load`)
     device            "auto": a GPU where there is one, else the CPU
     checkpoint_steps  a checkpoint after so many steps, besides the one at every epoch's end
@@ -97,6 +102,9 @@ def train(
     dataset = load_data(recipe, root) if recipe.dataset == "folder" else None  # its images are in the run's name
     if dataset:
         recipe = of_images(recipe, dataset, Path(out) if out is not None and resume else None)
+    start = Start.of(start) if isinstance(start, str | os.PathLike) else start
+    if start:
+        recipe = from_weights(recipe, start)
     folder = Path(out) / recipe.name if out is not None else None
     if folder and Recipe.from_dict(recipe.to_dict()) != recipe:  # now, and not when hours of training are read back
         raise ValueError(f"junction={recipe.junction!r}: it cannot be read back from a record; see spelling.py")
@@ -107,8 +115,8 @@ def train(
         checkpoint.check_writable(folder)
     loop = _Loop(recipe, folder, dataset or load_data(recipe, root), device, team, progress and team.leads)
     loop.track(track)
-    if folder and resume:
-        loop.load()
+    if not (folder and resume and loop.load()):
+        loop.begin(start)
     with _stop_signals(active=folder is not None) as stop:
         while loop.batches.epoch < recipe.epochs:
             loop.epoch(stop, checkpoint_steps)
@@ -154,17 +162,24 @@ class _Loop:
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
         if recipe.initial == "torch":
             initial.torchs_own([self.network])
+        self.trunk = [p for p in self.network.stages.parameters() if p.requires_grad]
+        self.frozen = False
         self.network.to(self.device, memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
         self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
+        if team.world > 1:
+            self.idle = distributed.has_idle(self.network, dataset.pixels)
+            distributed.synchronise(self.network)
         self.forward = self._forward()
         how = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
         self.batches = self._batches(self.dataset.train, train=True, **how)
         if self.batches.batch_size // team.world % recipe.accumulate:
             share = self.batches.batch_size // team.world
             raise ValueError(f"accumulate={recipe.accumulate} parts do not divide the {share} pictures of a process")
-        self.optimizer = make_optimizer(self.objective.parameters(), recipe)
+        # Apart, since SGD's fused kernel wants all of a group to begin, with its momentum, in the same step
+        groups = [{"params": part} for part in self.parameters] if recipe.frozen else self.objective.parameters()
+        self.optimizer = make_optimizer(groups, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
         self.record = {
             "recipe": recipe.to_dict(),
@@ -181,16 +196,13 @@ class _Loop:
 
     def _forward(self) -> nn.Module:
         """What a step calls: the objective, compiled and shared out as the recipe and the team ask for it."""
-        if self.team.world > 1:
-            idle = distributed.has_idle(self.network, self.dataset.pixels)
-            distributed.synchronise(self.network)
         if self.method.by_exit:
             return self._compiled_by_exit() if self.recipe.compile else self.objective
         forward = torch.compile(self.objective) if self.recipe.compile else self.objective
         if self.team.world == 1:
             return forward
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
+        return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=self.idle)
 
     def _compiled_by_exit(self) -> nn.Module:
         """Stages and heads compiled one by one, since the graph is gone through once for every exit."""
@@ -218,7 +230,9 @@ class _Loop:
             junction = Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction
             for network in [self.network, *([self.average.module] if self.average else [])]:
                 network.join(junction)
+        self.freeze(self.batches.epoch < self.recipe.frozen)
         self.network.train()
+        self.network.stages.train(not self.frozen)
         with self._bar() as bar:
             if self.steps_taken() == 0:
                 self.look()
@@ -239,6 +253,17 @@ class _Loop:
                     began = time.monotonic() - self.seconds  # writing is no training
             self.take_time(began)
         self.end_epoch()
+
+    def freeze(self, frozen: bool) -> None:
+        """Hold the trunk's weights, or let them go: without a gradient, no step, decay or momentum moves them."""
+        if frozen == self.frozen:
+            return
+        self.frozen = frozen
+        for p in self.trunk:
+            p.requires_grad_(not frozen)
+        self.__dict__.pop("parameters", None)  # found anew
+        if isinstance(self.forward, DistributedDataParallel):  # it knows those that had a gradient when it was made
+            self.forward = self._forward()
 
     def take_time(self, began: float) -> None:
         """Once a GPU has done what it was given."""
@@ -357,9 +382,18 @@ class _Loop:
 
     @contextmanager
     def probing(self):
-        """As training computes, but eager: nothing is compiled for the few pictures of a probe."""
-        with self.autocast(), torch.compiler.set_stance("force_eager"):
-            yield
+        """As training computes, but eager: nothing is compiled for the few images of a probe.
+
+        A frozen trunk lets itself be pulled here, though no step follows.
+        """
+        for p in self.trunk:
+            p.requires_grad_()
+        try:
+            with self.autocast(), torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            for p in self.trunk:
+                p.requires_grad_(not self.frozen)
 
     def probe(self) -> dict[str, list[float]]:
         """How hard each exit pulls on the trunk, and how often it pulls against another one."""
@@ -411,11 +445,20 @@ class _Loop:
         if broken := set(self.record.get("broken", ())).union(*self.team.gather(mine)):
             self.record["broken"] = sorted(broken)
 
-    def load(self) -> None:
-        """Go on from the newest whole checkpoint, if the run came as far as one."""
+    def begin(self, start: Start | None) -> None:
+        """A new run, from the weights that its recipe speaks of."""
+        if self.recipe.start and not start:
+            raise ValueError(f"start={self.recipe.start!r}: name the file of these weights (start=FILE, --start FILE)")
+        if start:
+            self.record["start"] = start.load(self.network, self.dataset.classes)
+            if self.average:
+                self.average.module.load_state_dict(self.network.state_dict())
+
+    def load(self) -> bool:
+        """Go on from the newest whole checkpoint. Returns whether the run came as far as one."""
         state = checkpoint.newest(self.folder)
         if state is None:
-            return
+            return False
         begun = state["record"]
         recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # what came into recipes since has its default
         changed = {
@@ -443,6 +486,7 @@ class _Loop:
         self.correct.copy_(correct)
         set_random_state(mine["random"], self.device)
         self.go_on(begun)
+        return True
 
     def go_on(self, begun: dict) -> None:
         """With the record of a run that was begun elsewhere or by other versions: it names all of them."""
@@ -525,6 +569,15 @@ def of_images(recipe: Recipe, dataset: data.Dataset, out: Path | None = None) ->
         if not results.changed_data(older.get("data", {}), facts):
             return recipe
     return replace(recipe, content=content)
+
+
+def from_weights(recipe: Recipe, start: Start) -> Recipe:
+    """A recipe with the digits of the weights that it starts from. Raises ValueError for a recipe of other weights."""
+    if recipe.start not in (None, start.digits):
+        raise ValueError(
+            f"start={recipe.start!r}: the recipe starts from other weights than {start.file}, {start.digits!r}"
+        )
+    return replace(recipe, start=start.digits)
 
 
 def random_state(device: torch.device) -> list[Tensor]:

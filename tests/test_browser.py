@@ -16,6 +16,7 @@ from lab import PATIENCE, TOKEN, heard
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
+from dfs_edu import figures, study
 from dfs_edu.publish import chromium
 from dfs_edu.report import CHECK
 
@@ -41,6 +42,27 @@ def test_a_page_without_code_in_voila(lab, browser, theme):
         assert "import torch" not in page.locator("body").inner_text()
         ink, paper = (brightness(page, name) for name in ("color", "background-color"))
         assert (ink > paper) == (theme == "dark")
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("study_of", ["digits-vgg7-16-lesson-cuts", "cifar100-vgg7-64-full-10-epochs"])
+def test_differences_of_many_arms_on_a_narrow_page(browser, tmp_path, study_of):
+    """At 400 pixels, the title is whole and each panel is wide enough to be read."""
+    records = study.recorded(study_of)
+    title = "Other cuts: minus joint training, validation, n = 3 seeds or more, ten epochs"
+    figures.gaps(study.intervals(records, "validation"), 6, title).write_html(tmp_path / "page.html")
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    try:
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_selector(".gtitle")
+        title = page.locator(".gtitle").bounding_box()
+        assert title["x"] >= 0
+        assert title["y"] >= 0
+        assert title["x"] + title["width"] <= 400
+        panels = [page.locator(".bglayer .bg").nth(i).bounding_box() for i in range(7)]
+        assert min(panel["width"] for panel in panels) > 50
+        assert title["y"] + title["height"] < min(panel["y"] for panel in panels)
     finally:
         page.close()
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("course", "doctor", "explore", "gallery", "checks", "follow", "export", "study"),
     ("publish", "figures", "report"),
     ("train",),
-    ("runs",),
+    ("runs", "start"),
     ("probes", "inference"),
     ("results", "optim"),
     ("checkpoint", "events"),

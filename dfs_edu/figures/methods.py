@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -71,22 +72,26 @@ def weights_of_exits(weights: Mapping, title: str = "The weight that each method
 def gaps(
     differences: Mapping, exits: int, title: str = "Difference to the first arm, with its 95 % interval"
 ) -> go.Figure:
-    """Name -> (mean (E,), half the interval's width (E,)), fractions: one row an arm, one panel an exit.
+    """Show differences as fractions, name -> (mean (E,), half the interval's width (E,)): one row per arm, one panel
+    per exit.
 
-    E is `exits`, or one more: the last is then the mean of the exits. A filled mark: the interval leaves 0 out.
+    E is `exits`, or one more: the last is then the mean of the exits. A filled mark: the interval excludes 0. Long
+    names and titles are broken into lines, so that the panels keep their share of a narrow page.
     """
     panels, columns = len(next(iter(differences.values()))[0]), 3
     names = [f"exit {k + 1}" if k < exits else "mean of exits" for k in range(panels)]
     rows = -(-panels // columns)
-    height = 120 + rows * (70 + 20 * len(differences))
-    fig = figure([], title, height=height, title_pad_b=30, showlegend=False)
-    fig.update_layout(margin_t=70)
+    arms = ["<br>".join(wrap(arm, 22, break_long_words=False)) for arm in differences]
+    lines = 1 + max(arm.count("<br>") for arm in arms)
+    height = 120 + rows * (70 + (4 + 12 * lines) * len(arms))
+    title = wrap(title, 42)  # as wide as a page of 400 pixels
+    fig = figure([], "<br>".join(title), height=height, margin_t=56 + 22 * len(title), showlegend=False)
+    fig.update_layout(title={"xref": "container", "yref": "container", "yanchor": "top", "pad": {"t": 24, "l": 12}})
     spacing = {"horizontal_spacing": 0.03, "vertical_spacing": 60 / height}
     make_subplots(rows, columns, subplot_titles=names, figure=fig, shared_yaxes=True, **spacing)
     fig.update_annotations(font_size=13)
-    arms = list(differences)
     for k in range(panels):
-        mean, half = (np.array([differences[arm][side][k] for arm in arms], dtype=float) for side in (0, 1))
+        mean, half = (np.array([differences[arm][side][k] for arm in differences], dtype=float) for side in (0, 1))
         certain = np.abs(mean) > half
         fig.add_scatter(
             x=percent(mean),
@@ -103,4 +108,5 @@ def gaps(
         )
         fig.add_vline(0, line={"color": INK, "width": 1}, row=k // columns + 1, col=k % columns + 1)
     fig.update_xaxes(title_text="points", row=rows)
-    return fig.update_yaxes(autorange="reversed", type="category", showgrid=True)
+    fig.update_xaxes(nticks=4, tickangle=0)
+    return fig.update_yaxes(autorange="reversed", type="category", showgrid=True, tickfont_size=11)

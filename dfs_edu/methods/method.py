@@ -25,7 +25,10 @@ class Method:
         return cls()
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses K x ()."""
+        """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses K x ().
+
+        `trunk` is empty in epochs in which the trunk is frozen.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict:
