@@ -844,3 +844,89 @@ if __name__ == "__main__":
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr
+
+
+# JPEGs that were cut, with an end marker after the cut
+
+
+def jpeg(size: tuple[int, int], mode: str = "RGB", seed: int = 0, **options) -> bytes:
+    """A JPEG of noise over a smooth ground: data of some length in every block."""
+    noise = torch.randn(3, size[1], size[0], generator=torch.Generator().manual_seed(seed)).mul(12)
+    pixels = (picture(seed, size[1], size[0]) + noise).clamp(0, 255).byte()
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def cut(whole: bytes, share: float) -> bytes:
+    """The first part of the data behind the first scan's header, ended as if it were all."""
+    start = whole.index(b"\xff\xda") + 16
+    return whole[: start + int((len(whole) - start) * share)] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(121, 113), (96, 80), (65, 129)])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"optimize": True}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 3}]
+)
+def test_a_cut_jpeg_with_an_end_marker_is_refused(tmp_path, mode, size, options):
+    path, whole = tmp_path / "x.jpg", jpeg(size, mode, **options)
+    path.write_bytes(whole)
+    assert decode(path).shape == (3, size[1], size[0])
+    for share in (0.05, 0.3, 0.5, 0.8):
+        path.write_bytes(cut(whole, share))
+        with pytest.raises(DataError, match=r"x\.jpg: not a picture that can be read \(image file is truncated"):
+            decode(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_cut_jpeg_that_is_turned_upright_is_refused(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "x.jpg").write_bytes(cut(jpeg((90, 70), exif=exif), 0.5))
+    with pytest.raises(DataError, match="truncated"):
+        decode(tmp_path / "x.jpg")
+
+
+def test_a_progressive_jpeg_is_refused_unless_it_reaches_its_last_scan(tmp_path):
+    path = tmp_path / "x.jpg"
+    for mode in ("RGB", "L", "CMYK"):
+        whole = jpeg((120, 110), mode, progressive=True)
+        path.write_bytes(whole)
+        decode(path)
+        first, last = whole.index(b"\xff\xda") + 40, whole.rindex(b"\xff\xda")
+        for end in (first, (first + last) // 2, last):
+            path.write_bytes(whole[:end] + b"\xff\xd9")
+            with pytest.raises(DataError, match="the JPEG ends early: some of its scans are missing|truncated"):
+                decode(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_healthy_jpegs_with_a_flat_bottom_are_never_refused(tmp_path, mode, options):
+    """Medium grey, which a cut is filled with, white and black; below an image and alone; last blocks of many sizes."""
+    path = tmp_path / "x.jpg"
+    for n, level in enumerate((126, 127, 128, 129, 130, 255, 0)):
+        for side in (1, 7, 8, 9, 16, 17, 40 + n):
+            image = Image.fromarray(picture(n, side + 40, side).permute(1, 2, 0).numpy())
+            image.paste((level,) * 3, (0, 20 if n % 2 else 0, side, side + 40))
+            image.convert(mode).save(path, "JPEG", **options)
+            assert decode(path).shape == (3, side + 40, side)
+
+
+def test_a_cut_jpeg_is_left_out_of_a_folder_and_named(tmp_path):
+    root = make(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 3})
+    (root / "val" / "a" / "001.JPEG").write_bytes(cut(jpeg((50, 40)), 0.5))
+    with pytest.warns(UserWarning, match=r"left out of test: .*val/a/001\.JPEG: not a picture"):
+        assert len(folder.load(root, 16).test) == 5
+
+
+def test_real_jpegs_are_told_from_the_same_cut(tmp_path):
+    paths = sorted(sample().glob("val/*/*"))[::25]
+    assert len(paths) > 20
+    for path in paths:
+        decode(path)
+        whole = path.read_bytes()
+        (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+        with pytest.raises(DataError, match="truncated"):
+            decode(tmp_path / "x.jpg")
