@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dfs_edu.data.files import RESIDENT, Files, few, stop_if_many
 from dfs_edu.data.listing import files, files_below, has_folders, is_passed_over, listed, set_apart, visible
-from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split
+from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split, check_side
 
 SPLIT_SEED = 10
 LEAST = 3  # pictures a class: one for each split
@@ -33,6 +33,9 @@ def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
     Raises DataError, with all that is wrong, where the folders are not as they should be (see `listing.listed`), where
     a class of the first layout has fewer than 3 pictures, and where more than 0.1 % of a split are broken.
     """
+    check_side(pixels)
+    if type(seed) is not int or seed < 0:
+        raise DataError(f"seed={seed!r}: a whole number from 0")
     root = Path(root)
     if not root.is_dir():
         raise DataError(
