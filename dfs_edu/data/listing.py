@@ -108,8 +108,7 @@ def files_below(folder: str | Path) -> int:
 
 def visible(folder: str | Path) -> list[os.DirEntry]:
     """The entries of a folder that are not hidden, sorted by name."""
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+    return sorted((entry for entry in os.scandir(folder) if entry.name[0] != "."), key=lambda entry: entry.name)
 
 
 def _list(folder: Path) -> tuple[Listing, list[str]]:
