@@ -19,6 +19,7 @@ from dfs_edu import methods
 from dfs_edu.backbones import parse
 from dfs_edu.cuts import Projection
 from dfs_edu.data import DATASETS
+from dfs_edu.data.splits import LARGEST_SIDE
 from dfs_edu.spelling import junction_from, junction_to, number, spell
 from dfs_edu.surgery import Joint, Junction
 
@@ -38,7 +39,6 @@ NUMBERS = {
     "held_out_images": int,
 }
 SCALES = ("smoke", "lesson", "full", "paper")
-MOST_PIXELS = 4096  # side of an image; a record of a stranger may ask for any
 MOST = 2**31 - 1  # epochs, images and the like
 SEEDS = 2**63  # so many, from 0: what torch's and numpy's generators both take
 LARGEST = 1e30  # of rates and lengths: far from where float32 ends
@@ -134,8 +134,8 @@ class Recipe:
             if getattr(self, field) not in values:
                 raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
         self._check_numbers()
-        if self.pixels is not None and self.pixels > MOST_PIXELS:
-            raise ValueError(f"pixels={self.pixels!r}: at most {MOST_PIXELS}")
+        if self.pixels is not None and self.pixels > LARGEST_SIDE:
+            raise ValueError(f"pixels={self.pixels!r}: at most {LARGEST_SIDE}")
         if self.content is not None and not (
             self.dataset == "folder" and isinstance(self.content, str) and re.fullmatch("[0-9a-f]{8}", self.content)
         ):

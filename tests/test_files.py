@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import signal
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from torchvision.io import encode_jpeg, encode_png
 from torchvision.transforms import RandomResizedCrop, v2
 
 import dfs_edu as dfs
+from dfs_edu import cli
 from dfs_edu.data import Batches, DataError, Split, files, folder, imagenet, places, streamed
 from dfs_edu.data.files import Files, centred, decode
 from dfs_edu.data.streamed import Streamed
@@ -316,8 +318,8 @@ def test_all_that_is_wrong_with_the_folders_is_listed(tmp_path):
     with pytest.raises(DataError) as error:
         imagenet.load(root)
     for part in (
-        "train holds classes without a picture (1): e",
-        "train holds 1 files that are neither of .jpg, .jpeg, .jpe, .jfif, .png, .webp nor known to be no images: "
+        "train holds classes without an image (1): e",
+        "train holds 1 files that are neither .jpg, .jpeg, .jpe, .jfif, .png, .webp nor known not to be images: "
         "a/scan.TIFF",
         "train lacks classes that are elsewhere (2): c, d",
         "val lacks classes that are elsewhere (2): b, e",
@@ -334,10 +336,10 @@ def test_a_long_list_is_shortened(tmp_path):
 def test_folders_without_classes_and_one_class_are_refused(tmp_path):
     make(tmp_path, {"val/a": 1})
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="train holds no folder of pictures"):
+    with pytest.raises(DataError, match="train holds no folder of images"):
         imagenet.load(tmp_path)
     make(tmp_path, {"train/a": 3})
-    with pytest.raises(DataError, match="1 classes; at least two"):
+    with pytest.raises(DataError, match="holds one class, a: at least two are needed"):
         imagenet.load(tmp_path)
 
 
@@ -407,7 +409,7 @@ def test_what_does_not_fit_into_memory_stays_on_the_disk(tmp_path, monkeypatch):
 
 def test_small_classes_and_single_classes_are_refused(tmp_path):
     make(tmp_path / "one", {"a": 9})
-    with pytest.raises(DataError, match="one: 1 classes; at least two"):
+    with pytest.raises(DataError, match="one holds one class, a: at least two are needed"):
         folder.load(tmp_path / "one")
     make(tmp_path / "few", {"a": 9, "b": 2, "c": 1})
     with pytest.raises(DataError, match=r"few holds 2 classes of fewer than 3 pictures, .*: b \(2\), c \(1\)"):
@@ -844,3 +846,202 @@ if __name__ == "__main__":
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr
+
+
+# JPEGs that were cut, with an end marker after the cut
+
+
+def jpeg(size: tuple[int, int], mode: str = "RGB", seed: int = 0, **options) -> bytes:
+    """A JPEG of noise over a smooth ground: data of some length in every block."""
+    noise = torch.randn(3, size[1], size[0], generator=torch.Generator().manual_seed(seed)).mul(12)
+    pixels = (picture(seed, size[1], size[0]) + noise).clamp(0, 255).byte()
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def cut(whole: bytes, share: float) -> bytes:
+    """The first part of the data behind the first scan's header, ended as if it were all."""
+    start = whole.index(b"\xff\xda") + 16
+    return whole[: start + int((len(whole) - start) * share)] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(121, 113), (96, 80), (65, 129)])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"optimize": True}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 3}]
+)
+def test_a_cut_jpeg_with_an_end_marker_is_refused(tmp_path, mode, size, options):
+    path, whole = tmp_path / "x.jpg", jpeg(size, mode, **options)
+    path.write_bytes(whole)
+    assert decode(path).shape == (3, size[1], size[0])
+    for share in (0.05, 0.3, 0.5, 0.8):
+        path.write_bytes(cut(whole, share))
+        with pytest.raises(DataError, match=r"x\.jpg: not a picture that can be read \(image file is truncated"):
+            decode(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_cut_jpeg_that_is_turned_upright_is_refused(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "x.jpg").write_bytes(cut(jpeg((90, 70), exif=exif), 0.5))
+    with pytest.raises(DataError, match="truncated"):
+        decode(tmp_path / "x.jpg")
+
+
+def test_a_progressive_jpeg_is_refused_unless_it_reaches_its_last_scan(tmp_path):
+    path = tmp_path / "x.jpg"
+    for mode in ("RGB", "L", "CMYK"):
+        whole = jpeg((120, 110), mode, progressive=True)
+        path.write_bytes(whole)
+        decode(path)
+        _, *starts = (found.start() for found in re.finditer(b"\xff\xda", whole))
+        assert len(starts) >= 5
+        for start in starts:
+            path.write_bytes(whole[:start] + b"\xff\xd9")
+            with pytest.raises(DataError, match="the JPEG ends early: some of its scans are missing"):
+                decode(path)
+        for end in range(starts[0], starts[-1], 97):  # within scans and tables, where a decoder may notice first
+            path.write_bytes(whole[:end] + b"\xff\xd9")
+            with pytest.raises(DataError, match="not a picture that can be read"):
+                decode(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_healthy_jpegs_with_a_flat_bottom_are_never_refused(tmp_path, mode, options):
+    """Medium grey, which a cut is filled with, white and black; below an image and alone; last blocks of many sizes."""
+    path = tmp_path / "x.jpg"
+    for n, level in enumerate((126, 127, 128, 129, 130, 255, 0)):
+        for side in (1, 7, 8, 9, 16, 17, 40 + n):
+            image = Image.fromarray(picture(n, side + 40, side).permute(1, 2, 0).numpy())
+            image.paste((level,) * 3, (0, 20 if n % 2 else 0, side, side + 40))
+            image.convert(mode).save(path, "JPEG", **options)
+            assert decode(path).shape == (3, side + 40, side)
+
+
+def test_a_cut_jpeg_is_left_out_of_a_folder_and_named(tmp_path):
+    root = make(tmp_path, {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 3})
+    (root / "val" / "a" / "001.JPEG").write_bytes(cut(jpeg((50, 40)), 0.5))
+    with pytest.warns(UserWarning, match=r"left out of test: .*val/a/001\.JPEG: not a picture"):
+        assert len(folder.load(root, 16).test) == 5
+
+
+def test_real_jpegs_are_told_from_the_same_cut(tmp_path):
+    paths = sorted(sample().glob("val/*/*"))[::25]
+    assert len(paths) > 20
+    for path in paths:
+        decode(path)
+        whole = path.read_bytes()
+        (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+        with pytest.raises(DataError, match="truncated"):
+            decode(tmp_path / "x.jpg")
+
+
+# folders that hold more than images
+
+
+@pytest.fixture
+def trained(capsys):
+    """`dfs-edu train` on a folder: exit status and standard error. What takes a minute waits for ever."""
+
+    def stop(*_):
+        raise TimeoutError("it waits")
+
+    def run(root: Path) -> tuple[int, str]:
+        options = ["--scale", "smoke", "--image-size", "16", "--data", str(root), "--out", str(root.parent / "runs")]
+        status = cli.main(["train", "folder/vgg7-4", *options])
+        return status, capsys.readouterr().err
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield run
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def in_pixels(format: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture(0).permute(1, 2, 0).numpy()).save(file, format)
+    return file.getvalue()
+
+
+LAYOUTS = {"classes alone": "", "train and val": "train/"}
+
+
+@pytest.fixture(params=LAYOUTS)
+def root_and_part(request, tmp_path):
+    """A good folder of either layout, and where its folders of classes are."""
+    part = LAYOUTS[request.param]
+    counts = {f"{part}cat": 4, f"{part}dog": 4} | ({"val/cat": 2, "val/dog": 2} if part else {})
+    root = make(tmp_path / "pets", counts)
+    folder.load(root, 16)
+    return root, root / part
+
+
+@pytest.mark.parametrize(("name", "content"), [("scan.ppm", in_pixels("PPM")), ("scan", in_pixels("JPEG"))])
+def test_images_of_any_name_deeper_or_beside_the_classes_are_named(root_and_part, name, content):
+    root, part = root_and_part
+    (part / "cat" / "more" / "yet").mkdir(parents=True)
+    (part / "cat" / "more" / "yet" / name).write_bytes(content)
+    (part / "cat" / "more" / "notes.txt").write_text("passed over")
+    with pytest.raises(DataError, match=r"files in folders of class folders, where none is read: cat/more \(1\)$"):
+        folder.load(root, 16)
+    (part / "cat" / "more" / "yet" / name).rename(part / name)
+    with pytest.raises(DataError, match=f"1 files beside the folders of classes: {name}$"):
+        folder.load(root, 16)
+    (part / name).rename(part / f".{name}")
+    folder.load(root, 16)
+
+
+def test_a_linked_folder_in_a_deeper_folder_counts_and_a_circle_ends(root_and_part):
+    root, part = root_and_part
+    (part / "cat" / "more").mkdir()
+    (part / "cat" / "more" / "all").symlink_to(part)
+    with pytest.raises(DataError, match=r"where none is read: cat/more \(1\)$"):
+        folder.load(root, 16)
+
+
+def test_pipes_sockets_and_devices_are_named_and_nothing_waits_for_them(root_and_part, trained):
+    root, part = root_and_part
+    os.mkfifo(part / "cat" / "pipe.jpg")
+    os.mkfifo(part / "beside")
+    (part / "dog" / "null.png").symlink_to("/dev/null")
+    status, message = trained(root)
+    assert (status, message.count("\n")) == (1, 1)
+    assert "3 pipes, sockets or devices: beside, cat/pipe.jpg, dog/null.png" in message
+
+
+def test_a_link_in_place_of_a_class_folder_that_leads_nowhere_is_named(root_and_part):
+    root, part = root_and_part
+    (part / "eel").symlink_to(root / "nowhere")
+    with pytest.raises(DataError, match=r"1 links that lead nowhere: eel$"):
+        folder.load(root, 16)
+    (part / "eel").unlink()
+    (root.parent / "eels").mkdir()
+    (part / "eel").symlink_to(root.parent / "eels")
+    with pytest.raises(DataError, match=r"classes without an image \(1\): eel"):
+        folder.load(root, 16)
+
+
+@pytest.mark.parametrize("part", LAYOUTS.values(), ids=LAYOUTS)
+def test_one_class_is_refused_by_name(tmp_path, part, trained):
+    root = make(tmp_path / "pets", {f"{part}cat": 4} | ({"val/cat": 2} if part else {}))
+    message = f"dfs-edu: {root} holds one class, cat: at least two are needed, each a folder of images\n"
+    assert trained(root) == (1, message)
+
+
+def test_what_is_beside_the_folders_of_splits_is_warned_of(tmp_path):
+    root = make(tmp_path / "pets", {"train/a": 4, "train/b": 4, "val/a": 2, "val/b": 2, "test": 2, "extra/deep": 1})
+    write(root / "loose.jpg", picture(1))
+    for name in ("README", "LICENSE", "labels.csv", ".hidden.jpg"):
+        (root / name).write_text("passed over")
+    (root / "docs").mkdir()
+    with pytest.warns(UserWarning, match=r"left out: .*pets also holds extra, loose\.jpg, test, beside train, val$"):
+        folder.load(root, 16)
+
+
+def test_splits_without_folders_of_classes_are_not_taken_for_classes(tmp_path):
+    with pytest.raises(DataError, match="train, val hold images, but no folders of classes"):
+        folder.load(make(tmp_path, {"train": 4, "val": 4}), 16)

@@ -10,7 +10,7 @@ from dfs_edu.data import cifar100, digits, folder, imagenet
 from dfs_edu.data.augment import augment
 from dfs_edu.data.batches import Batches
 from dfs_edu.data.files import Files
-from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split
+from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split, check_side
 from dfs_edu.data.streamed import Streamed
 
 __all__ = [
@@ -43,11 +43,13 @@ def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = 
     "folder"     any folder of pictures, a folder a class: root itself, or $DFS_EDU_DATA
     pixels       side of the pictures; ImageNet and folders can be read at any (224 and 32 if nothing is said)
 
-    Raises DataError: an unknown name; missing files, with where it looked and how to get them; damaged files; another
-    size than the pictures have.
+    Raises DataError, a ValueError: an unknown name; a size that is not a whole number from 1 to 4096, or that the data
+    set does not have; missing files, with where it looked and how to get them; damaged files.
     """
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is not known; use one of {', '.join(DATASETS)}")
+    if pixels is not None:
+        check_side(pixels)
     size = {} if pixels is None else {"pixels": pixels}
     if name == "imagenet":
         return imagenet.load(find_imagenet(root), **size)

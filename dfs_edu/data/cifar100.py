@@ -20,6 +20,10 @@ VALIDATION = 5_000
 SPLIT_SEED = 100  # of the data set, not of a run: every run sees the same validation pictures
 
 MOST_BYTES = 2**29  # of a file; the largest of the data set has 155 MB
+MOST_STEPS = 1_000_000  # of a pickle; the official files have 200,000
+CALLS = ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST")  # steps that make an object of a class
+MOST_CALLS = 9  # each may copy a text as long as the file; an array takes three
+MOST_TUPLES = 1_000  # Python hashes nested tuples without a limit to their depth, and dies of 100,000
 
 
 class _Array:
@@ -32,8 +36,11 @@ class _Array:
     def bytes(self) -> np.ndarray:
         """The array, uint8; raises ValueError where it is anything else."""
         code = getattr(self.dtype, "code", None)
+        few = isinstance(self.shape, tuple) and len(self.shape) < 10
+        if not few or not all(type(n) is int and 0 <= n < 2**31 for n in self.shape):
+            raise ValueError("an array whose shape is not a few whole numbers")
         if code != "u1" or not isinstance(self.content, bytes) or len(self.content) != math.prod(self.shape):
-            raise ValueError(f"an array of type {code!r} and shape {self.shape!r}, not of bytes")
+            raise ValueError(f"an array of type {_short(repr(code))} and shape {self.shape!r}, not of bytes")
         return np.frombuffer(self.content, np.uint8).reshape(self.shape)
 
 
@@ -49,7 +56,7 @@ class _Encoded:
     """Bytes, as Python 3 writes them in the old protocol."""
 
     def __new__(cls, text: str, encoding: str):
-        return text.encode("latin1")
+        return text.encode("latin1")  # copies, so a pickle may not do it often: see `_check_steps`
 
     def __setstate__(self, state: tuple) -> None:
         """Of bytes there is none."""
@@ -79,15 +86,35 @@ _STAND_INS = {
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in _STAND_INS:
-            raise DataError(f"the pickle names {module}.{name}; only arrays and plain values are read: refused")
+            raise DataError(
+                f"the pickle names {_short(f'{module}.{name}')}; only arrays and plain values are read: refused"
+            )
         return _STAND_INS[module, name]
 
 
-def _check_places(content: bytes) -> None:
-    """Raise ValueError where a pickle remembers something at a place beyond its length: Python makes room for all."""
-    for code, place, _ in pickletools.genops(content):
-        if "PUT" in code.name and place > len(content):
-            raise ValueError(f"it remembers place {place} in {len(content)} bytes")
+def _check_steps(content: bytes) -> None:
+    """Raise ValueError for a pickle that would take much more memory than its file, or end the process.
+
+    Lengths beyond the file's end are refused by pickletools. The rest: too many steps, of which each makes an object;
+    places in memory beyond the number of steps, since Python makes room for all before them; deep tuples; and a text
+    that is encoded again and again.
+    """
+    tuples = encoded = 0
+    for step, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if step >= MOST_STEPS:
+            raise ValueError(f"more than {MOST_STEPS:,} steps")
+        if "PUT" in code.name and argument > step:
+            raise ValueError(f"it remembers place {argument} after {step} steps")
+        tuples += "TUPLE" in code.name
+        encoded += code.name in CALLS
+        if tuples > MOST_TUPLES or encoded > MOST_CALLS:
+            raise ValueError(f"more than {MOST_TUPLES:,} tuples or {MOST_CALLS} objects")
+
+
+def _short(text: str) -> str:
+    """One line of at most 100 characters of what a file says."""
+    text = " ".join(text.split())
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def load(root: Path) -> Dataset:
@@ -148,17 +175,20 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 def _unpickle(path: Path) -> dict:
     try:
+        if path.exists() and not path.is_file():
+            raise DataError("not a regular file")  # reading a pipe might never end
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}: not a file of CIFAR-100")
         written = path.read_bytes()
-        _check_places(written)
+        _check_steps(written)
         content = _ArrayUnpickler(io.BytesIO(written), encoding="latin1").load()
     except FileNotFoundError:
         raise DataError(f"{path} is missing; `dfs-edu download cifar100` fetches the data set") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DataError(f"{path}: not a whole pickle ({type(error).__name__}: {error}); fetch it again") from error
+        reason = _short(f"{type(error).__name__}: {error}")
+        raise DataError(f"{path}: not a whole pickle ({reason}); fetch it again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not CIFAR-100's dictionary")
     return content

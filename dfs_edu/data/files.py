@@ -32,6 +32,12 @@ ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )  # x, y, steps
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+BARE = (0x00, 0x01, *range(0xD0, 0xD8), 0xFF)  # after FF, these begin no segment: within a scan, FF is written FF 00
+FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2  # frames with Huffman codes
+CORNERS = ((-1, -1), (0, 0), (0, -1), (-1, 0))  # where a JPEG ends, before and after it is turned upright
+FILL = b"\xff\x00" * 8  # eight bytes of ones, which are no Huffman code: the decoder looks ahead no further
 FEW = 5  # names that an error shows of a longer list
 
 
@@ -97,16 +103,21 @@ class Files:
 def decode(path: Path) -> Tensor:
     """A JPEG, PNG or WEBP as uint8 RGB (3, H, W), upright; grey, CMYK and palettes are converted, alpha is dropped.
 
-    The format is told by the content. Healthy JPEGs take torchvision's fast way; the others are read by Pillow, which
-    raises where torchvision 0.29 takes the whole process down (bad pixel data in a PNG) or leaves an image on its side
-    (WEBP). Raises DataError naming the file, for what is missing, truncated, too large or no image.
+    The format is told by the content. JPEGs take torchvision's fast way; the others are read by Pillow, which raises
+    where torchvision 0.29 takes the whole process down (bad pixel data in a PNG) or leaves an image on its side (WEBP).
+    A JPEG that was cut is refused even if an end marker was put after the cut (see `_check_jpeg` for the limits).
+
+    Raises DataError naming the file if it is missing, truncated, too large or not an image.
     """
     try:
         content = np.fromfile(path, np.uint8)
         with Image.open(io.BytesIO(content)) as image:  # reads the header alone
             _check_header(image)
             if image.format in ("JPEG", "MPO"):
-                return decode_image(torch.from_numpy(content), ImageReadMode.RGB, apply_exif_orientation=True)
+                decoded = decode_image(torch.from_numpy(content), ImageReadMode.RGB, apply_exif_orientation=True)
+                if _may_be_cut(image, decoded):
+                    _check_jpeg(content.tobytes())
+                return decoded
             _check_png(content.data)
             return _by_pillow(image)
     except Exception as error:  # whatever a decoder dies of: the file is to blame, and is named
@@ -132,6 +143,78 @@ def _by_pillow(image: Image.Image) -> Tensor:
     if image.mode.startswith("I"):  # 16 bits a pixel, the upper 8
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()  # (3, H, W)
+
+
+def _may_be_cut(image: Image.Image, decoded: Tensor) -> bool:
+    """Whether a JPEG needs a closer look: a rare kind, or its last block is as grey as decoders fill a cut."""
+    if "progressive" in image.info or image.mode == "CMYK":
+        return True
+    pixels = decoded.numpy()
+    corners = CORNERS if "exif" in image.info else CORNERS[:1]  # it may have been turned upright
+    return any(_is_grey(pixels[:, y, x].tolist()) and _is_grey_block(pixels, y, x) for y, x in corners)
+
+
+def _check_jpeg(content: bytes) -> None:
+    """Raise ValueError or OSError if a JPEG ends before its last pixel, although an end marker follows.
+
+    A sequential JPEG in one scan (nearly all are) is decoded once more, without the marker and what follows: then
+    Pillow asks for the data that are missing. A cut within the last 8x8 to 16x16 pixels may go unnoticed.
+
+    Of a JPEG in several scans, the headers must promise every bit of every coefficient. So a progressive JPEG that was
+    cut before its last scan is refused. A cut within the last scan, which usually refines the finest detail, is not
+    noticed, nor one after the first scan of a sequential JPEG in several scans, which loses colour. Arithmetic codes,
+    which may omit trailing zeros, are not checked.
+    """
+    segments = _segments(content)
+    kind, frame = next((marker, body) for marker, _, body in segments if marker in FRAMES)
+    scan = next(body for marker, _, body in segments if marker == START_OF_SCAN)
+    components = frame[6::3]
+    if kind == PROGRESSIVE or (kind in SEQUENTIAL and scan[0] < len(components)):
+        scans = [scan, *(body for marker, _, body in segments if marker == START_OF_SCAN)]
+        if not all(_is_complete(component, scans, kind) for component in components):
+            raise ValueError("the JPEG ends early: some of its scans are missing")
+    elif kind in SEQUENTIAL:
+        end = next((start for _, start, _ in segments), len(content))
+        with Image.open(io.BytesIO(content[:end] + FILL)) as image:
+            image.load()  # raises OSError: image file is truncated
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Marker, place and body of each segment of a JPEG, up to and including the end of the image."""
+    at = 2
+    while (at := content.find(b"\xff", at) + 1) and at < len(content):
+        marker = content[at]
+        if marker in BARE:
+            continue
+        length = 0 if marker == END_OF_IMAGE else int.from_bytes(content[at + 1 : at + 3], "big")
+        yield marker, at - 1, content[at + 3 : at + 1 + length]
+        if marker == END_OF_IMAGE:
+            return
+        at += 1 + length
+
+
+def _is_complete(component: int, scans: list[bytes], kind: int) -> bool:
+    """Whether the scans give a component the last bit of all 64 coefficients."""
+    given = set()
+    for scan in scans:  # a count, two bytes for each component, first and last coefficient, bits: high and low
+        first, last, bits = scan[-3:] if kind == PROGRESSIVE else (0, 63, 0)
+        if component in scan[1:-3:2] and not bits & 15:
+            given.update(range(first, last + 1))
+    return len(given) == 64
+
+
+def _is_grey_block(pixels: np.ndarray, y: int, x: int) -> bool:
+    """Whether what is visible of the last block, in the corner y, x (each 0 or -1), is medium grey."""
+    h, w = ((side - 1) % 8 + 1 for side in pixels.shape[1:])
+    block = pixels[:, -h:] if y else pixels[:, :h]
+    block = block[:, :, -w:] if x else block[:, :, :w]
+    return all(map(_is_grey, block.reshape(3, -1).T.tolist()))
+
+
+def _is_grey(pixel: list[int]) -> bool:
+    """Whether a pixel is as light as medium grey, up to rounding: the block beside it may tint the first ones."""
+    red, green, blue = pixel
+    return 126_000 <= 299 * red + 587 * green + 114 * blue <= 130_000
 
 
 def _check_png(content: memoryview) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dfs_edu.data.files import RESIDENT, Files, few, stop_if_many
-from dfs_edu.data.listing import files, has_folders, listed, set_apart
-from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split
+from dfs_edu.data.listing import files, files_below, has_folders, is_passed_over, listed, set_apart, visible
+from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split, check_side
 
 SPLIT_SEED = 10
 LEAST = 3  # pictures a class: one for each split
@@ -28,9 +28,14 @@ def load(root: Path, pixels: int = 32, seed: int = SPLIT_SEED) -> Dataset:
 
     Pictures are resized and cut from the middle to `pixels`. Where all of them fit into memory (1 GiB), they are
     decoded now, and broken ones left out with a warning; otherwise the splits are `Files`, decoded as they are used.
+    Whatever may be images beside the folders of splits is named in a warning.
+
     Raises DataError, with all that is wrong, where the folders are not as they should be (see `listing.listed`), where
     a class of the first layout has fewer than 3 pictures, and where more than 0.1 % of a split are broken.
     """
+    check_side(pixels)
+    if type(seed) is not int or seed < 0:
+        raise DataError(f"seed={seed!r}: a whole number from 0")
     root = Path(root)
     if not root.is_dir():
         raise DataError(
@@ -82,6 +87,15 @@ def mean_and_deviation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(mean.tolist()), tuple(variance.clamp(min=1 / 255**2).sqrt().tolist())
 
 
+def _warn_of_others(root: Path, parts: list[str]) -> None:
+    """Warn of what is beside the folders of splits and may be images: none of it is read."""
+    others = [entry for entry in visible(root) if entry.name not in parts]
+    counts = {entry.name: files_below(entry.path) for entry in others if entry.is_dir()}
+    left = [entry.name for entry in others if counts.get(entry.name, not is_passed_over(entry.name))]
+    if left:
+        warnings.warn(f"left out: {root} also holds {few(left)}, beside {', '.join(parts)}", stacklevel=4)
+
+
 def _splits(root: Path, pixels: int, seed: int) -> tuple[tuple[str, ...], list[Files]]:
     """The classes, and train, validation and test, by whichever layout root has."""
     share = lambda n: max(1, round(n / 10))  # noqa: E731
@@ -92,6 +106,8 @@ def _splits(root: Path, pixels: int, seed: int) -> tuple[tuple[str, ...], list[F
             f"{root} holds {few(sorted(large))}: the names train, val and test are written in small letters"
         )
     parts = [part for part in known if has_folders(root / part)]
+    if parts:
+        _warn_of_others(root, parts)
     if parts == ["train", "val", "test"]:
         train, validation, test = listed(root, ("train", "val", "test"))
         where = ("train", "val", "test")
@@ -101,6 +117,8 @@ def _splits(root: Path, pixels: int, seed: int) -> tuple[tuple[str, ...], list[F
         where = ("train", "train", "val")
     else:
         (whole,) = listed(root, ("",))
+        if set(whole) <= set(known):
+            raise DataError(f"{root}: {few(list(whole))} hold images, but no folders of classes")
         few_pictures = [f"{name} ({len(names)})" for name, names in whole.items() if len(names) < LEAST]
         if few_pictures:
             raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dfs_edu.data.listing import files, listed, set_apart
-from dfs_edu.data.splits import Augmentation, Dataset
+from dfs_edu.data.splits import Augmentation, Dataset, check_side
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training pictures, as torchvision's networks use them
 SPLIT_SEED = 1000  # of the data set, not of a run: every run sees the same validation pictures
@@ -21,6 +21,7 @@ def load(root: Path, pixels: int = 224) -> Dataset:
     Only the names of files are read. Raises DataError, with all that is wrong, where the folders are not as they should
     be (see `listing.listed`), and where no class has two pictures.
     """
+    check_side(pixels)
     root = Path(root)
     train, test = listed(root, ("train", "val"))
     train, validation = set_apart(train, lambda n: (held_out(n),), SPLIT_SEED)

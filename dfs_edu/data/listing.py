@@ -14,8 +14,10 @@ from dfs_edu.data.files import Files, few
 from dfs_edu.data.splits import DataError
 
 READ = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
-# Known to be no images, and passed over; whatever else is not hidden is refused, so that no image is left out unseen
+# Known not to be images, and passed over; whatever else is not hidden is refused, so that no image is left out unseen
 NO_IMAGES = (".csv", ".db", ".htm", ".html", ".ini", ".json", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml")
+NO_IMAGES += (".gz", ".ipynb", ".log", ".mat", ".npy", ".npz", ".py", ".sh", ".tar", ".tgz", ".tsv", ".zip")
+NO_IMAGES_CALLED = ("license", "licence", "readme")  # without an ending
 MIX_SEED = 1
 
 Listing = dict[str, list[str]]  # class -> names of its pictures, both sorted
@@ -24,10 +26,11 @@ Listing = dict[str, list[str]]  # class -> names of its pictures, both sorted
 def listed(root: Path, folders: tuple[str, ...]) -> list[Listing]:
     """The pictures below root/folder/class/ for each of `folders`, all of which have the same classes.
 
-    Images are told by their names' endings (READ). Hidden files and those known to be no images (NO_IMAGES) are passed
-    over. Raises DataError, with all that is wrong: missing folders, any other file, links that lead nowhere, images in
-    folders of class folders, classes without an image, classes that are not in every folder (the same letters in
-    another Unicode form are another name), fewer than two classes.
+    Images are known by the endings of their names (READ). Hidden files and those known not to be images (NO_IMAGES)
+    are passed over, wherever they are. Raises DataError, with all that is wrong: missing folders, any other file, pipes
+    and devices, links that lead nowhere, files beside class folders or in folders below them, classes without an
+    image, classes that are not in every folder (the same letters in another Unicode form are another name), fewer than
+    two classes.
     """
     faults = [f"{root / folder} is missing" for folder in folders if not (root / folder).is_dir()]
     listings = []
@@ -42,8 +45,8 @@ def listed(root: Path, folders: tuple[str, ...]) -> list[Listing]:
         if lacking:
             faults.append(f"{root / folder} lacks classes that are elsewhere ({len(lacking)}): {few(lacking)}")
         faults += _twins(lacking, listing)
-    if not faults and len(every) < 2:
-        faults.append(f"{root}: {len(every)} classes; at least two folders of pictures are needed")
+    if len(every) == 1:
+        faults.append(f"{root} holds one class, {min(every)}: at least two are needed, each a folder of images")
     if faults:
         raise DataError("; ".join(faults))
     return listings
@@ -82,34 +85,70 @@ def _twins(lacking: list[str], listing: Listing) -> list[str]:
     return [f"names that look alike are in different Unicode forms, rename one of each: {few(pairs)}"]
 
 
-def _images_below(folder: str) -> int:
-    return sum(name.lower().endswith(READ) for _, _, names in os.walk(folder) for name in names)
+def is_passed_over(name: str) -> bool:
+    """Whether a file is hidden or known not to be an image."""
+    name = name.lower()
+    return name.startswith(".") or name.endswith(NO_IMAGES) or name in NO_IMAGES_CALLED
+
+
+def files_below(folder: str | Path) -> int:
+    """How many files in a folder, and in the folders below it, are not passed over; a link to a folder counts as one.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    count, waiting = 0, [folder]
+    while waiting:
+        for entry in visible(waiting.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            else:
+                count += not is_passed_over(entry.name)
+    return count
+
+
+def visible(folder: str | Path) -> list[os.DirEntry]:
+    """The entries of a folder that are not hidden, sorted by name."""
+    return sorted((entry for entry in os.scandir(folder) if entry.name[0] != "."), key=lambda entry: entry.name)
 
 
 def _list(folder: Path) -> tuple[Listing, list[str]]:
     """The classes below a folder, and what is wrong with them."""
-    listing, refused, dangling, deeper = {}, [], [], []
-    for place in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."):
-        entries = [e for e in os.scandir(folder / place) if e.name[0] != "."]
-        names = [e.name for e in entries if e.is_file()]
-        listing[place] = sorted(name for name in names if name.lower().endswith(READ))
-        refused += [f"{place}/{name}" for name in names if not name.lower().endswith(READ + NO_IMAGES)]
-        dangling += [f"{place}/{e.name}" for e in entries if not os.path.exists(e.path)]
-        below = {e.name: _images_below(e.path) for e in entries if e.is_dir()}
-        deeper += [f"{place}/{name} ({count})" for name, count in below.items() if count]
-    faults = []
-    if dangling:
-        faults.append(f"{folder} holds {len(dangling)} links that lead nowhere: {few(sorted(dangling))}")
-    if deeper:
-        faults.append(f"{folder} holds images in folders of class folders, where none is read: {few(sorted(deeper))}")
-    if not listing:
-        faults.append(f"{folder} holds no folder of pictures")
-    if refused:
-        faults.append(
-            f"{folder} holds {len(refused)} files that are neither of {', '.join(READ)} nor known to be no images: "
-            f"{few(sorted(refused))}"
-        )
+    listing, refused, dangling, special, deeper = {}, [], [], [], []
+
+    def is_file(entry: os.DirEntry, place: str) -> bool:
+        """Whether an entry is a regular file; anything else is noted, since reading a pipe may never end."""
+        if entry.is_file():
+            return True
+        (special if os.path.exists(entry.path) else dangling).append(place)
+        return False
+
+    entries = visible(folder)
+    classes = [entry for entry in entries if entry.is_dir()]
+    beside = [e.name for e in entries if not e.is_dir() and is_file(e, e.name) and not is_passed_over(e.name)]
+    for c in classes:
+        listing[c.name] = []
+        for entry in visible(c.path):
+            place = f"{c.name}/{entry.name}"
+            if entry.is_dir():
+                if count := files_below(entry.path):
+                    deeper.append(f"{place} ({count})")
+            elif is_file(entry, place):
+                if entry.name.lower().endswith(READ):
+                    listing[c.name].append(entry.name)
+                elif not is_passed_over(entry.name):
+                    refused.append(place)
     empty = [place for place, names in listing.items() if not names]
+    counted = {
+        "links that lead nowhere": dangling,
+        "pipes, sockets or devices": special,
+        "files beside the folders of classes": beside,
+        f"files that are neither {', '.join(READ)} nor known not to be images": refused,
+    }
+    faults = [f"{folder} holds {len(names)} {what}: {few(names)}" for what, names in counted.items() if names]
+    if deeper:
+        faults.append(f"{folder} holds files in folders of class folders, where none is read: {few(deeper)}")
+    if not listing:
+        faults.append(f"{folder} holds no folder of images")
     if empty:
-        faults.append(f"{folder} holds classes without a picture ({len(empty)}): {few(empty)}")
+        faults.append(f"{folder} holds classes without an image ({len(empty)}): {few(empty)}")
     return listing, faults

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dfs_edu.data.files import Files
 
 
+LARGEST_SIDE = 4096  # of an image that a network reads; a record of a stranger may ask for any
+
+
 class DataError(ValueError):
     """The data are missing, damaged or not what they should be; the message says which and what to do."""
 
@@ -107,9 +110,21 @@ class Dataset:
         return known | {"mean": list(self.mean), "std": list(self.std)}
 
     def first(self, train: int | None = None, held_out: int | None = None) -> Dataset:
-        """The first pictures of each split only: `train` for training, `held_out` for validation and test."""
+        """The first images of each split only: `train` for training, `held_out` for validation and test.
+
+        None, or more than there are, stands for all. Raises ValueError unless a count is a whole number above zero.
+        """
+        for name, count in {"train": train, "held_out": held_out}.items():
+            if count is not None and (type(count) is not int or count < 1):
+                raise ValueError(f"{name}={count!r}: a whole number of images above zero, or None for all")
         validation, test = self.validation[:held_out], self.test[:held_out]
         return replace(self, train=self.train[:train], validation=validation, test=test)
+
+
+def check_side(pixels: int) -> None:
+    """Raise DataError unless images can be read at this side."""
+    if type(pixels) is not int or not 0 < pixels <= LARGEST_SIDE:
+        raise DataError(f"pixels={pixels!r}: a whole number from 1 to {LARGEST_SIDE}")
 
 
 def check(split: Split | Files, classes: int, where: str) -> None:
