@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from benchmarks import augment, conflict, early_exit, engine, imagenet, methods, step, thresholds
-from dfs_edu import results
 from dfs_edu.data import DataError
-from dfs_edu.train import pick_device
+from dfs_edu.training import results
+from dfs_edu.training.trainer import pick_device
 
 RECORD = Path("build/bench.txt")
 

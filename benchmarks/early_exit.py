@@ -16,11 +16,11 @@ from torch import Tensor
 
 import dfs_edu as dfs
 from benchmarks.turns import prepared
-from dfs_edu import heap
 from dfs_edu.backbones import pixels_of
 from dfs_edu.inference import EarlyExit, Outputs, apply, evaluating, fit_thresholds
-from dfs_edu.results import device_name
-from dfs_edu.train import pick_device
+from dfs_edu.training import heap
+from dfs_edu.training.results import device_name
+from dfs_edu.training.trainer import pick_device
 
 BACKBONES = ("vgg7-64", "resnet18", "msdnet-cifar")
 CALLS = {1: 64, 32: 8, 256: 2}  # pictures at once, and calls a round

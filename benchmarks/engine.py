@@ -16,12 +16,12 @@ from torch import nn
 
 import dfs_edu as dfs
 from benchmarks.turns import elsewhere, prepared
-from dfs_edu import heap
 from dfs_edu.losses import Objective, exit_losses
-from dfs_edu.optim import make_optimizer
-from dfs_edu.results import device_name
 from dfs_edu.splitgrad import Conv2d
-from dfs_edu.train import bf16_pays, pick_device
+from dfs_edu.training import heap
+from dfs_edu.training.optim import make_optimizer
+from dfs_edu.training.results import device_name
+from dfs_edu.training.trainer import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 128, "msdnet-cifar": 64, "resnet18": 64}
 COMPILED = "... compiled"
@@ -105,7 +105,7 @@ def plain_step(backbone: str, batch: int, device: torch.device):
 
 
 def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, compiled: bool):
-    """As train.py does it."""
+    """As trainer.py does it."""
     net, images, labels = prepared(backbone, batch, device)
     objective = Objective(net)
     forward = torch.compile(objective) if compiled else objective

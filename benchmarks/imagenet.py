@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from dfs_edu import data
 from dfs_edu.data import imagenet
-from dfs_edu.data.splits import Dataset
+from dfs_edu.data.dataset import Dataset
 from dfs_edu.data.streamed import Streamed, default_workers
-from dfs_edu.results import device_name
+from dfs_edu.training.results import device_name
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ import torch
 
 import dfs_edu as dfs
 from benchmarks.turns import arguments, prepared
-from dfs_edu import heap
 from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
-from dfs_edu.results import device_name
 from dfs_edu.surgery import Junction, channel_dim
-from dfs_edu.train import bf16_pays, pick_device
+from dfs_edu.training import heap
+from dfs_edu.training.results import device_name
+from dfs_edu.training.trainer import bf16_pays, pick_device
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what editors and type checkers read; at run time, each name is imported when it is first used
-    from dfs_edu import data, inference, probes, recipes
+    from dfs_edu import data, inference, probes
     from dfs_edu.backbones import attach, build
     from dfs_edu.multiexit import MultiExit
     from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
-    from dfs_edu.train import train
+    from dfs_edu.training import recipes
+    from dfs_edu.training.trainer import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,34 +45,29 @@ _HOMES = {
     "backbones": ("attach", "build"),
     "multiexit": ("MultiExit",),
     "surgery": ("Detached", "Equilibrium", "Joint", "Junction", "Surgery"),
-    "train": ("train",),
+    "training.trainer": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+# Modules of rooms that are known by their names alone: `from dfs_edu import study`
+_ROOMS = {
+    "checks": "course",
+    "doctor": "course",
+    "recipes": "training",
+    "results": "training",
+    "runs": "training",
+    "study": "training",
+}
 
 
 def __getattr__(name: str):
     """Import a public name, or a module of the package, when it is first asked for (PEP 562)."""
     if name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif not name.startswith("__") and importlib.util.find_spec(f"{__name__}.{name}"):
-        value = importlib.import_module(f"{__name__}.{name}")
-    else:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    inside = ".".join(filter(None, (__name__, _ROOMS.get(name), name)))
+    if name.startswith("__") or not importlib.util.find_spec(inside):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    setattr(sys.modules[__name__], name, value)
-    return value
+    return importlib.import_module(inside)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps `dfs_edu.train` the function: importing the module of that name would bind the module instead."""
-
-    def __setattr__(self, name: str, value) -> None:
-        if name == "train" and isinstance(value, ModuleType):
-            value = value.train
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from dfs_edu import plugins
-from dfs_edu.table import lines, printable
+from dfs_edu.tables import lines, printable
+from dfs_edu.training import plugins
 
 RUN = "folder of a finished run, such as runs/digits-vgg7-16-lesson-joint-seed0"
 
@@ -31,7 +31,7 @@ COMMANDS = {
     "doctor": "say what this machine has, and what to do about the rest",
     "download": "fetch CIFAR-100 from its home; needs a network",
 }
-OWN_MODULE = ("study", "course", "doctor")
+OWN_MODULE = {"study": "training.study", "course": "course.runner", "doctor": "course.doctor"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _plugin_argument(parser: argparse.ArgumentParser) -> None:
 def _command(name: str) -> tuple[Callable, Callable]:
     """The function that adds a command's options to a parser, and the one that does its work."""
     if name in OWN_MODULE:
-        module = importlib.import_module(f"dfs_edu.{name}")
+        module = importlib.import_module(f"dfs_edu.{OWN_MODULE[name]}")
         return module.add_arguments, module.main
     return globals()[f"_{name}_arguments"], globals()[name]
 
@@ -87,8 +87,8 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     from dfs_edu.methods import LENGTHS, names
-    from dfs_edu.recipes import NUMBERS, SCALES
-    from dfs_edu.spelling import KINDS
+    from dfs_edu.training.arms import KINDS
+    from dfs_edu.training.recipes import NUMBERS, SCALES
 
     add = parser.add_argument
     add("recipe", help="data set and backbone: digits/vgg7-16, cifar100/resnet18, imagenet/msdnet, folder/vgg7-16 ...")
@@ -131,10 +131,11 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """One run of one recipe; on several processes if torchrun started them."""
-    from dfs_edu import distributed, recipes
-    from dfs_edu.recipes import NUMBERS
-    from dfs_edu.start import find
-    from dfs_edu.train import train
+    from dfs_edu import distributed
+    from dfs_edu.training import recipes
+    from dfs_edu.training.recipes import NUMBERS
+    from dfs_edu.training.start import find
+    from dfs_edu.training.trainer import train
 
     changes = {"precision": args.precision} | ({"compile": True} if args.compile else {})
     for field in (*NUMBERS, "pixels", "optimizer", "augmentation", "method", "step_length", "loss", "initial"):
@@ -158,8 +159,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _junction(args: argparse.Namespace):
-    from dfs_edu.spelling import junction_from
     from dfs_edu.surgery import Surgery
+    from dfs_edu.training.arms import junction_from
 
     junction = junction_from(args.junction)
     options = {
@@ -247,8 +248,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """A folder that runs with numpy and onnxruntime alone: temperatures and thresholds are fitted on validation."""
-    from dfs_edu import export as write
     from dfs_edu import inference, probes
+    from dfs_edu.inference import export as write
 
     (budget,) = _checked_budgets([args.budget])
     out = write.new_folder(args.out or args.run / "export")  # known before minutes of work are lost
@@ -303,9 +304,9 @@ def probe(args: argparse.Namespace) -> None:
 def _trained(args: argparse.Namespace):
     """The run's network on its device, the data set that it was trained on, and a maker of batches for it."""
     from dfs_edu import data
-    from dfs_edu.recipes import Recipe
-    from dfs_edu.runs import check_data, load_network
-    from dfs_edu.train import load_data, pick_device
+    from dfs_edu.training.recipes import Recipe
+    from dfs_edu.training.runs import check_data, load_network
+    from dfs_edu.training.trainer import load_data, pick_device
 
     network, record = load_network(args.run)
     device = pick_device(args.device)
@@ -325,14 +326,14 @@ def _costs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def costs(args: argparse.Namespace) -> None:
-    """One table a network. What is counted and what is not: probes/cost.py."""
+    """One table a network. What is counted and what is not: probes/costs.py."""
     import numpy as np
     import torch
 
     from dfs_edu import probes
     from dfs_edu.backbones import BACKBONES, build, pixels_of
-    from dfs_edu.recipes import MOST
-    from dfs_edu.results import PUBLISHED_COSTS
+    from dfs_edu.training.recipes import MOST
+    from dfs_edu.training.results import PUBLISHED_COSTS
 
     for option in ("classes", "batch"):
         value = getattr(args, option)
@@ -381,7 +382,7 @@ def runs(args: argparse.Namespace) -> int:
 
     The best is chosen by that mean.
     """
-    from dfs_edu import results
+    from dfs_edu.training import results
 
     records, faults = {}, {}
     for pattern in args.name:
@@ -400,7 +401,7 @@ def runs(args: argparse.Namespace) -> int:
 
 def _listing(records: dict[str, dict], best: bool, compare: bool) -> str:
     """A row for each run, or for the best one, and what they are compared by."""
-    from dfs_edu import results
+    from dfs_edu.training import results
 
     if best:
         found = max(records, key=lambda name: _mean(results.last_validation(records[name])))
@@ -425,7 +426,7 @@ def _mean(values: list[float]) -> float:
 
 def _comparison(records: dict[str, dict]) -> str:
     """Validation and, of finished runs, test accuracy of each exit; then the fields of the recipes that differ."""
-    from dfs_edu import results
+    from dfs_edu.training import results
 
     parts = []
     for split in ("validation", "test"):
@@ -453,7 +454,7 @@ def _comparison(records: dict[str, dict]) -> str:
 
 
 def _junction_words(recipe: dict) -> str:
-    from dfs_edu import results
+    from dfs_edu.training import results
 
     try:
         return results.label(recipe["junction"])
@@ -468,7 +469,7 @@ def _keep_arguments(parser: argparse.ArgumentParser) -> None:
 
 def keep(args: argparse.Namespace) -> None:
     """Copy what is worth committing of finished runs into data/recorded."""
-    from dfs_edu import runs
+    from dfs_edu.training import runs
 
     for run in args.run:
         print(runs.keep(run, weights=args.weights))

@@ -27,7 +27,7 @@ default_role = "py:obj"  # `name` in a docstring is a link where there is such a
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks as committed
-nb_custom_formats = {".ipynb": ["dfs_edu.publish.alive", {"engine": "../_static/plotly.min.js"}]}
+nb_custom_formats = {".ipynb": ["dfs_edu.course.publish.alive", {"engine": "../_static/plotly.min.js"}]}
 nb_render_markdown_format = "myst"  # commonmark has no tables
 nb_ipywidgets_js = {}  # would be fetched
 

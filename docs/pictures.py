@@ -20,10 +20,11 @@ from lab import run_all_cells, running_browser, running_lab, shut_down  # noqa: 
 
 EXPLORER = """
 import dfs_edu as dfs
-from dfs_edu import figures, inference, probes, results
-from dfs_edu.explore import ThresholdExplorer
-from dfs_edu.gallery import ExitGallery
-from dfs_edu.train import load_network
+from dfs_edu import figures, inference, probes
+from dfs_edu.training import results
+from dfs_edu.widgets.explorer import ThresholdExplorer
+from dfs_edu.widgets.gallery import ExitGallery
+from dfs_edu.training.trainer import load_network
 
 photographs = dfs.data.load("cifar100")
 folder = results.RECORDED / "cifar100-vgg7-64-lesson-joint-seed0"

@@ -2,7 +2,7 @@
 
 import importlib
 
-_Loop = importlib.import_module("dfs_edu.train")._Loop  # dfs_edu.train itself is the function
+_Loop = importlib.import_module("dfs_edu.training.trainer")._Loop
 
 # What of an epoch's row depends on the training alone, and not on the clock
 SAME = ("epoch", "loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict")

@@ -5,7 +5,7 @@ import sys
 import torch
 
 import dfs_edu as dfs
-from dfs_edu.recipes import get
+from dfs_edu.training.recipes import get
 
 SMALL = {"scale": "smoke", "epochs": 2, "batch_size": 16, "train_images": 48, "held_out_images": 17}
 SMALL |= {"precision": "fp32", "lr": 0.05}

@@ -20,7 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from dfs_edu import splitgrad
 from dfs_edu.backbones import build
-from dfs_edu.backbones.attach import Exit, attached
+from dfs_edu.backbones.attachment import Exit, attached
 from dfs_edu.inference import EarlyExit
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import conflict, cost

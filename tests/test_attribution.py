@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import dfs_edu as dfs
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import attribution, conductance, grad_cam, integrated_gradients
-from dfs_edu.probes.watched import watched
+from dfs_edu.probes.watching import watched
 
 CUTS = {
     "joint": dfs.Joint(),

@@ -12,9 +12,9 @@ from torchvision.transforms import functional as TF
 from torchvision.transforms.autoaugment import _apply_op
 
 from dfs_edu.data import Augmentation
-from dfs_edu.data.augment import LEVELS, OPERATIONS, POLICY, SIGNED, augment, autoaugment, cutout, operate
+from dfs_edu.data.augmentation import LEVELS, OPERATIONS, POLICY, SIGNED, augment, autoaugment, cutout, operate
 
-augmentation = import_module("dfs_edu.data.augment")  # dfs_edu.data.augment is the function of this name
+augmentation = import_module("dfs_edu.data.augmentation")
 FILL = 77
 SIZES = [(32, 32), (24, 40)]
 every_size = pytest.mark.parametrize("size", SIZES, ids=str)

@@ -11,8 +11,8 @@ import dfs_edu as dfs
 from dfs_edu.backbones import BACKBONES, build, initial, parse
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import cost
-from dfs_edu.results import PUBLISHED_COSTS
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
+from dfs_edu.training.results import PUBLISHED_COSTS
 
 VGG7 = [1, 1, 2, 2, 4, 4]  # channels in units of the width
 VGG16 = [1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8]

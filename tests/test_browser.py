@@ -16,9 +16,10 @@ from lab import PATIENCE, TOKEN, heard
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from dfs_edu import figures, study
-from dfs_edu.publish import chromium
-from dfs_edu.report import CHECK
+from dfs_edu import figures
+from dfs_edu.course.publish import chromium
+from dfs_edu.course.report import CHECK
+from dfs_edu.training import study
 
 pytestmark = [
     pytest.mark.browser,
@@ -125,7 +126,7 @@ def first_slider(page):
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # without it, JupyterLab asks
 SCRATCH = """
 import torch
-from dfs_edu.explore import ThresholdExplorer
+from dfs_edu.widgets.explorer import ThresholdExplorer
 from dfs_edu.inference import Outputs
 from test_browser import MACS, random_outputs
 torch.manual_seed(0)
@@ -198,7 +199,7 @@ def test_sliders_by_keyboard_and_mouse(run_all):
 
 LARGE = """
 import torch
-from dfs_edu.explore import ThresholdExplorer
+from dfs_edu.widgets.explorer import ThresholdExplorer
 from dfs_edu.inference import Outputs
 torch.manual_seed(0)
 def outputs(split):
@@ -245,7 +246,7 @@ def fastest(page, slider) -> float:
 
 GALLERY = """
 import numpy as np, torch
-from dfs_edu.gallery import ExitGallery
+from dfs_edu.widgets.gallery import ExitGallery
 from dfs_edu.inference import Outputs
 from test_browser import random_outputs
 outputs = Outputs(*(t[..., :12] for t in random_outputs(1)), "test")

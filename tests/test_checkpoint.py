@@ -8,7 +8,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from dfs_edu import checkpoint
+from dfs_edu import files
+from dfs_edu.training import checkpoint
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -27,16 +28,16 @@ def full_disk(file):
 @pytest.mark.parametrize("failure", [full_disk, lambda file: (_ for _ in ()).throw(KeyboardInterrupt)])
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, failure):
     path = tmp_path / "file"
-    checkpoint.write_whole(path, lambda file: file.write(b"old"))
+    files.write_whole(path, lambda file: file.write(b"old"))
     with pytest.raises((OSError, KeyboardInterrupt)):
-        checkpoint.write_whole(path, failure)
+        files.write_whole(path, failure)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_the_old_file_stands_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
     path, seen = tmp_path / "file", []
-    checkpoint.write_whole(path, lambda file: file.write(b"old"))
+    files.write_whole(path, lambda file: file.write(b"old"))
     plain = os.fsync
 
     def watched(descriptor):
@@ -44,7 +45,7 @@ def test_the_old_file_stands_until_the_new_one_is_on_the_disk(tmp_path, monkeypa
         plain(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    checkpoint.write_whole(path, lambda file: file.write(b"new"))
+    files.write_whole(path, lambda file: file.write(b"new"))
     assert seen[0] == b"old"
     assert path.read_bytes() == b"new"
 
@@ -123,7 +124,7 @@ def test_a_single_flipped_bit_is_seen(tmp_path, place):
 
 def test_a_file_is_readable_as_any_new_one_is(tmp_path):
     (tmp_path / "plain").touch()
-    checkpoint.write_whole(tmp_path / "ours", lambda file: file.write(b"1"))
+    files.write_whole(tmp_path / "ours", lambda file: file.write(b"1"))
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 

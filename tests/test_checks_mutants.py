@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 from test_checks import RIGHT, leave, partition, surgery
 
-from dfs_edu import checks
-from dfs_edu.checks import answers
+from dfs_edu.course import checks
+from dfs_edu.course.checks import answers
 
 
 def cut(f, n, detach=True):

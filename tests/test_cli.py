@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import dfs_edu as dfs
-from dfs_edu import build, cli, probes, results, runs
+from dfs_edu import build, cli, probes
+from dfs_edu.training import results, runs
 
 COMMANDS = tuple(cli.COMMANDS)
 
@@ -247,17 +248,17 @@ print("imported", sorted(set({heavy!r}) & set(sys.modules)))
 @pytest.mark.parametrize(
     "code",
     [
-        "import dfs_edu as dfs, dfs_edu.train; train = dfs_edu.train",
-        "import dfs_edu as dfs; from dfs_edu.train import load_network; train = dfs.train",
+        "import dfs_edu as dfs, dfs_edu.training.trainer; train = dfs_edu.training.trainer",
+        "import dfs_edu as dfs; from dfs_edu.training.trainer import load_network; train = dfs.train",
         "import dfs_edu as dfs; from dfs_edu import train",
-        "import dfs_edu as dfs, dfs_edu.study; train = dfs.train",
-        "from dfs_edu.train import train; import dfs_edu as dfs",
+        "import dfs_edu as dfs, dfs_edu.training.study; train = dfs.train",
+        "from dfs_edu.training.trainer import train; import dfs_edu as dfs",
     ],
 )
 def test_public_names_are_what_they_were_whatever_is_imported_first(code):
     code += """
 import sys, types
-assert isinstance(train, types.FunctionType) and train is dfs.train is sys.modules["dfs_edu.train"].train
+assert isinstance(train, types.FunctionType) and train is dfs.train is sys.modules["dfs_edu.training.trainer"].train
 for name in ("data", "inference", "probes", "recipes", "results"):
     assert isinstance(getattr(dfs, name), types.ModuleType), name
 assert set(dfs.__all__) <= set(dir(dfs))

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from test_notebooks import complaints, cumulative_macs, fractions
 
-from dfs_edu import course
+from dfs_edu.course import runner as course
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -24,10 +24,11 @@ DIFFS = re.findall(r"^```diff\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 USE = """
 import sys
 import dfs_edu as dfs
-from dfs_edu import cli, spelling, study
+from dfs_edu import cli
+from dfs_edu.training import arms, study
 
 assert len(dfs.build("allconv", classes=10).heads) == 3
-assert spelling.junction_from("softened").strength == 0.5
+assert arms.junction_from("softened").strength == 0.5
 assert study.arm("joint+rlw")["method"] == "rlw"
 small = "--scale smoke --epochs 1 --train-images 128 --held-out-images 64 --device cpu --out".split()
 words = "train digits/allconv-8 --junction softened-0.25 --method rlw".split()

@@ -10,8 +10,8 @@ from tiny import FAMILIES
 import dfs_edu as dfs
 from dfs_edu.cuts import Damped, Graded, Interleaved, Projection
 from dfs_edu.losses import exit_losses
-from dfs_edu.spelling import KINDS, junction_from, junction_to, spell
 from dfs_edu.surgery import Detached, Joint, Surgery, channel_dim
+from dfs_edu.training.arms import KINDS, junction_from, junction_to, spell
 
 CUTS = [
     Projection("exit"),

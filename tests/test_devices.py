@@ -22,7 +22,7 @@ from dfs_edu.losses import exit_losses
 from dfs_edu.multiexit import select
 from dfs_edu.probes import cost, peak_memory
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
-from dfs_edu.train import bf16_pays
+from dfs_edu.training.trainer import bf16_pays
 
 JUNCTIONS = [
     Joint(),

@@ -13,8 +13,9 @@ from team import CASES, recipe
 from torch import nn
 
 import dfs_edu as dfs
-from dfs_edu import distributed, inference, results
+from dfs_edu import distributed, inference
 from dfs_edu.distributed import Team
+from dfs_edu.training import results
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

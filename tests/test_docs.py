@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from torch import nn
 
 import dfs_edu
-from dfs_edu import publish
+from dfs_edu.course import publish
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from dfs_edu import data, doctor
-from dfs_edu.doctor import ADVICE, MISSING, OK, Check
+from dfs_edu import data
+from dfs_edu.course import doctor
+from dfs_edu.course.doctor import ADVICE, MISSING, OK, Check
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import traitlets
 from PIL import Image
 
 from dfs_edu import inference
-from dfs_edu.explore import BINS, EACH, GALLERY, ThresholdExplorer, side_by_side
 from dfs_edu.inference import Outputs
+from dfs_edu.widgets.explorer import BINS, EACH, GALLERY, ThresholdExplorer, side_by_side
 
 MACS = [1e6, 3e6, 8e6]
 CLASSES = ["ant", "bee", "cat", "dog"]

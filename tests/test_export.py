@@ -13,9 +13,9 @@ from tiny import FAMILIES
 
 import dfs_edu as dfs
 from dfs_edu import cli, inference
-from dfs_edu.export import export, in_float32
 from dfs_edu.inference import EarlyExit, Outputs
-from dfs_edu.runtime import Runner
+from dfs_edu.inference.exporting import export, in_float32
+from dfs_edu.inference.runtime import Runner
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TEMPERATURE = 0.1  # tiny untrained networks are hardly sure of anything

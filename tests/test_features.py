@@ -12,7 +12,7 @@ from dfs_edu.backbones import build
 from dfs_edu.cuts import Interleaved
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import ablation, cka, cka_matrix, class_selectivity, features, linear_probe, linear_probes
-from dfs_edu.probes.features import Features
+from dfs_edu.probes.extraction import Features
 from dfs_edu.surgery import Joint, Surgery
 
 CLASSES = 3

@@ -24,7 +24,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 import dfs_edu as dfs
 from dfs_edu import cli
 from dfs_edu.data import Batches, DataError, Split, files, folder, imagenet, places, streamed
-from dfs_edu.data.files import Files, centred, decode
+from dfs_edu.data.images import Files, centred, decode
 from dfs_edu.data.streamed import Streamed
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
@@ -754,7 +754,7 @@ def test_no_png_takes_the_process_down(tmp_path):
 import sys
 from pathlib import Path
 from dfs_edu.data import DataError
-from dfs_edu.data.files import decode
+from dfs_edu.data.images import decode
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
         print(path.stem, tuple(decode(path).shape))

@@ -9,7 +9,8 @@ import pytest
 from nbclient import NotebookClient
 
 import dfs_edu as dfs
-from dfs_edu import follow, results
+from dfs_edu.training import results
+from dfs_edu.widgets import live as follow
 
 
 class Shown:
@@ -89,7 +90,7 @@ def test_training_calls_it(shown):
 
 def test_in_a_notebook_the_new_figure_takes_the_place_of_the_old():
     code = """
-from dfs_edu.follow import Live
+from dfs_edu.widgets.live import Live
 live = Live()
 for n in (1, 2, 3):
     rows = [{"epoch": e, "validation_accuracy": [0.1]} for e in range(1, n + 1)]

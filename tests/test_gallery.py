@@ -11,8 +11,8 @@ import traitlets
 from PIL import Image
 
 from dfs_edu import figures
-from dfs_edu.gallery import ROWS, ExitGallery
 from dfs_edu.inference import Outputs
+from dfs_edu.widgets.gallery import ROWS, ExitGallery
 
 CLASSES = ["ant", "queen_bee", "cat", "dog"]
 

@@ -12,11 +12,12 @@ from tiny import FAMILIES
 
 import dfs_edu as dfs
 from benchmarks.early_exit import settle
-from dfs_edu import data, inference, methods, recipes, results
-from dfs_edu.data.augment import OPERATIONS, operate
+from dfs_edu import data, inference, methods
+from dfs_edu.data.augmentation import OPERATIONS, operate
 from dfs_edu.losses import exit_losses, separate_losses
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
-from dfs_edu.train import bf16_pays, load_network
+from dfs_edu.training import recipes, results
+from dfs_edu.training.trainer import bf16_pays, load_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
@@ -175,7 +176,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """Random state on the GPU, from which dropout draws, and all."""
     backbone = "msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50"
     whole = trained(tmp_path, backbone, "whole", precision="fp32")
-    loop = sys.modules["dfs_edu.train"]._Loop
+    loop = sys.modules["dfs_edu.training.trainer"]._Loop
     step, taken = loop.step, []
 
     def dying(self, *batch):

@@ -9,7 +9,7 @@ import pytest
 MEGABYTES = 40  # above what glibc keeps by itself
 CODE = """
 import resource, sys, numpy as np
-from dfs_edu import heap
+from dfs_edu.training import heap
 if {keep}:
     assert heap.keep_freed()
 def step():
@@ -34,7 +34,7 @@ def test_freed_memory_is_used_again():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from dfs_edu import heap
+    from dfs_edu.training import heap
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert heap.keep_freed() is False

@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from torchvision.models.regnet import BlockParams, RegNet
 
 import dfs_edu as dfs
-from dfs_edu import cli, course, inference, results
+from dfs_edu import cli, inference
+from dfs_edu.course import runner as course
 from dfs_edu.data import DataError, folder
 from dfs_edu.losses import exit_losses
-from dfs_edu.recipes import get
-from dfs_edu.train import load_network
+from dfs_edu.training import results
+from dfs_edu.training.recipes import get
+from dfs_edu.training.trainer import load_network
 
 SAMPLE = Path(os.environ.get("DFS_EDU_DATA", "data"), "imagenet-sample").absolute()
 pytestmark = pytest.mark.skipif(
@@ -34,7 +36,7 @@ OPTIONS += ["--data", str(SAMPLE)]
 SMALL = "msdnet-imagenet-blocks2-base2-step2-growth4-width4"
 # 3 steps of 8 pictures, at a low rate: in float32, rounding grows quickly with each step
 TRAIN_SMALL = ["train", f"imagenet/{SMALL}", "--train-images", "24", "--lr", "0.01", *OPTIONS]
-train_module = sys.modules["dfs_edu.train"]
+train_module = sys.modules["dfs_edu.training.trainer"]
 
 
 def row(run):

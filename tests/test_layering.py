@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import nbformat
@@ -13,30 +14,26 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[1]
+DEFINED = (ast.FunctionDef, ast.ClassDef)
 PACKAGE = ROOT / "dfs_edu"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# Top to bottom. A module imports from lower lines only, never from its own line; a new module is added here.
+# Top to bottom. A room imports from lower lines only, never from its own line; a new room is added here.
 LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
-    ("course", "doctor", "explore", "gallery", "checks", "follow", "export", "study"),
-    ("publish", "figures", "report"),
-    ("train",),
-    ("runs", "start"),
-    ("probes", "inference"),
-    ("results", "optim"),
-    ("checkpoint", "events"),
-    ("recipes",),
-    ("data",),
+    ("course", "widgets"),
+    ("figures",),
+    ("training",),
+    ("inference", "data"),
+    ("probes",),
     ("backbones", "losses", "methods"),
-    ("distributed",),
-    ("multiexit", "spelling"),
-    ("splitgrad", "cuts"),
-    ("surgery", "heap", "page", "precision", "runtime", "table", "csvfile", "plugins"),
+    ("multiexit", "cuts"),
+    ("splitgrad", "distributed"),
+    ("surgery", "files", "intervals", "precision", "tables"),
 )
-LEVEL = {module: len(LAYERS) - i for i, layer in enumerate(LAYERS) for module in layer}
+LEVEL = {room: len(LAYERS) - i for i, layer in enumerate(LAYERS) for room in layer}
 
 
 def imports(source: str, module: str) -> set[str]:
@@ -61,7 +58,7 @@ def layer_of(name: str) -> str | None:
 
 
 def upward(sources: dict[str, str]) -> list[str]:
-    """The imports, of modules given as {dotted name: source}, that do not flow downwards."""
+    """The imports, of modules given as {dotted name: source}, that do not flow down from room to room."""
     wrong = []
     for module, source in sources.items():
         here = module.split(".")[1]
@@ -69,6 +66,35 @@ def upward(sources: dict[str, str]) -> list[str]:
             there = layer_of(name)
             if there not in (None, here) and LEVEL[there] >= LEVEL[here]:
                 wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def circle(sources: dict[str, str]) -> list[str] | None:
+    """Modules that import each other in a circle; None if there is none. A package stands for its `__init__`."""
+    names = {name.removesuffix(".__init__"): name for name in sources}
+    below = {name: set() for name in names}
+    for name, module in names.items():
+        for imported in imports(sources[module], module):
+            while imported and imported not in names:
+                imported = imported.rpartition(".")[0]
+            below[name] |= {imported} - {name, ""}
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+def named_twice(sources: dict[str, str]) -> list[str]:
+    """Modules with the name of something that they hold, or that their package does: one would hide the other."""
+    wrong = []
+    for module, source in sources.items():
+        package, _, own = module.removesuffix(".__init__").rpartition(".")
+        door = sources.get(f"{package}.__init__", "")
+        held = {node.name for text in (source, door) for node in ast.parse(text).body if isinstance(node, DEFINED)}
+        named = {name for name in imports(door, f"{package}.__init__") if name != f"{package}.{own}"}
+        if own in held or any(name.endswith(f".{own}") for name in named):
+            wrong.append(module)
     return wrong
 
 
@@ -83,20 +109,35 @@ def test_every_module_has_its_place():
     assert not [path for path in files if path.name in ("utils.py", "common.py")], "name it after what it owns"
 
 
-def test_imports_flow_downwards():
+def test_imports_flow_downwards_and_in_no_circle():
     assert upward(modules()) == []
+    assert circle(modules()) is None
+
+
+def test_a_circle_is_seen():
+    sources = {"dfs_edu.a": "from dfs_edu import b", "dfs_edu.b": "from dfs_edu.c import f"}
+    assert circle(sources | {"dfs_edu.c": ""}) is None
+    assert set(circle(sources | {"dfs_edu.c": "import dfs_edu.a"})) == {"dfs_edu.a", "dfs_edu.b", "dfs_edu.c"}
+
+
+def test_no_module_has_the_name_of_what_it_holds():
+    """`import dfs_edu.room.name` would give the function in one program and the module in another."""
+    assert named_twice(modules()) == []
+    assert named_twice({"dfs_edu.a.b": "def b(): ..."}) == ["dfs_edu.a.b"]
+    assert named_twice({"dfs_edu.a.b": "", "dfs_edu.a.__init__": "from dfs_edu.a.c import b"}) == ["dfs_edu.a.b"]
+    assert named_twice({"dfs_edu.a.b": "", "dfs_edu.a.__init__": "from dfs_edu.a import b"}) == []
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
         ("dfs_edu.surgery", "from dfs_edu.multiexit import MultiExit"),
-        ("dfs_edu.surgery", "def f():\n    import dfs_edu.train"),
+        ("dfs_edu.surgery", "def f():\n    import dfs_edu.training.trainer"),
         ("dfs_edu.surgery", "from dfs_edu import multiexit"),
         ("dfs_edu.surgery", "from .multiexit import MultiExit"),
-        ("dfs_edu.probes.conflict", "from ..train import train"),
-        ("dfs_edu.probes.__init__", "from ..train import train"),
-        ("dfs_edu.probes.conflict", "from dfs_edu.inference import collect"),
+        ("dfs_edu.probes.cosines", "from ..training.trainer import train"),
+        ("dfs_edu.probes.__init__", "from ..training.trainer import train"),
+        ("dfs_edu.probes.cosines", "from dfs_edu.inference import collect"),
         ("dfs_edu.data.digits", "import dfs_edu as dfs"),
         ("dfs_edu.data.digits", "from dfs_edu import build"),
     ],
@@ -107,9 +148,9 @@ def test_an_upward_import_is_seen(module, source):
 
 def test_downward_and_sibling_imports_are_allowed():
     sources = {
-        "dfs_edu.probes.conflict": "from .gradients import f\nfrom dfs_edu.multiexit import MultiExit\nimport torch",
-        "dfs_edu.probes.__init__": "from .conflict import conflict\nfrom dfs_edu.probes.cost import cost",
-        "dfs_edu.__init__": "from dfs_edu.train import train\nfrom . import probes",
+        "dfs_edu.probes.cosines": "from .gradients import f\nfrom dfs_edu.multiexit import MultiExit\nimport torch",
+        "dfs_edu.probes.__init__": "from .conflict import conflict\nfrom dfs_edu.probes.costs import cost",
+        "dfs_edu.__init__": "from dfs_edu.training.trainer import train\nfrom . import probes",
     }
     assert upward(sources) == []
 
@@ -233,8 +274,8 @@ def test_a_large_notebook_is_seen():
 
 
 def test_widgets_use_nothing_that_stalls():
-    for name in ("explore", "gallery"):
-        assert not STALLING.search((PACKAGE / f"{name}.py").read_text("utf-8"))
+    for name, source in modules().items():
+        assert not (name.startswith("dfs_edu.widgets.") and STALLING.search(source)), name
     assert STALLING.search("interact(f, x=1)")
     assert STALLING.search("with Output() as out:")
     assert not STALLING.search("with torch.no_grad():")

@@ -5,10 +5,10 @@ import torch
 from tiny import FAMILIES
 from torch.nn import functional as F
 
-from dfs_edu import recipes
 from dfs_edu.backbones import build
 from dfs_edu.losses import Distillation, exit_losses, separate_losses
-from dfs_edu.train import _Loop, train
+from dfs_edu.training import recipes
+from dfs_edu.training.trainer import _Loop, train
 
 
 def exits_of(sizes=(3, 5, 4), classes=6, B=7):

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfs_edu import results, study
+from dfs_edu import intervals
+from dfs_edu.training import results, study
 
 ROOT = Path(__file__).parents[1]
 WAYS = {"joint": "joint", "surgery, own, beta 0.5": "surgery own 0.5", "surgery, all, beta 0.5": "surgery all 0.5"}
@@ -13,7 +14,7 @@ WAYS = {"joint": "joint", "surgery, own, beta 0.5": "surgery own 0.5", "surgery,
 
 def row(name: str, values, digits: int, sign: str = "") -> str:
     """A table's row: mean and 95 % interval over seeds, values (n, K) in percent."""
-    mean, half = results.interval(values)
+    mean, half = intervals.interval(values)
     cells = (f"{m:{sign}.{digits}f} ± {h:.{digits}f}" for m, h in zip(mean, half, strict=True))
     return f"| {name} | {' | '.join(cells)} |"
 

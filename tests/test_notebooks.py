@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dfs_edu import course
+from dfs_edu.course import runner as course
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

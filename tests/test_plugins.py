@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from dfs_edu import results
 from dfs_edu.cli import main
+from dfs_edu.training import results
 
 MINE = """
 from dataclasses import dataclass
 
 from torch import nn
 
-from dfs_edu import spelling
+from dfs_edu.training import arms
 from dfs_edu.backbones import BACKBONES, build
-from dfs_edu.backbones.family import family
+from dfs_edu.backbones.families import family
 from dfs_edu.methods.method import named
 from dfs_edu.methods.weighted import Weighted
 from dfs_edu.surgery import Surgery
@@ -33,7 +33,7 @@ class Softened(Surgery):
     pass
 
 
-spelling.KINDS["softened"] = Softened
+arms.KINDS["softened"] = Softened
 
 
 @named("mysum")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import dfs_edu as dfs
-from dfs_edu.optim import make_optimizer
-from dfs_edu.recipes import SCALES, Recipe, get, names
+from dfs_edu.training.optim import make_optimizer
+from dfs_edu.training.recipes import SCALES, Recipe, get, names
 
 
 @pytest.mark.parametrize("scale", SCALES)

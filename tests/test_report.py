@@ -13,7 +13,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from dfs_edu import checks, cli, course, publish, report
+from dfs_edu import cli
+from dfs_edu.course import checks, publish, report
+from dfs_edu.course import runner as course
 
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 CHECKS = "from dfs_edu import checks, course"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from dfs_edu import results
+from dfs_edu import intervals
+from dfs_edu.training import results
 
 
 def record(name="joint", seed=0, accuracy=(0.1, 0.2), final=True):
@@ -29,26 +30,26 @@ def test_accuracies_by_junction_in_the_order_of_seeds():
 
 def test_the_interval_is_scipys():
     values = np.random.default_rng(0).normal(size=(5, 3))
-    mean, half = results.interval(values)
+    mean, half = intervals.interval(values)
     low, high = stats.t.interval(0.95, 4, loc=values.mean(0), scale=stats.sem(values))
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
 
 
 @pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0, 2.0], [1.0, 2.0]]])
 def test_below_three_seeds_there_is_no_interval(values):
-    mean, half = results.interval(values)
+    mean, half = intervals.interval(values)
     assert mean.tolist() == [1, 2]
     assert np.isnan(half).all()
     with pytest.raises(ValueError, match=f"{len(values)} seeds: a p-value needs 3"):
-        results.p_values(values)
+        intervals.p_values(values)
 
 
 def test_p_values_are_scipys():
     values = np.random.default_rng(0).normal(size=(4, 6)) + 1
-    np.testing.assert_allclose(results.p_values(values), stats.ttest_1samp(values, 0).pvalue)
-    mean, half = results.interval(values)
-    assert ((results.p_values(values) < 0.05) == (abs(mean) > half)).all()
-    assert results.p_values([[0, 1]] * 3).tolist() == [1, 0]  # all alike
+    np.testing.assert_allclose(intervals.p_values(values), stats.ttest_1samp(values, 0).pvalue)
+    mean, half = intervals.interval(values)
+    assert ((intervals.p_values(values) < 0.05) == (abs(mean) > half)).all()
+    assert intervals.p_values([[0, 1]] * 3).tolist() == [1, 0]  # all alike
 
 
 def test_runs_as_rows(monkeypatch):

@@ -10,9 +10,9 @@ from dying import SAME, Killed, die_in_step
 from tiny import FAMILIES
 
 import dfs_edu as dfs
-from dfs_edu.recipes import get
+from dfs_edu.training.recipes import get
 
-train_module = sys.modules["dfs_edu.train"]
+train_module = sys.modules["dfs_edu.training.trainer"]
 OPTIONS = {
     "plain": {},
     "everything": {"ema": 0.9, "accumulate": 2, "clip": 1.0, "label_smoothing": 0.1, "augmentation": "autoaugment"},
@@ -86,7 +86,7 @@ def test_compiled_too(tmp_path, monkeypatch):
 FULL = """
 import sys
 import dfs_edu as dfs
-from dfs_edu.recipes import get
+from dfs_edu.training.recipes import get
 recipe = get("digits/vgg7-4", scale="smoke", epochs=3, train_images=64, held_out_images=32)
 dfs.train(recipe, sys.argv[1], device="cpu", progress=False, resume=True)
 """

@@ -17,10 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import dfs_edu as dfs
-from dfs_edu import cli, data, results, runs, study
+from dfs_edu import cli, data
 from dfs_edu.inference import Outputs
-from dfs_edu.recipes import Recipe
-from dfs_edu.train import load_data, of_images
+from dfs_edu.training import results, runs, study
+from dfs_edu.training.recipes import Recipe
+from dfs_edu.training.trainer import load_data, of_images
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_every_target_needs_the_environment_and_says_what_it_does():
 
 INSTALLED = """
 from pathlib import Path
-from dfs_edu import results, runs, study
+from dfs_edu.training import results, runs, study
 
 print(results.__file__, len(study.recorded("digits-vgg7-16-lesson")), len(results.recorded("*-lesson-joint-*")))
 runs.load_network(results.RECORDED / "cifar100-vgg7-64-lesson-joint-seed0")

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import nbformat
 import pytest
 
-from dfs_edu.publish import PLOTLY, chromium
+from dfs_edu.course.publish import PLOTLY, chromium
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

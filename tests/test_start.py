@@ -14,12 +14,12 @@ from tiny import FAMILIES
 from torch import nn
 
 import dfs_edu as dfs
-from dfs_edu import results, runs, study
 from dfs_edu.methods import METHODS
-from dfs_edu.recipes import Recipe, get
-from dfs_edu.start import Start, find
+from dfs_edu.training import results, runs, study
+from dfs_edu.training.recipes import Recipe, get
+from dfs_edu.training.start import Start, find
 
-train_module = sys.modules["dfs_edu.train"]
+train_module = sys.modules["dfs_edu.training.trainer"]
 SMALL = {"epochs": 2, "batch_size": 8, "train_images": 24, "held_out_images": 8, "precision": "fp32"}
 FIRST = next(iter(dfs.build("vgg7-4", 10).state_dict()))
 
@@ -225,8 +225,8 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from dfs_edu.backbones.attach import attached
-from dfs_edu.backbones.family import family
+from dfs_edu.backbones.attachment import attached
+from dfs_edu.backbones.families import family
 
 
 @family("mypretrained", pixels=32, smallest=32)

@@ -16,8 +16,8 @@ from filelock import FileLock
 from scipy import stats
 
 import dfs_edu as dfs
-from dfs_edu import results, study
 from dfs_edu.cli import main
+from dfs_edu.training import results, study
 
 SMALL = {"scale": "smoke", "train_images": 64, "held_out_images": 32, "precision": "fp32"}
 
@@ -140,7 +140,7 @@ def test_done_cells_are_skipped_and_taken_ones_left_to_their_owner(tmp_path, mon
 WORK = """
 import sys
 import dfs_edu as dfs
-from dfs_edu import study
+from dfs_edu.training import study
 recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=64, held_out_images=32, precision="fp32")
 real = study.train
 study.train = lambda recipe, *a, **k: (print(recipe.name), real(recipe, *a, **k))

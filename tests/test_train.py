@@ -21,14 +21,15 @@ from dying import SAME, Killed, die_in_step
 from safetensors.torch import load_file
 
 import dfs_edu as dfs
-from dfs_edu import checkpoint, inference, results
+from dfs_edu import inference
 from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
-from dfs_edu.optim import make_schedule
 from dfs_edu.probes import share_by_stage
-from dfs_edu.recipes import Recipe, get
+from dfs_edu.training import checkpoint, results
+from dfs_edu.training.optim import make_schedule
+from dfs_edu.training.recipes import Recipe, get
 
-train_module = sys.modules["dfs_edu.train"]  # dfs_edu.train itself is the function
+train_module = sys.modules["dfs_edu.training.trainer"]
 losses_module = sys.modules["dfs_edu.losses"]
 SMALL = {"scale": "smoke", "train_images": 192, "held_out_images": 64, "epochs": 2}  # 2 epochs of 3 steps
 

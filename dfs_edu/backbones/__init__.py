@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from dfs_edu.backbones.attach import attached
-from dfs_edu.backbones.family import BACKBONES, Backbone
+from dfs_edu.backbones.attachment import attached
+from dfs_edu.backbones.families import BACKBONES, Backbone
 from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet  # noqa: F401
 from dfs_edu.backbones.resnet import resnet18  # noqa: F401
 from dfs_edu.backbones.vgg import vgg7, vgg16  # noqa: F401

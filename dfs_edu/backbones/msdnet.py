@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, cat, nn
 
 from dfs_edu.backbones import initial
-from dfs_edu.backbones.family import family
+from dfs_edu.backbones.families import family
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -165,7 +165,7 @@ class Head(BaseHead):
         return embedding, self.fc(self.dropout(embedding))  # (B, C), (B, classes)
 
 
-def msdnet(
+def _network(
     classes: int,
     blocks: int,
     base: int,
@@ -209,7 +209,7 @@ def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dr
     """Three scales of 32x32, 16x16 and 8x8; seven exits as published. dropout: percent, in the heads."""
     sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}
     stem = Conv(3, width, 3)
-    return msdnet(
+    return _network(
         classes, **sizes, factors=[1, 2, 4], bottlenecks=[1, 2, 4], stem=stem, head_channels=128, dropout=dropout / 100
     )
 
@@ -225,4 +225,4 @@ def msdnet_imagenet(classes: int, blocks=5, base=4, step=4, growth=16, width=32,
         nn.MaxPool2d(3, stride=2, padding=1),
     )
     factors = {"factors": [1, 2, 4, 4], "bottlenecks": [1, 2, 4, 4]}
-    return msdnet(classes, **sizes, **factors, stem=stem, head_channels=None, dropout=dropout / 100)
+    return _network(classes, **sizes, **factors, stem=stem, head_channels=None, dropout=dropout / 100)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfs_edu.backbones import initial
-from dfs_edu.backbones.family import family
+from dfs_edu.backbones.families import family
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from dfs_edu.backbones.family import family
+from dfs_edu.backbones.families import family
 from dfs_edu.multiexit import Head as BaseHead
 from dfs_edu.splitgrad import Conv2d
 
@@ -38,7 +38,7 @@ class Head(BaseHead):
         return f.mean((2, 3))
 
 
-def vgg(groups: list[list[int]], classes: int) -> tuple[list[nn.Module], list[nn.Module]]:
+def _stages_and_heads(groups: list[list[int]], classes: int) -> tuple[list[nn.Module], list[nn.Module]]:
     """Stages and heads; groups holds the channels of the convolutions between two poolings."""
     stages, heads, channels_in = [], [], 3
     for group in groups:
@@ -52,10 +52,10 @@ def vgg(groups: list[list[int]], classes: int) -> tuple[list[nn.Module], list[nn
 @family("vgg7-64", pixels=32, smallest=8)
 def vgg7(classes: int, width: int = 64):
     """Six convolutions, six exits; 32x32 pictures."""
-    return vgg([[width] * 2, [2 * width] * 2, [4 * width] * 2], classes)
+    return _stages_and_heads([[width] * 2, [2 * width] * 2, [4 * width] * 2], classes)
 
 
 @family("vgg16-64", pixels=224, smallest=32)
 def vgg16(classes: int, width: int = 64):
     """Thirteen convolutions, thirteen exits; 224x224 pictures."""
-    return vgg([[width] * 2, [2 * width] * 2, [4 * width] * 3, [8 * width] * 3, [8 * width] * 3], classes)
+    return _stages_and_heads([[width] * 2, [2 * width] * 2, [4 * width] * 3, [8 * width] * 3, [8 * width] * 3], classes)

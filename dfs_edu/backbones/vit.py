@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, cat, nn
 
-from dfs_edu.backbones.family import family
+from dfs_edu.backbones.families import family
 from dfs_edu.multiexit import Head as BaseHead
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dfs_edu.data import cifar100, digits, folder, imagenet
-from dfs_edu.data.augment import augment
-from dfs_edu.data.batches import Batches
-from dfs_edu.data.files import Files
-from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split, check_side
+from dfs_edu.data.augmentation import augment
+from dfs_edu.data.batching import Batches
+from dfs_edu.data.dataset import Dataset
+from dfs_edu.data.images import Files
+from dfs_edu.data.splits import Augmentation, DataError, Split, check_side
 from dfs_edu.data.streamed import Streamed
 
 __all__ = [

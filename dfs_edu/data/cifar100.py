@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split
+from dfs_edu.data.dataset import Dataset
+from dfs_edu.data.splits import Augmentation, DataError, Split
 
 FOLDER = "cifar-100-python"
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # of the 50,000 training pictures

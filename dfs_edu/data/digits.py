@@ -16,7 +16,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 
-from dfs_edu.data.splits import Augmentation, Dataset, Split
+from dfs_edu.data.dataset import Dataset
+from dfs_edu.data.splits import Augmentation, Split
 
 SIZES = {"train": 12_000, "validation": 3_000, "test": 3_000}
 SIDE = 32

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dfs_edu.data.files import RESIDENT, Files, few, stop_if_many
+from dfs_edu.data.dataset import Dataset
+from dfs_edu.data.images import RESIDENT, Files, few, stop_if_many
 from dfs_edu.data.listing import files, files_below, has_folders, is_passed_over, listed, set_apart, visible
-from dfs_edu.data.splits import Augmentation, DataError, Dataset, Split, check_side
+from dfs_edu.data.splits import Augmentation, DataError, Split, check_side
 
 SPLIT_SEED = 10
 LEAST = 3  # pictures a class: one for each split

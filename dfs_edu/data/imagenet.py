@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dfs_edu.data.dataset import Dataset
 from dfs_edu.data.listing import files, listed, set_apart
-from dfs_edu.data.splits import Augmentation, Dataset, check_side
+from dfs_edu.data.splits import Augmentation, check_side
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training pictures, as torchvision's networks use them
 SPLIT_SEED = 1000  # of the data set, not of a run: every run sees the same validation pictures

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dfs_edu.data.files import Files, few
+from dfs_edu.data.images import Files, few
 from dfs_edu.data.splits import DataError
 
 READ = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")

@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-from dfs_edu.data.batches import Epochs
-from dfs_edu.data.files import Files, centred, decode, few, stop_if_many
-from dfs_edu.data.splits import DataError, Dataset
+from dfs_edu.data.batching import Epochs
+from dfs_edu.data.dataset import Dataset
+from dfs_edu.data.images import Files, centred, decode, few, stop_if_many
+from dfs_edu.data.splits import DataError
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random crop: share of the picture, width by height
 MOST_WORKERS = 8

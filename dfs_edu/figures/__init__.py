@@ -21,7 +21,7 @@ from dfs_edu.figures.leaving import cuts, reliability, shares, shares_by
 from dfs_edu.figures.look import COLOURS, figure, style
 from dfs_edu.figures.methods import answers, gaps, weights_of_exits
 from dfs_edu.figures.photos import data_uri, pictures, sprite
-from dfs_edu.figures.pulls import pulls
+from dfs_edu.figures.pulling import pulls
 from dfs_edu.figures.tracking import conflict_by_depth, conflict_through_training
 from dfs_edu.figures.work import gradient_work, parts_of_whole, rates, saved_by_beta, speed_ups, waits
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfs_edu.checkpoint import check_file, write_whole
+from dfs_edu.files import check_file, write_whole
 from dfs_edu.inference.criteria import Judge, checked_criterion
 
 

@@ -1,15 +1,15 @@
 """Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
 
-from dfs_edu.probes.ablation import Ablation, ablation
 from dfs_edu.probes.attribution import Conductance, conductance, grad_cam, integrated_gradients
-from dfs_edu.probes.channels import Channels, channels
-from dfs_edu.probes.conflict import Conflict, conflict
-from dfs_edu.probes.cost import Cost, cost
-from dfs_edu.probes.features import Features, features
-from dfs_edu.probes.leakage import Leakage, leakage
+from dfs_edu.probes.cosines import Conflict, conflict
+from dfs_edu.probes.costs import Cost, cost
+from dfs_edu.probes.extraction import Features, features
+from dfs_edu.probes.knockout import Ablation, ablation
+from dfs_edu.probes.leaks import Leakage, leakage
 from dfs_edu.probes.linear import LinearProbes, linear_probe, linear_probes
 from dfs_edu.probes.memory import Memory, peak_memory
-from dfs_edu.probes.pulls import pulls
+from dfs_edu.probes.paths import Channels, channels
+from dfs_edu.probes.pulling import pulls
 from dfs_edu.probes.selectivity import class_selectivity
 from dfs_edu.probes.similarity import cka, cka_matrix
 from dfs_edu.probes.timing import seconds

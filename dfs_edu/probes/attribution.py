@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes.gradients import as_found, in_any_mode
-from dfs_edu.probes.watched import Watched, maps, watched
+from dfs_edu.probes.watching import Watched, maps, watched
 from dfs_edu.surgery import Surgery
 
 TOGETHER = 32  # pictures at a time; along a path, twice as many points of it

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.conflict import conflict
+from dfs_edu.probes.cosines import conflict
 
 DIGITS = 3  # of what is recorded
 

@@ -1,0 +1,16 @@
+"""The notebooks: run, check, publish and report on them."""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {"runner": ("Result", "chosen", "copy_to", "record", "run", "table", "write_back"), "report": ("recorded",)}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Import a name when it is first asked for (PEP 562): `record` alone needs no papermill."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

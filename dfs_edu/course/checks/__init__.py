@@ -1,0 +1,81 @@
+"""What exercises call: the learner's function against the library's answer, with a helpful word.
+
+The inputs are fixed ones at the edges (ties, zeros, a single element), then random ones that are the same every time:
+no grade depends on chance.
+
+A check never raises: it prints "not yet" for an exercise that nobody has tried, what is wrong with a wrong answer, and
+"right" for a right one. Where the answer is the result of a mistake that many make, it says which one.
+"""
+
+from dfs_edu.course.checks.conflict import conflicting, cosine, cosine_matrix
+from dfs_edu.course.checks.features import ablation_loss, linear_cka, selectivity
+from dfs_edu.course.checks.junctions import backward_saved, partition, received, saved, silent, surgery
+from dfs_edu.course.checks.leaving import (
+    average_macs,
+    best_cut,
+    break_even,
+    calibration_error,
+    geometric_shares,
+    going_on,
+    leave,
+    margin,
+    softmax,
+    together,
+    within,
+)
+from dfs_edu.course.checks.methods import as_long, pcgrad, shortest
+from dfs_edu.course.checks.networks import (
+    accuracy,
+    conv_macs,
+    cumulative_macs,
+    evenly,
+    exits,
+    front,
+    learning_rate,
+    normalise,
+    warm_up,
+)
+from dfs_edu.course.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed
+
+__all__ = [
+    "ablation_loss",
+    "accuracy",
+    "as_long",
+    "at_least_one",
+    "average_macs",
+    "backward_saved",
+    "best_cut",
+    "bootstrap",
+    "break_even",
+    "calibration_error",
+    "chosen",
+    "conflicting",
+    "conv_macs",
+    "cosine",
+    "cosine_matrix",
+    "cumulative_macs",
+    "evenly",
+    "exits",
+    "front",
+    "geometric_shares",
+    "going_on",
+    "interval",
+    "learning_rate",
+    "leave",
+    "linear_cka",
+    "margin",
+    "normalise",
+    "partition",
+    "pcgrad",
+    "received",
+    "saved",
+    "seeds_needed",
+    "selectivity",
+    "shortest",
+    "silent",
+    "softmax",
+    "surgery",
+    "together",
+    "warm_up",
+    "within",
+]

@@ -1,0 +1,1 @@
+"""A recipe, trained, kept, resumed and compared with others."""

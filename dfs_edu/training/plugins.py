@@ -1,0 +1,26 @@
+"""Modules of your own that make names known: networks (`@family`), junctions (`arms.KINDS`), methods (`@named`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+
+def load(modules: Sequence[str]) -> None:
+    """Import modules by name, also from the current folder; what they enter by being imported is known afterwards.
+
+    Raises:
+        ValueError: a module cannot be imported; the message names it and the reason.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:  # it is other people's code
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"--plugin {module} cannot be imported ({reason}): give the name of a module, as in `import {module}`"
+            ) from error

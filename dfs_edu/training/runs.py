@@ -1,0 +1,156 @@
+"""The folder of a finished run: its network, its data, and what of it is worth keeping.
+
+A run may come from somebody else. What its files promise is compared with its record before anything large is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from dfs_edu.backbones import build, parse
+from dfs_edu.data import Dataset
+from dfs_edu.files import check_file, write_whole
+from dfs_edu.inference import Outputs
+from dfs_edu.training import results
+from dfs_edu.training.recipes import Recipe
+
+WEIGHTS, SPLITS = "weights.safetensors", ("validation", "test")
+
+
+def load_network(folder: str | os.PathLike) -> tuple[nn.Module, dict]:
+    """The trained network (eval mode, CPU) and the record of a finished run's folder.
+
+    Raises FileNotFoundError for a run that has not finished, ValueError for a record that is not one, and for weights
+    that are not those of the recipe's network.
+    """
+    folder = Path(folder)
+    record = results.read(folder)
+    if not (folder / WEIGHTS).exists():
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: the run has not finished; resume it first")
+    recipe = Recipe.from_dict(record["recipe"])
+    classes, weights = load_weights(folder / WEIGHTS, recipe)
+    network = build(recipe.backbone, classes, recipe.junction)
+    network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in weights.items()})
+    return network.eval(), record
+
+
+def load_weights(path: Path, recipe: Recipe) -> tuple[int, dict[str, Tensor]]:
+    """The number of classes and the weights of the recipe's network, from a file.
+
+    Names and shapes in the file's header are compared with the network's first, and neither is made before: a small
+    file can speak of a network of any size. Raises ValueError naming the first difference.
+    """
+    check_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        # Exits before the last one may have heads of their own kind, without fc
+        last = max((int(name.split(".")[1]) for name in shapes if name.startswith("heads.")), default=0)
+        classes = shapes[f"heads.{last}.fc.weight"][0]
+        wanted = _wanted(recipe, classes, shapes)
+    except (SafetensorError, KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the weights of {recipe.backbone}: {error}") from error
+    for name in [*wanted, *shapes]:
+        if shapes.get(name) != wanted.get(name):
+            found, needed = (of.get(name, "missing") for of in (shapes, wanted))
+            raise ValueError(f"{path} does not hold the weights of {recipe.backbone}: {name} is {found}, not {needed}")
+    return classes, load_file(path)
+
+
+def _wanted(recipe: Recipe, classes: int, shapes: dict[str, tuple]) -> dict[str, tuple]:
+    """The shapes of the network's state: built without memory, and given up as soon as it is larger than the file."""
+    values = sum(map(math.prod, shapes.values()))
+    family, sizes = parse(recipe.backbone)
+    if too_large := [f"{size} {value}" for size, value in sizes.items() if value > values]:
+        raise ValueError(f"a network of {too_large[0]} has more than the file's {values} values")
+    try:
+        with _no_larger(len(shapes), values), torch.device("meta"):
+            network = build(recipe.backbone, classes, recipe.junction)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"a {family} of these sizes cannot be made: {error}") from error
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+@contextmanager
+def _no_larger(tensors: int, values: int) -> Iterator[None]:
+    """Raise ValueError as soon as a module gets a parameter too many: a builder may put twice as many in and out."""
+    left = 2 * tensors
+
+    def count(module: nn.Module, name: str, parameter: Tensor) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0 or parameter.numel() > values:
+            raise ValueError(f"the network has more than the file's {tensors} tensors of {values} values")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def check_data(run: str | os.PathLike, record: dict, dataset: Dataset) -> None:
+    """Raise ValueError where a run was trained on other data than these, as far as its record knows."""
+    if changed := results.changed_data(record.get("data", {}), dataset.facts):
+        raise ValueError(
+            f"{run} was trained on other data than these: {'; '.join(changed)}. Name the folder that it was trained on "
+            "by --data or $DFS_EDU_DATA; `dfs-edu evaluate --test-data DIR` measures on other images of its classes"
+        )
+
+
+def keep(run: str | os.PathLike, folder: str | os.PathLike | None = None, weights: bool = False) -> Path:
+    """Copy what is worth committing of a finished run below `folder`: record, exit outputs, and, if asked, its weights.
+
+    folder   None: data/recorded of the checkout, or of the current folder where there is no checkout
+
+    The copy is named as the recipe is, whatever the run's folder or its record is called. Weights are kept as float16,
+    half the size.
+
+    Raises ValueError, before anything is written, for a run that has not finished, whose recipe is not known here,
+    whose files are links, or whose files do not hold what its record says.
+    """
+    run, folder = Path(run), Path(folder or (results.CHECKOUT if results.CHECKOUT.is_dir() else "data/recorded"))
+    for name in (results.RECORD, *(f"{split}.npz" for split in SPLITS), WEIGHTS):
+        if (run / name).is_symlink():
+            raise ValueError(f"{run / name} is a link: what is kept of a run must lie in its own folder")
+    record = results.read(run)
+    if "final" not in record:
+        raise ValueError(f"{run} has not finished: resume it first")
+    recipe = Recipe.from_dict(record["recipe"])
+    parse(recipe.backbone)  # a known family and numbers: the recipe's name is no path
+    kept = folder / recipe.name
+    if kept.resolve() != folder.resolve() / recipe.name:
+        raise ValueError(f"{kept} is a link, or leads out of {folder}")
+    outputs = {split: _outputs(run / f"{split}.npz", split, record) for split in SPLITS}
+    half = None
+    if weights:
+        _, tensors = load_weights(run / WEIGHTS, recipe)
+        half = save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()})
+    for split, found in outputs.items():
+        found.save(kept / f"{split}.npz")
+    if half is not None:
+        write_whole(kept / WEIGHTS, lambda file: file.write(half))
+    results.write(kept / results.RECORD, record | {"recipe": record["recipe"] | {"name": recipe.name}})
+    return kept
+
+
+def _outputs(path: Path, split: str, record: dict) -> Outputs:
+    """The outputs of a split. Raises ValueError unless they are those that the record speaks of."""
+    outputs, recorded = Outputs.load(path), record["final"][f"{split}_accuracy"]
+    accuracy = outputs.accuracy.tolist()
+    same = len(accuracy) == len(recorded) and all(abs(a - b) < 1e-6 for a, b in zip(accuracy, recorded, strict=True))
+    if outputs.split != split or not same:
+        raise ValueError(
+            f"{path} does not hold the outputs of the record: {outputs.split} accuracy {accuracy}, recorded {recorded}"
+        )
+    return outputs

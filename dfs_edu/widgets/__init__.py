@@ -1,0 +1,1 @@
+"""What a reader moves: sliders, galleries and live views."""
