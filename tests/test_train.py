@@ -225,7 +225,7 @@ def test_weights_that_are_no_numbers_end_a_run_before_they_are_probed(track, mon
 def test_a_probe_compiles_nothing():
     compiled = []
     double = torch.compile(lambda x: 2 * x, backend=lambda graph, _: compiled.append(graph) or graph.forward)
-    with train_module._Loop.probing(SimpleNamespace(autocast=nullcontext)):
+    with train_module._Loop.probing(SimpleNamespace(autocast=nullcontext, trunk=[], frozen=False)):
         assert double(torch.ones(3)).sum() == 6
     assert not compiled
     double(torch.ones(3))
