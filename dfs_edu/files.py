@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -52,19 +53,20 @@ def _sync_folder(folder: Path) -> None:
 def check_writable(folder: str | os.PathLike) -> None:
     """Try to make a folder, unless it is there, and to write in it, before hours of work depend on it.
 
-    Nothing is left behind, but for the folders above it.
+    Nothing is left behind.
 
     Raises:
         OSError: it cannot be made or written; the message names the folder and the reason.
     """
     folder = Path(folder)
     try:
-        new = not folder.exists()
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if new:
-            folder.rmdir()
+        for path in new:
+            with suppress(OSError):  # another process has begun to write there
+                path.rmdir()
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{folder} cannot be written ({reason}): choose another folder") from error

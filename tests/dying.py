@@ -1,8 +1,6 @@
 """A training that dies in the middle of a step, and what of its record must not show that it did."""
 
-import importlib
-
-_Loop = importlib.import_module("dfs_edu.training.trainer")._Loop
+from dfs_edu.training.trainer import Trainer
 
 # What of an epoch's row depends on the training alone, and not on the clock
 SAME = ("epoch", "loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict")
@@ -14,7 +12,7 @@ class Killed(BaseException):
 
 def die_in_step(patch, number):
     """Raise Killed instead of taking the step of this number; the list returned counts all steps from then on."""
-    plain, steps = _Loop.step, []
+    plain, steps = Trainer.step, []
 
     def deadly(loop, *batch):
         steps.append(None)
@@ -22,5 +20,5 @@ def die_in_step(patch, number):
             raise Killed
         plain(loop, *batch)
 
-    patch.setattr(_Loop, "step", deadly)
+    patch.setattr(Trainer, "step", deadly)
     return steps

@@ -23,7 +23,8 @@ from torchvision.transforms import RandomResizedCrop, v2
 
 import dfs_edu as dfs
 from dfs_edu import cli
-from dfs_edu.data import Batches, DataError, Split, folder, images, imagenet, places, streamed
+from dfs_edu.data import Batches, DataError, Split, folder, imagenet, places, streamed
+from dfs_edu.data import images as images_module
 from dfs_edu.data.images import Files, centred, decode
 from dfs_edu.data.streamed import Streamed
 
@@ -240,7 +241,7 @@ def test_a_split_is_indexed_like_a_tensor(dataset):
 
 
 def test_a_gigabyte_of_pictures_is_not_decoded_by_mistake(dataset, monkeypatch):
-    monkeypatch.setattr(images, "RESIDENT", 3 * 32 * 32 * 6)
+    monkeypatch.setattr(images_module, "RESIDENT", 3 * 32 * 32 * 6)
     assert len(dataset.train[:6].images) == 6
     with pytest.raises(DataError, match=r"38 pictures take .* GiB: take a slice"):
         _ = dataset.train.images
@@ -647,9 +648,9 @@ def test_how_many_are_many(broken, of, stops):
     names = {str(n) for n in range(broken)}
     if stops:
         with pytest.raises(DataError, match=f"{broken} of {of} pictures are broken"):
-            images.stop_if_many(names, of)
+            images_module.stop_if_many(names, of)
     else:
-        images.stop_if_many(names, of)
+        images_module.stop_if_many(names, of)
 
 
 def test_a_batch_of_broken_pictures_alone_stops_the_training(spoilt):

@@ -176,7 +176,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """Random state on the GPU, from which dropout draws, and all."""
     backbone = "msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50"
     whole = trained(tmp_path, backbone, "whole", precision="fp32")
-    loop = sys.modules["dfs_edu.training.trainer"]._Loop
+    loop = sys.modules["dfs_edu.training.trainer"].Trainer
     step, taken = loop.step, []
 
     def dying(self, *batch):

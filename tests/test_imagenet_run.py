@@ -21,7 +21,7 @@ from dfs_edu import cli, inference
 from dfs_edu.course import runner as course
 from dfs_edu.data import DataError, folder
 from dfs_edu.losses import exit_losses
-from dfs_edu.training import results
+from dfs_edu.training import checkpoint, results
 from dfs_edu.training.recipes import get
 from dfs_edu.training.trainer import load_network
 
@@ -89,7 +89,7 @@ def test_killed_in_an_epoch_and_resumed_it_ends_bit_for_bit_alike(uninterrupted,
     with pytest.raises(Killed):
         cli.main(words)
     run = tmp_path / uninterrupted.name
-    assert train_module.checkpoint.newest(run)["batches"] == {"seed": 0, "epoch": 0, "batch": 2}
+    assert checkpoint.newest(run)["batches"] == {"seed": 0, "epoch": 0, "batch": 2}
     torch.manual_seed(99)  # another process has other random numbers
     assert cli.main([*words, "--resume"]) == 0
     assert len(steps) == 3 + 1  # what was done is not done again
@@ -158,7 +158,7 @@ def test_broken_pictures_of_all_splits_are_named_and_a_kill_forgets_none(filled,
     first = np.random.default_rng([0, 0]).permutation(48)[0]  # of the epoch: it is not met again after the kill
     broken = [dataset.train.paths[first], dataset.validation.paths[0], dataset.test.paths[0]]
     break_some(filled, broken)
-    plain, met = train_module._Loop.step, []
+    plain, met = train_module.Trainer.step, []
 
     def deadly(loop, *batch):
         plain(loop, *batch)
@@ -167,7 +167,7 @@ def test_broken_pictures_of_all_splits_are_named_and_a_kill_forgets_none(filled,
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module._Loop, "step", deadly)
+        patch.setattr(train_module.Trainer, "step", deadly)
         with pytest.raises(Killed):
             dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False, checkpoint_steps=1)
     assert met[0] == {broken[0]}

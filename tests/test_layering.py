@@ -37,9 +37,13 @@ LEVEL = {room: len(LAYERS) - i for i, layer in enumerate(LAYERS) for room in lay
 
 
 def imports(source: str, module: str) -> set[str]:
-    """Absolute names of what the source of `module` (dotted; a package's own ends in .__init__) imports."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
+    """Absolute names of what a module, dotted, imports when it runs; the name of a package ends in .__init__."""
+    tree, names = ast.parse(source), set()
+    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    skipped = {id(part) for node in typing for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

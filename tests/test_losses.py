@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from dfs_edu.backbones import build
 from dfs_edu.losses import Distillation, exit_losses, separate_losses
 from dfs_edu.training import recipes
-from dfs_edu.training.trainer import _Loop, train
+from dfs_edu.training.trainer import Trainer, train
 
 
 def exits_of(sizes=(3, 5, 4), classes=6, B=7):
@@ -96,7 +96,7 @@ def test_a_distilled_run_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     recipe = recipes.get("digits/vgg7-4", scale="smoke", loss="distillation", epochs=2)
     assert recipe.name == "digits-vgg7-4-smoke-joint-distillation-seed0"
     whole = train(recipe, tmp_path / "whole", device="cpu", progress=False)
-    end_epoch, ended = _Loop.end_epoch, []
+    end_epoch, ended = Trainer.end_epoch, []
 
     def die_after_the_first(loop):
         end_epoch(loop)
@@ -104,7 +104,7 @@ def test_a_distilled_run_goes_on_where_it_was_killed(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Loop, "end_epoch", die_after_the_first)
+        patch.setattr(Trainer, "end_epoch", die_after_the_first)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "killed", device="cpu", progress=False)
     resumed = train(recipe, tmp_path / "killed", resume=True, device="cpu", progress=False)

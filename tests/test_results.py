@@ -121,8 +121,8 @@ def test_the_revision_is_git_s_and_marked_where_files_differ(tmp_path, monkeypat
         who = ["-c", "user.name=n", "-c", "user.email=e@e.e"]
         return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
 
-    package = tmp_path / "dfs_edu"
-    package.mkdir()
+    package = tmp_path / "dfs_edu" / "training"
+    package.mkdir(parents=True)
     monkeypatch.setattr(results, "__file__", str(package / "results.py"))
     assert results.revision() is None
     git("init")

@@ -10,6 +10,7 @@ from dying import SAME, Killed, die_in_step
 from tiny import FAMILIES
 
 import dfs_edu as dfs
+from dfs_edu.training import checkpoint
 from dfs_edu.training.recipes import get
 
 train_module = sys.modules["dfs_edu.training.trainer"]
@@ -115,7 +116,7 @@ def test_a_disk_that_runs_full_stops_the_run_and_it_goes_on_when_there_is_room(t
         kept = {path.name for path in (small / run.name).iterdir()}
         assert "checkpoint.pt" in kept
         assert not [name for name in kept if name.startswith(".")]  # nothing half written
-        assert train_module.checkpoint.newest(small / run.name)["batches"]["epoch"] >= 1
+        assert checkpoint.newest(small / run.name)["batches"]["epoch"] >= 1
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         resumed = start(small)
         assert resumed.returncode == 0, resumed.stderr

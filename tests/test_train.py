@@ -25,7 +25,8 @@ from dfs_edu import inference
 from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
 from dfs_edu.probes import share_by_stage
-from dfs_edu.training import checkpoint, results
+from dfs_edu.training import checkpoint, conflicts, results
+from dfs_edu.training.device import pick_device
 from dfs_edu.training.optim import make_schedule
 from dfs_edu.training.recipes import Recipe, get
 
@@ -129,7 +130,7 @@ def test_label_smoothing_and_accumulation_are_what_torch_does():
 
 
 def test_parts_that_do_not_divide_the_batch_are_named():
-    with pytest.raises(ValueError, match="accumulate=4 parts do not divide the 10 pictures of a process"):
+    with pytest.raises(ValueError, match="accumulate=4 parts do not divide the 10 images of a process"):
         run(small(train_images=10, accumulate=4), None)
 
 
@@ -202,7 +203,7 @@ def test_the_time_of_looks_is_not_that_of_training(monkeypatch):
         time.sleep(1)
         return {"step": step}
 
-    monkeypatch.setattr(train_module.ConflictTracker, "__call__", slow)
+    monkeypatch.setattr(conflicts.ConflictTracker, "__call__", slow)
     tracked = run(small(epochs=1), None, track=1)
     assert len(tracked.record["conflict"]["looks"]) == 4
     assert tracked.record["final"]["seconds"] < 3  # the looks alone took 4 s, the three steps take a tenth of one
@@ -210,14 +211,14 @@ def test_the_time_of_looks_is_not_that_of_training(monkeypatch):
 
 @pytest.mark.parametrize("track", [None, 1])
 def test_weights_that_are_no_numbers_end_a_run_before_they_are_probed(track, monkeypatch):
-    real = train_module._Loop.step
+    real = train_module.Trainer.step
 
     def poisons(self, *batch):
         real(self, *batch)
         with torch.no_grad():
             next(self.network.parameters()).mul_(math.nan)
 
-    monkeypatch.setattr(train_module._Loop, "step", poisons)
+    monkeypatch.setattr(train_module.Trainer, "step", poisons)
     with pytest.raises(FloatingPointError, match=r"weights are not finite (in epoch 1, batch 1|after epoch 1):"):
         run(small(train_images=64, batch_size=64), None, track=track)
 
@@ -225,7 +226,7 @@ def test_weights_that_are_no_numbers_end_a_run_before_they_are_probed(track, mon
 def test_a_probe_compiles_nothing():
     compiled = []
     double = torch.compile(lambda x: 2 * x, backend=lambda graph, _: compiled.append(graph) or graph.forward)
-    with train_module._Loop.probing(SimpleNamespace(autocast=nullcontext, trunk=[], frozen=False)):
+    with conflicts.Watch.probing(SimpleNamespace(autocast=nullcontext), []):
         assert double(torch.ones(3)).sum() == 6
     assert not compiled
     double(torch.ones(3))
@@ -304,7 +305,7 @@ def test_somebody_may_look_after_each_epoch():
 
 def test_checkpoints_come_after_so_many_steps(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(train_module._Loop, "save", lambda loop: saved.append(loop.batches.batch))
+    monkeypatch.setattr(train_module.state, "save", lambda trainer: saved.append(trainer.batches.batch))
     run(small(), tmp_path, checkpoint_steps=2)
     assert saved == [2, 0, 1, 3, 0, 0]  # after steps 2, 4, 6 of two epochs of 3, at the epochs' ends, and at the end
     with pytest.raises(ValueError, match="checkpoint_steps=0"):
@@ -415,7 +416,7 @@ def flipped(content: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [truncated, flipped])
 def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path, uninterrupted, monkeypatch):
     recipe = small(junction=dfs.Surgery(0.5))
-    monkeypatch.setattr(train_module._Loop, "finish", lambda loop: loop)  # the last two are then of epochs 1 and 2
+    monkeypatch.setattr(train_module.Trainer, "finish", lambda loop: loop)  # the last two are then of epochs 1 and 2
     folder = run(recipe, tmp_path).folder
     monkeypatch.undo()
     newest, before = folder / "checkpoint.pt", folder / "checkpoint.before.pt"
@@ -433,15 +434,15 @@ def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path, uninterrupted, mo
 
 def test_weights_that_are_no_numbers_are_not_kept_in_a_checkpoint(tmp_path, monkeypatch):
     """The loss of the step that spoilt them was finite."""
-    real = train_module._Loop.step
+    real = train_module.Trainer.step
 
     def poisons(self, *batch):
         real(self, *batch)
-        if self.steps_taken() == 2:
+        if self.steps_taken == 2:
             with torch.no_grad():
                 next(self.network.parameters()).mul_(math.nan)
 
-    monkeypatch.setattr(train_module._Loop, "step", poisons)
+    monkeypatch.setattr(train_module.Trainer, "step", poisons)
     with pytest.raises(FloatingPointError, match=r"weights are not finite in epoch 1, batch 2: .* try in another one"):
         run(small(), tmp_path, checkpoint_steps=1)
     state = checkpoint.newest(tmp_path / small().name)
@@ -514,10 +515,10 @@ def test_a_device_that_is_not_there_is_named(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert train_module.pick_device("cuda:1") == torch.device("cuda:1")
-    assert train_module.pick_device(torch.device("cpu")) == torch.device("cpu")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    assert pick_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(ValueError, match=f"^device='{device}': "):
-        train_module.pick_device(device)
+        pick_device(device)
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,14 @@ def _gpu() -> Check:
 
 
 def _bf16() -> Check:
-    """Timed, since what the processor announces and what torch makes of it differ."""
+    """Timed where there are instructions for it, since what the processor announces and what torch makes of it differ."""
     import torch
 
+    from dfs_edu.training.device import bf16_pays
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not bf16_pays(torch.device(device)):
+        return Check("bf16", f"no instructions for it on {device}", ADVICE, "train in fp32 on this machine")
     fp32, bf16 = (_matmul_seconds(device, dtype) for dtype in (torch.float32, torch.bfloat16))
     found = f"on {device}, a matrix product takes {bf16 / fp32:.2f} of its fp32 time"
     return Check("bf16", found) if bf16 < fp32 else Check("bf16", found, ADVICE, "train in fp32 on this machine")

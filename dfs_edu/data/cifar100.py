@@ -161,10 +161,9 @@ def _read(path: Path, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         raise DataError(f"{path}: data is uint8 {images.shape}, not uint8 ({count}, 3072)")
     if not isinstance(labels, list) or len(labels) != count or not all(type(label) is int for label in labels):
         raise DataError(f"{path}: fine_labels is not a list of {count} whole numbers")
-    labels = torch.tensor(labels)
-    if labels.min() < 0 or labels.max() > 99:
-        raise DataError(f"{path}: fine_labels from {labels.min()} to {labels.max()}, not from 0 to 99")
-    return torch.from_numpy(images.reshape(count, 3, 32, 32).copy()), labels
+    if min(labels) < 0 or max(labels) > 99:
+        raise DataError(f"{path}: fine_labels from {min(labels)} to {max(labels)}, not from 0 to 99")
+    return torch.from_numpy(images.reshape(count, 3, 32, 32).copy()), torch.tensor(labels)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

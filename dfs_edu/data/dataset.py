@@ -25,8 +25,13 @@ class Dataset:
     augmentation: Augmentation
 
     def __post_init__(self):
-        for split in (self.train, self.validation, self.test):
+        for split in self.splits:
             _check(split, len(self.classes), f"{self.name}, {split.name}")
+
+    @property
+    def splits(self) -> tuple[Split | Files, Split | Files, Split | Files]:
+        """Train, validation and test."""
+        return self.train, self.validation, self.test
 
     @property
     def pixels(self) -> int:
@@ -40,7 +45,7 @@ class Dataset:
         Of pictures on the disk it tells paths, sizes and labels apart, not what is in the files.
         """
         digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
+        for split in self.splits:
             for part in split.content():
                 digest.update(part)
         return digest.hexdigest()[:16]

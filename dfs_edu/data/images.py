@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as F
@@ -38,6 +40,8 @@ FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xC
 SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2  # frames with Huffman codes
 CORNERS = ((-1, -1), (0, 0), (0, -1), (-1, 0))  # where a JPEG ends, before and after it is turned upright
 FILL = b"\xff\x00" * 8  # eight bytes of ones, which are no Huffman code: the decoder looks ahead no further
+MANY_PIXELS = 2**24  # Pillow needs 17 bytes for each while it decodes: images of more are decoded one at a time
+_LARGE = threading.Lock()
 FEW = 5  # names that an error shows of a longer list
 
 
@@ -119,7 +123,12 @@ def decode(path: Path) -> Tensor:
                     _check_jpeg(content.tobytes())
                 return decoded
             _check_png(content.data)
-            return _by_pillow(image)
+            with _LARGE if image.width * image.height > MANY_PIXELS else nullcontext():
+                return _by_pillow(image)
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path}: not a picture that can be read ({path.stat().st_size} bytes of no known format)"
+        ) from error
     except Exception as error:  # whatever a decoder dies of: the file is to blame, and is named
         text = next(iter(str(error).splitlines()), "") or type(error).__name__
         where, _, reason = text.rpartition(".cpp:")  # where in torchvision it was noticed

@@ -44,7 +44,7 @@ def listed(root: Path, folders: tuple[str, ...]) -> list[Listing]:
         lacking = sorted(every - set(listing))
         if lacking:
             faults.append(f"{root / folder} lacks classes that are elsewhere ({len(lacking)}): {few(lacking)}")
-        faults += _twins(lacking, listing)
+        faults += _twins(lacking, listing) + _twins_within(root / folder, listing)
     if len(every) == 1:
         faults.append(f"{root} holds one class, {min(every)}: at least two are needed, each a folder of images")
     if faults:
@@ -83,6 +83,15 @@ def _twins(lacking: list[str], listing: Listing) -> list[str]:
         return []
     pairs = [f"{name!a} and {here[unicodedata.normalize('NFC', name)]!a}" for name in same]
     return [f"names that look alike are in different Unicode forms, rename one of each: {few(pairs)}"]
+
+
+def _twins_within(folder: Path, listing: Listing) -> list[str]:
+    """Names in one folder that look the same and are written in different Unicode forms."""
+    forms: dict[str, list[str]] = {}
+    for name in listing:
+        forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    twins = [" and ".join(f"{name!a}" for name in names) for names in forms.values() if len(names) > 1]
+    return [f"{folder} holds classes that look alike, in different Unicode forms: {few(twins)}"] if twins else []
 
 
 def is_passed_over(name: str) -> bool:

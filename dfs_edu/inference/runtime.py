@@ -78,6 +78,9 @@ class Runner:
             self.mean, self.std = (255 * np.float32(picture[name]).reshape(3, 1, 1) for name in ("mean", "std"))
             self.temperatures = np.float32(self.manifest["temperatures"])
             shipped = self.manifest["thresholds"]
+            for name in (*stages, *heads):
+                if (folder / name).is_symlink() or not (folder / name).is_file():
+                    raise ValueError(f"{name} is not a file in it")
             if not len(heads) == len(stages) == len(self.temperatures) >= 1:
                 raise ValueError(f"{len(stages)} stages, {len(heads)} heads, {len(self.temperatures)} temperatures")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -48,7 +48,9 @@ def junction_from(spec: Junction | dict | str) -> Junction:
         return spec
     name, *words = spec.split("-") if isinstance(spec, str) else (spec.get("name") if isinstance(spec, dict) else spec,)
     if not isinstance(name, str) or name not in KINDS:
-        raise ValueError(f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own is entered in `KINDS`)")
+        raise ValueError(
+            f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own: --plugin MODULE, `KINDS`)"
+        )
     if isinstance(spec, dict):
         options = {field: value for field, value in spec.items() if field != "name"}
         if unknown := set(options) - {field.name for field in fields(KINDS[name])}:

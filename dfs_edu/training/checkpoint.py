@@ -60,6 +60,11 @@ def keep(folder: str | os.PathLike, state: dict) -> None:
     os.replace(folder / NEXT, folder / NEWEST)
 
 
+def is_there(folder: str | os.PathLike) -> bool:
+    """Whether a run's folder holds a checkpoint, whole or not."""
+    return any((Path(folder) / name).exists() for name in (NEXT, NEWEST, BEFORE))
+
+
 def newest(folder: str | os.PathLike) -> dict | None:
     """The newest whole checkpoint of a run's folder; None where there is none yet.
 

@@ -21,6 +21,7 @@ def load(modules: Sequence[str]) -> None:
             import_module(module)
         except Exception as error:  # it is other people's code
             reason = f"{type(error).__name__}: {error}"
+            name = module.removesuffix(".py").replace("/", ".")
             raise ValueError(
-                f"--plugin {module} cannot be imported ({reason}): give the name of a module, as in `import {module}`"
+                f"--plugin {module} cannot be imported ({reason}): give the name of a module, as in `import {name}`"
             ) from error

@@ -79,6 +79,16 @@ def environment(device: torch.device, precision: str, processes: int = 1) -> dic
     }
 
 
+def begun(recipe, dataset, device: torch.device, precision: str, processes: int) -> dict:
+    """The record of a run that begins: what is trained, where, and on which data."""
+    return {
+        "recipe": recipe.to_dict(),
+        "environment": environment(device, precision, processes),
+        "data": dataset.facts,
+        "epochs": [],
+    }
+
+
 def revision() -> str | None:
     """The git revision of this code, marked where files differ from it; None where it is no checkout."""
     words = ["git", "-C", str(Path(__file__).parents[2]), "describe", "--always", "--dirty", "--exclude=*"]
@@ -143,9 +153,13 @@ def read(path: str | os.PathLike) -> dict:
 def changed_data(was: dict, now: dict) -> list[str]:
     """What differs between the data of two records, in words. Older records do not know their classes.
 
+    The name does not matter if the checksum is the same: a folder may have been renamed.
+
     Mean and deviation are not compared: they follow from the images, up to rounding.
     """
     known = {key: now[key] for key in ("name", "checksum") if key in was}
+    if was.get("checksum") == now["checksum"]:
+        known.pop("name", None)  # a folder that was renamed
     words = changed(was, known)
     if "classes" in was and was["classes"] != now["classes"]:
         before, here = set(was["classes"]), set(now["classes"])

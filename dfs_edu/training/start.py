@@ -63,26 +63,37 @@ class Start:
         Raises ValueError, naming the first difference, for weights of another network, and for values that are not
         finite.
         """
-        own = network.state_dict()
+        own, fresh = network.state_dict(), self.check(network, classes)
         with _opened(self.file) as opened:
-            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-            other = self._of_other(classes, shapes)
-            fresh = {name for name in own if other and _is_classifier(name)}
-            for name in sorted({*own, *shapes} - fresh):
-                if name not in own or shapes.get(name) != tuple(own[name].shape):
-                    there, needed = shapes.get(name, "missing"), tuple(own[name].shape) if name in own else "unknown"
-                    raise ValueError(f"{self.file} holds other weights: {name} is {there} there, {needed} here")
             loaded = {name: opened.get_tensor(name) for name in own if name not in fresh}
         for name, value in loaded.items():
+            if value.is_floating_point() != own[name].is_floating_point():
+                kinds = f"{name} is {value.dtype} there, {own[name].dtype} here"
+                raise ValueError(f"{self.file} holds other weights: {kinds}")
             if value.is_floating_point() and not value.isfinite().all():
                 raise ValueError(f"{self.file}: {name} is not finite")
         network.load_state_dict(own | {name: value.to(own[name].dtype) for name, value in loaded.items()})
         return {"file": str(self.file), "sha256": self.checksum, "fresh": sorted(fresh)}
 
-    def _of_other(self, classes: Sequence[str], shapes: dict[str, tuple]) -> bool:
-        """Whether the weights were trained on other classes than these, or on another number of them."""
-        numbers = {shape[0] for name, shape in shapes.items() if _is_classifier(name)}
-        return numbers != {len(classes)} or self.classes not in (None, tuple(classes))
+    def check(self, network: nn.Module, classes: Sequence[str] | None = None) -> set[str]:
+        """Compare names and shapes with a network, which may be on the meta device.
+
+        Returns the names of the tensors that are not loaded, since they belong to other classes. Without `classes`
+        these are all that belong to any.
+
+        Raises ValueError, naming the first difference, for weights of another network.
+        """
+        own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        with _opened(self.file) as opened:
+            there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        numbers = {shape[0] for name, shape in there.items() if _is_classifier(name)}
+        other = classes is None or numbers != {len(classes)} or self.classes not in (None, tuple(classes))
+        fresh = {name for name in own if other and _is_classifier(name)}
+        for name in sorted({*own, *there} - fresh):
+            if own.get(name) != there.get(name):
+                found, needed = there.get(name, "missing"), own.get(name, "unknown")
+                raise ValueError(f"{self.file} holds other weights: {name} is {found} there, {needed} here")
+        return fresh
 
 
 def find(said: str | os.PathLike) -> tuple[str, Start | None]:

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from dfs_edu.backbones import build, parse, pixels_of
 from dfs_edu.files import check_writable
+from dfs_edu.intervals import LEAST, interval, p_values
 from dfs_edu.methods import make, names
 from dfs_edu.tables import printable
 from dfs_edu.training import plugins, recipes, results
@@ -217,7 +218,7 @@ def _base(name: str, arms: Sequence[str]) -> str:
 
 def intervals(records: Sequence[dict], split: str = "test") -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Of the differences, as fractions: arm -> (mean (K + 1,), half the width of its 95 % t-interval (K + 1,))."""
-    return {arm: intervals.interval(gaps / 100) for arm, gaps in differences(records, split).items()}
+    return {arm: interval(gaps / 100) for arm, gaps in differences(records, split).items()}
 
 
 def table(records: Sequence[dict], split: str = "test") -> str:
@@ -267,10 +268,10 @@ def corrected(records: Sequence[dict], split: str = "test") -> dict[str, np.ndar
     """
     from scipy.stats import false_discovery_control  # slow to import, needed here alone
 
-    gaps = {arm: of[:, :-1] for arm, of in differences(records, split).items() if len(of) >= intervals.LEAST}
+    gaps = {arm: of[:, :-1] for arm, of in differences(records, split).items() if len(of) >= LEAST}
     if not gaps:
         return {}
-    p = [intervals.p_values(of) for of in gaps.values()]
+    p = [p_values(of) for of in gaps.values()]
     together = false_discovery_control(np.concatenate(p), method="by")
     return dict(zip(gaps, np.split(together, np.cumsum([len(of) for of in p])[:-1]), strict=True))
 
@@ -286,7 +287,7 @@ def _verdict_lines(records: Sequence[dict], split: str, compared: bool) -> list[
         return []
     found = verdicts(records, split)
     if not found:
-        return ["", f"below {intervals.LEAST} seeds: no intervals, and nothing is shown"]
+        return ["", f"below {LEAST} seeds: no intervals, and nothing is shown"]
 
     def listed(sign: int) -> str:
         exits = {arm: [str(k) for k, v in enumerate(of, 1) if v == sign] for arm, of in found.items()}
@@ -308,8 +309,8 @@ def rows(records: Sequence[dict], split: str = "test") -> list[dict]:
     for arm, runs in by_arm(records).items():
         if not runs:
             continue
-        mean, half = intervals.interval([percent(record, split) for record in runs.values()])
-        gap, gap_half = intervals.interval(gaps[arm]) if arm in gaps else ([None] * len(mean),) * 2
+        mean, half = interval([percent(record, split) for record in runs.values()])
+        gap, gap_half = interval(gaps[arm]) if arm in gaps else ([None] * len(mean),) * 2
         cost = time(records, arm)
         for k in range(len(mean)):
             last = k == len(mean) - 1
@@ -360,7 +361,7 @@ def _seconds(runs: dict[int, dict]) -> float:
 
 def _cells(values: Sequence[np.ndarray], exits: int, sign: str = "") -> list[str]:
     """The mean of each column with its interval, that of all exits last; none for no rows."""
-    mean, half = intervals.interval(values) if len(values) else ((), ())
+    mean, half = interval(values) if len(values) else ((), ())
     cells = [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(mean, half, strict=True)]
     return cells[:-1] + [""] * (exits + 1 - len(cells)) + cells[-1:]
 
@@ -402,6 +403,7 @@ def main(args: argparse.Namespace) -> int:
     if args.start:
         changes["start"], args.start = find(args.start)
     cells = grid(recipes.get(args.recipe, scale=args.scale, **changes), args.arms, range(args.seeds))
+    _check_start(cells, args)
     cells = of_data(cells, args.data)
     for file in filter(None, (args.keep, args.csv)):  # known before hours of training
         check_writable(Path(file).parent)
@@ -416,6 +418,16 @@ def main(args: argparse.Namespace) -> int:
     print(table(records))
     print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     return 1 if any("failed" in record for record in records) else 0
+
+
+def _check_start(cells: Sequence[Recipe], args: argparse.Namespace) -> None:
+    """Raise ValueError, before anything is trained, for weights that are not those of every arm that starts from them."""
+    if not args.start and any("+scratch" in text for text in args.arms) and not cells[0].start:
+        raise ValueError("an arm starts from scratch, and the others, too: name weights to start from (--start)")
+    for name in dict.fromkeys(recipe.backbone for recipe in cells if recipe.start) if args.start else ():
+        with torch.device("meta"):
+            network = build(name, 2)
+        args.start.check(network)
 
 
 def _train(args: argparse.Namespace, cells: Sequence[Recipe]) -> None:

@@ -38,6 +38,11 @@ class Trial(fx.Interpreter):
                     f"{path} is a plain tensor, which neither moves with the network nor is saved: make it a buffer, "
                     f"self.register_buffer({path.rpartition('.')[2]!r}, ...)"
                 ) from error
+            if "immutable_list" in str(error):
+                raise ValueError(
+                    "the network changes a list in place while it computes, which a traced graph cannot: make a copy "
+                    "of the list first, `x = list(x)`, or attach to the modules behind it"
+                ) from error
             raise ValueError(f"input_shape={input_shape}: the network cannot read such images ({error})") from error
         self.modified = {node for node, version in self.versions.items() if self.value[node]._version != version}
         self.again = self.value if batch != BATCH else Trial(model, graph, input_shape, batch=BATCH + 2).value

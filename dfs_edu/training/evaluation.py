@@ -1,0 +1,31 @@
+"""What a network under training answers on a whole split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dfs_edu import data, inference
+from dfs_edu.training import health
+
+if TYPE_CHECKING:
+    from dfs_edu.training.trainer import Trainer
+
+
+def evaluate(trainer: Trainer, split: data.Split | data.Files) -> inference.Outputs:
+    """The outputs of a split, by the moving average of the weights where the recipe keeps one.
+
+    Each process looks at a part of the split and gets the outputs of all of it. Images that could not be read are
+    noted in the trainer's `broken`.
+
+    Raises FloatingPointError if an answer is not finite.
+    """
+    network = trainer.average.module if trainer.average else trainer.network
+    part = split[trainer.team.slice(len(split))]
+    batches = data.batches(part, trainer.dataset, trainer.recipe.batch_size, device=trainer.device)
+    try:
+        with trainer.autocast():
+            outputs = inference.collect(network, batches)
+    except FloatingPointError as error:  # averages of BatchNorm may be infinite where no loss or weight is
+        health.fail(trainer, str(error).removesuffix(" not finite"))
+    trainer.broken |= set(batches.broken)
+    return inference.Outputs.joined(trainer.team.gather(outputs))

@@ -1,0 +1,32 @@
+"""Whether a run under way is still well: its losses, weights and answers are finite numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from dfs_edu.training import checkpoint
+
+if TYPE_CHECKING:
+    from dfs_edu.training.trainer import Trainer
+
+
+def check_losses(trainer: Trainer) -> None:
+    """Raise FloatingPointError, naming the exits, if a loss of this epoch is not finite. Waits for a GPU."""
+    if exits := trainer.meters.not_finite():
+        fail(trainer, f"the loss of exit {', '.join(map(str, exits))} is")
+
+
+def check_weights(trainer: Trainer) -> None:
+    """Raise FloatingPointError if a weight is not finite: the last step may have spoilt it, which no loss shows yet."""
+    if not all(p.isfinite().all() for p in trainer.network.parameters()):
+        fail(trainer, "weights are")
+
+
+def fail(trainer: Trainer, what: str) -> NoReturn:
+    """Raise FloatingPointError: `what` is not finite, where in the run, and what can be done about it."""
+    epoch, batch = trainer.batches.epoch, trainer.batches.batch
+    when = f"in epoch {epoch + 1}, batch {batch}" if batch else f"after epoch {epoch}"
+    there = trainer.folder and (trainer.folder / checkpoint.NEWEST).exists()
+    kept = f"; the last good checkpoint stays in {trainer.folder}: try in another one" if there else ""
+    advice = f"try a learning rate below {trainer.recipe.lr:g} or precision fp32{kept}"
+    raise FloatingPointError(f"{what} not finite {when}: {advice}")
