@@ -760,6 +760,34 @@ def test_a_call_of_its_own_and_hooks_inside_are_kept_or_refused():
         attach(model, ["layer1.0"])
 
 
+def test_hooks_of_parameters_are_refused():
+    """A copy loses them: their gradients would be others."""
+    model = Small()
+    name, parameter = next(iter(model.first.named_parameters()))
+    parameter.register_hook(lambda gradient: 0 * gradient)
+    with pytest.raises(ValueError, match=f"'first.*' of Small: its parameter '{name}' has hooks"):
+        attach(model, ["second"], size=8)
+
+
+def changes_a_list(self, x):
+    maps = [self.first(x), x]
+    maps = self.pair(maps)
+    return self.fc(self.second(maps[0]).mean((2, 3)))
+
+
+class Pair(nn.Module):
+    def forward(self, maps):
+        maps[0] = maps[0] + 1
+        return maps
+
+
+def test_a_list_that_is_changed_in_place_is_named_as_the_cause():
+    model = type("Changing", (Small,), {"forward": changes_a_list})()
+    model.pair = Pair()
+    with pytest.raises(ValueError, match="changes a list in place"):
+        attach(model, ["second"], size=8)
+
+
 def no_grad(self, x):
     with torch.no_grad():
         x = self.first(x)

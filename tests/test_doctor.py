@@ -17,7 +17,8 @@ from dfs_edu.course.doctor import ADVICE, MISSING, OK, Check
 
 @pytest.fixture
 def fast(monkeypatch):
-    """The slow measurement of bf16, replaced."""
+    """The slow measurement of bf16, replaced, on a machine that has instructions for it."""
+    monkeypatch.setattr("dfs_edu.training.device.bf16_pays", lambda device: True)
     monkeypatch.setattr(doctor, "_matmul_seconds", lambda device, dtype: 1.0 if "float32" in str(dtype) else 0.5)
 
 
@@ -79,7 +80,16 @@ def test_an_unknown_torch_is_named():
         doctor.matching_torchvision("3.0.0")
 
 
+def test_bf16_is_not_timed_where_it_would_be_emulated(monkeypatch):
+    """Emulated products of that size take a minute of CPU on two cores."""
+    monkeypatch.setattr("dfs_edu.training.device.bf16_pays", lambda device: False)
+    monkeypatch.setattr(doctor, "_matmul_seconds", None)
+    check = doctor._bf16()
+    assert (check.state, check.todo) == (ADVICE, "train in fp32 on this machine")
+
+
 def test_slow_bf16_is_advice(monkeypatch):
+    monkeypatch.setattr("dfs_edu.training.device.bf16_pays", lambda device: True)
     monkeypatch.setattr(doctor, "_matmul_seconds", lambda device, dtype: 2.0 if "bfloat16" in str(dtype) else 1.0)
     assert doctor._bf16().state == ADVICE
 

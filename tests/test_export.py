@@ -97,6 +97,18 @@ def test_the_manifest_says_what_is_needed(taken):
     assert {path.name for path in folder.iterdir()} == files | {"manifest.json", "runtime.py"}
 
 
+@pytest.mark.parametrize("taken", ["vgg7"], indirect=True)
+def test_a_network_is_a_file_of_the_folder_and_no_link(taken, tmp_path):
+    folder = shutil.copytree(taken[0], tmp_path / "here")
+    name = json.loads((folder / "manifest.json").read_text())["stages"][0]["onnx"]
+    (folder / name).rename(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is not a file in it"):
+        Runner(folder)
+    (folder / name).symlink_to(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is not a file in it"):
+        Runner(folder)
+
+
 def test_the_folder_needs_neither_torch_nor_this_package(taken, tmp_path):
     folder, side, net, thresholds, _ = taken
     np.save(tmp_path / "pictures.npy", pictures(side))

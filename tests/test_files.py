@@ -819,6 +819,13 @@ def test_names_in_two_unicode_forms_are_said_to_look_alike(tmp_path):
         imagenet.load(root)
 
 
+def test_names_in_two_unicode_forms_in_one_folder_too(tmp_path):
+    names = ("caf\u00e9", "cafe\u0301", "b")
+    root = make(tmp_path, {f"{split}/{name}": 2 for split in ("train", "val") for name in names})
+    with pytest.raises(DataError, match="holds classes that look alike, in different Unicode forms"):
+        imagenet.load(root)
+
+
 @pytest.mark.parametrize("name", ["Train", "VAL"])
 def test_folders_of_splits_in_capitals_are_named(tmp_path, name):
     root = make(tmp_path, {f"{name}/a": 3, f"{name}/b": 3})

@@ -444,6 +444,15 @@ def test_runs_on_other_images_have_other_names(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == names
 
 
+def test_a_folder_may_be_renamed(insects, tmp_path):
+    """The checksum is of its images: the same run is found and resumed."""
+    run, folder = insects
+    renamed = shutil.copytree(folder, tmp_path / "renamed")
+    recipe = replace(Recipe.from_dict(results.read(run)["recipe"]), content=None)
+    assert of_images(recipe, load_data(recipe, renamed)) == of_images(recipe, load_data(recipe, folder))
+    assert call("evaluate", run, "--data", renamed, "--device", "cpu") == 0
+
+
 def test_an_older_run_of_a_folder_keeps_its_name(insects, tmp_path):
     run, folder = insects
     record = results.read(run)

@@ -14,6 +14,7 @@ from tiny import FAMILIES
 from torch import nn
 
 import dfs_edu as dfs
+from dfs_edu.cli import main
 from dfs_edu.methods import METHODS
 from dfs_edu.training import results, runs, study
 from dfs_edu.training.recipes import Recipe, get
@@ -285,3 +286,22 @@ def test_compiled_too(donor, monkeypatch):
     plain, compiled = (train(recipe_for(frozen=1, compile=on), start=donor.folder) for on in (False, True))
     for name, t in plain.network.state_dict().items():
         torch.testing.assert_close(compiled.network.state_dict()[name], t, rtol=1e-2, atol=1e-3)
+
+
+def test_a_study_whose_arms_do_not_all_fit_the_weights_is_refused_before_it_begins(donor, tmp_path, capsys):
+    words = f"study digits/vgg7-4 --scale smoke --seeds 1 --device cpu --out {tmp_path / 'runs'} --arms joint"
+    assert main(f"{words} joint@vgg7-8 --start {donor.folder}".split()) == 1
+    assert "holds other weights" in capsys.readouterr().err
+    assert main(f"{words} joint+scratch".split()) == 1
+    assert "--start" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_weights_of_another_kind_of_number_are_refused(tmp_path):
+    network = dfs.build("vgg7-4", 10)
+    file = tmp_path / "w.safetensors"
+    save_file({name: torch.zeros_like(t, dtype=torch.int64) for name, t in network.state_dict().items()}, file)
+    with pytest.raises(ValueError, match=r"is torch\.int64 there, torch\.float32 here"):
+        Start.of(file).load(network, "abcdefghij")
+    with pytest.raises(TypeError, match="start is a int"):
+        train(recipe_for(), start=5)

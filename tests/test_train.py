@@ -552,6 +552,25 @@ def test_what_cannot_be_trained_is_said_before_any_data_are_read(words, message,
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("digits/vgg7-4 --image-size 16", "pixels=16"),
+        ("folder/vgg7-4 --image-size 1", "1x1 pixels: this network needs 8x8"),
+        ("folder/vit-tiny-pixels32-patch8 --image-size 7", "7"),
+        ("cifar100/vgg7-4 --data /nothing/there", "cifar100"),
+        ("digits/vgg7-4 --weights 1 2", "weights=(1.0, 2.0)"),
+    ],
+)
+def test_a_refused_run_leaves_nothing_behind(words, message, tmp_path, capsys):
+    out = tmp_path / "a" / "runs"
+    assert main(f"train {words} --scale smoke --device cpu --out {out}".split()) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_in_a_process_of_its_own_too(tmp_path):
     """The status, and no traceback, as a shell sees them."""
     words = ["train", "digits/vgg7-4", "--scale", "smoke", "--device", "mps:9", "--out", str(tmp_path)]

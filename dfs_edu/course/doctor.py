@@ -93,7 +93,7 @@ def _gpu() -> Check:
 
 
 def _bf16() -> Check:
-    """Timed where there are instructions for it, since what the processor announces and what torch makes of it differ."""
+    """Timed where there are instructions for it: what a processor announces and what torch makes of it may differ."""
     import torch
 
     from dfs_edu.training.device import bf16_pays

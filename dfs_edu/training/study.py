@@ -421,7 +421,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _check_start(cells: Sequence[Recipe], args: argparse.Namespace) -> None:
-    """Raise ValueError, before anything is trained, for weights that are not those of every arm that starts from them."""
+    """Raise ValueError, before anything is trained, for weights that do not fit every arm that starts from them."""
     if not args.start and any("+scratch" in text for text in args.arms) and not cells[0].start:
         raise ValueError("an arm starts from scratch, and the others, too: name weights to start from (--start)")
     for name in dict.fromkeys(recipe.backbone for recipe in cells if recipe.start) if args.start else ():

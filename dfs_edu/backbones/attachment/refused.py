@@ -68,9 +68,7 @@ def _check_kind(model: nn.Module) -> None:
                     raise ValueError(f"{where} computes a weight in a hook ({type(hook).__name__}): {cure}")
         for parameter, value in module.named_parameters(recurse=False):
             if value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None):
-                raise ValueError(
-                    f"{where}: its parameter {parameter!r} has hooks, which a copy loses: remove them first"
-                )
+                raise ValueError(f"{where}: its parameter {parameter!r} has hooks, which a copy loses: remove them")
         for attribute, value in vars(module).items():
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 raise ValueError(
