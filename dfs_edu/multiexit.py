@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
-import numpy as np
 from torch import Tensor, nn
 
 from dfs_edu.splitgrad import Conv2d
@@ -126,10 +125,7 @@ def _behind(junction: Junction, heard) -> tuple:
     if isinstance(heard, list):
         scales = [_behind(junction.on_scale(i, len(heard)), h) for i, h in enumerate(heard)]
         return tuple(map(list, zip(*scales, strict=True)))
-    sides = np.zeros((2, len(heard)), bool)
-    for side, live in zip(sides, junction.live(len(heard)), strict=True):
-        side[live] = heard[live]
-    return tuple(sides)
+    return tuple(heard & live.numpy() for live in junction.live(len(heard)))
 
 
 def checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:

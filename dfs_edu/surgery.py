@@ -56,6 +56,8 @@ class Junction:
     The feature: a tensor (B, C, H, W), (B, C) or (B, N, C), or a list of them, MSDNet's scales from fine to coarse.
     """
 
+    linear = True  # whether the gradient of a sum of losses is the sum of their gradients
+
     def __call__(self, feature: Tensor | list[Tensor]) -> tuple:
         if isinstance(feature, Tensor):
             return self.split(feature)
@@ -82,9 +84,13 @@ class Junction:
         """The rule: what f receives, given the gradients of its views; all three of f's shape."""
         raise NotImplementedError
 
-    def live(self, channels: int) -> tuple[slice, slice]:
-        """The channels of f that receive gradient from (onward, seen); readers of f may skip the others."""
-        return slice(0, channels), slice(0, channels)
+    def live(self, channels: int) -> tuple[Tensor, Tensor]:
+        """True for the channels of f that receive gradient from (onward, seen), bool (C,) each, on the CPU.
+
+        What reads f may skip the others.
+        """
+        every = torch.ones(channels, dtype=torch.bool, device="cpu")
+        return every, every
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,9 @@ class Detached(Junction):
     def split(self, f: Tensor) -> tuple[Tensor, Tensor]:
         return f, f.detach()
 
-    def live(self, channels: int) -> tuple[slice, slice]:
-        return slice(0, channels), slice(0, 0)
+    def live(self, channels: int) -> tuple[Tensor, Tensor]:
+        every, _ = super().live(channels)
+        return every, ~every
 
 
 @dataclass(frozen=True)
@@ -162,10 +169,14 @@ class Surgery(Junction):
         """How many of so many channels are f+."""
         return round(channels * self.beta)
 
+    def mask(self, channels: int, device: torch.device | str = "cpu") -> Tensor:
+        """True for the channels that are f+: (C,)."""
+        return torch.arange(channels, device=device) < self.shared(channels)
+
     def is_shared(self, t: Tensor) -> Tensor:
         """True for the channels of t+, shaped to broadcast over t."""
         dim = channel_dim(t)
-        mask = torch.arange(t.shape[dim], device=t.device) < self.shared(t.shape[dim])
+        mask = self.mask(t.shape[dim], t.device)
         return mask.view(-1, *[1] * (t.ndim - dim - 1))
 
     def values(self, f: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,9 +191,9 @@ class Surgery(Junction):
             g_onward = g_onward + g_seen
         return torch.where(self.is_shared(g_onward), g_onward, g_seen)
 
-    def live(self, channels: int) -> tuple[slice, slice]:
-        shared = self.shared(channels)
-        return slice(0, shared), slice(0 if self.exit_gradient == "all" else shared, channels)
+    def live(self, channels: int) -> tuple[Tensor, Tensor]:
+        shared = self.mask(channels)
+        return shared, shared | True if self.exit_gradient == "all" else ~shared
 
 
 def check_share(field: str, value, what: str = "the shared part of the channels") -> None:

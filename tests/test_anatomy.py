@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PARAMETERS = [
-    'SCALE = "lesson"  # smoke (seconds), lesson (minutes), full or paper (a GPU)',
+    'SCALE = "lesson"  # smoke (a minute or less), lesson (minutes), full or paper (a GPU)',
     'DATASET = "digits"  # or ',
     "SEED = 0",
     'DEVICE = "auto"  # a GPU where there is one',

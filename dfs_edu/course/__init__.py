@@ -6,7 +6,6 @@ import importlib
 
 _HOMES = {"runner": ("Result", "chosen", "copy_to", "record", "run", "table", "write_back"), "report": ("recorded",)}
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):

@@ -20,10 +20,11 @@ class Projection(Junction):
 
     who    "both": each loses its component along the other; "exit": only the exit's gradient yields
 
-    Unlike every other junction's, this rule is not linear: it needs the gradients of all exits in one backward pass.
-    Pulled one by one, as conflict probes pull and methods that weigh gradients do, exits never meet here.
+    This rule is not linear: it needs the gradients of all exits in one backward pass. Pulled one by one, as conflict
+    probes pull and methods that weigh gradients do, exits never meet here.
     """
 
+    linear = False
     who: str = "both"
 
     def __post_init__(self):

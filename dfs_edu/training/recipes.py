@@ -17,7 +17,6 @@ import numpy as np
 
 from dfs_edu import methods
 from dfs_edu.backbones import parse
-from dfs_edu.cuts import Projection
 from dfs_edu.data import DATASETS
 from dfs_edu.data.splits import LARGEST_SIDE
 from dfs_edu.surgery import Joint, Junction
@@ -154,8 +153,9 @@ class Recipe:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
         by_exit = methods.check(self.method, self.weights, self.step_length).by_exit
-        if isinstance(self.junction, Projection) and by_exit:
-            raise ValueError(f"method={self.method!r}: it pulls exits one by one, and a projection needs them together")
+        if by_exit and not self.junction.linear:
+            name = type(self.junction).__name__
+            raise ValueError(f"method={self.method!r}: it pulls exits one by one, and {name} needs them together")
         if self.accumulate > 1 and self.method != "sum":
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
         if self.accumulate > 1 and self.loss == "distillation":
