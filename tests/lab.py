@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 
-from dfs_edu.course.publish import chromium
+from dfs_edu.course.browser import chromium
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TOKEN = "of-this-test"

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from dfs_edu import figures
-from dfs_edu.course.publish import chromium
+from dfs_edu.course.browser import chromium
 from dfs_edu.course.report import CHECK
 from dfs_edu.training import study
 

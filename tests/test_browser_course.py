@@ -13,7 +13,7 @@ import pytest
 from lab import PATIENCE, TOKEN, course_notebook, errors, heard, run_all_cells, shut_down
 from test_browser import DRAWN, first_slider, moved, place, shown
 
-from dfs_edu.course.publish import chromium
+from dfs_edu.course.browser import chromium
 
 pytestmark = [
     pytest.mark.browser,

@@ -19,12 +19,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from dfs_edu import figures
-from dfs_edu.course import publish
+from dfs_edu.course import browser, publish
 from dfs_edu.course import runner as course
 
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 PLOT = 'import plotly.graph_objects as go\ngo.Figure(go.Scatter(x=[1, 2], y=[3, 4])).show("plotly_mimetype")'
-needs_chromium = pytest.mark.skipif(publish.chromium() is None, reason="no Chrome or Chromium installed")
+needs_chromium = pytest.mark.skipif(browser.chromium() is None, reason="no Chrome or Chromium installed")
 
 
 def notebook(path, *sources, parameters=DECLARED):

@@ -13,7 +13,8 @@ from urllib.parse import unquote, urldefrag, urljoin
 import nbformat
 import pytest
 
-from dfs_edu.course.publish import PLOTLY, chromium
+from dfs_edu.course.browser import chromium
+from dfs_edu.course.publish import PLOTLY
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -180,7 +180,7 @@ def _kernel() -> Check:
 
 
 def _browser() -> Check:
-    from dfs_edu.course.publish import chromium
+    from dfs_edu.course.browser import chromium
 
     path = chromium()
     if path is None:

@@ -11,10 +11,11 @@ import copy
 import io
 import os
 import re
-import shutil
 
 import nbformat
 from nbformat import NotebookNode
+
+from dfs_edu.course.browser import chromium
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -75,13 +76,6 @@ def _drawn_by_plotly(notebook: NotebookNode, engine: bool | str) -> NotebookNode
         data.clear()
         data["text/html"] = html
     return notebook
-
-
-def chromium() -> str | None:
-    """Path of the installed Chrome or Chromium, $BROWSER_PATH first; None where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    candidates = [os.environ.get("BROWSER_PATH"), *names]
-    return next((path for name in candidates if name and (path := shutil.which(name))), None)
 
 
 def _tidy(notebook: NotebookNode) -> NotebookNode:
