@@ -3,6 +3,7 @@
 What they are made of, and what becomes of it:
 
     prose           stays; *, _, | and \\ mean themselves, **stress** is bold, a `name` may become a link
+    Args:           a heading; `name: what` below it, indented, as the next line
     name  what      a line of a table, two or more spaces apart: an entry of a definition list
     indented lines  as they stand: a literal block
     >>> code        an example, as it stands
@@ -13,11 +14,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+SECTION = re.compile("(Args|Attributes|Returns|Raises|Yields|Source):")
+GOOGLES = re.compile(r" {4}(\w+): (.*)")
 ENTRY = re.compile(r"""("?\w+"?(?:, "?\w+"?)*) {2,}(?=\S)(.*)""")
 
 
 def to_rst(lines: list[str]) -> list[str]:
-    return [line for block in _blocks(lines) for line in [*_block(block), ""]]
+    return [line for block in _blocks(_sections(lines)) for line in [*_block(block), ""]]
+
+
+def _sections(lines: list[str]) -> list[str]:
+    """Sections in Google's style, "Args:" and indented entries below it, as a heading and a table."""
+    found, within = [], False
+    for line in lines:
+        if SECTION.fullmatch(line):
+            within = True
+            found += ["", f"**{line.removesuffix(':')}**", ""]
+        elif within and (entry := GOOGLES.fullmatch(line)):
+            found.append(f"{entry[1]}  {entry[2]}")
+        elif within and line.startswith(" ") and not line.startswith(8 * " "):
+            found.append(line.strip())
+        else:
+            within = within and (line.startswith(" ") or not line)
+            found.append(line)
+    return found
 
 
 def _blocks(lines: list[str]) -> Iterator[list[str]]:
