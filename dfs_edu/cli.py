@@ -249,7 +249,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def export(args: argparse.Namespace) -> None:
     """A folder that runs with numpy and onnxruntime alone: temperatures and thresholds are fitted on validation."""
     from dfs_edu import inference, probes
-    from dfs_edu.inference import export as write
+    from dfs_edu.inference import exporting as write
 
     (budget,) = _checked_budgets([args.budget])
     out = write.new_folder(args.out or args.run / "export")  # known before minutes of work are lost

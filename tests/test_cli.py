@@ -248,7 +248,7 @@ print("imported", sorted(set({heavy!r}) & set(sys.modules)))
 @pytest.mark.parametrize(
     "code",
     [
-        "import dfs_edu as dfs, dfs_edu.training.trainer; train = dfs_edu.training.trainer",
+        "import dfs_edu as dfs, dfs_edu.training.trainer; train = dfs_edu.training.trainer.train",
         "import dfs_edu as dfs; from dfs_edu.training.trainer import load_network; train = dfs.train",
         "import dfs_edu as dfs; from dfs_edu import train",
         "import dfs_edu as dfs, dfs_edu.training.study; train = dfs.train",

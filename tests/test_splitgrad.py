@@ -468,7 +468,9 @@ def test_depthwise_channels_last_stays(dtype, geometry):
     g = torch.randn_like(y)
     (g_x,), (expected,) = torch.autograd.grad(y, x, g), torch.autograd.grad(y_plain, x, g)
     assert g_x.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(g_x, expected)
+    # Processors without instructions for bfloat16 sum up in it, in another order: a few units in the last place
+    rounding = {"rtol": 1.6e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(g_x, expected, **rounding)
 
 
 @pytest.mark.parametrize("live", [LIVE[0], LIVE[4]], ids=str)

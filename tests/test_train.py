@@ -555,7 +555,7 @@ def test_what_cannot_be_trained_is_said_before_any_data_are_read(words, message,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("digits/vgg7-4 --image-size 16", "pixels=16"),
+        ("digits/vgg7-4 --image-size 16", "not 16x16 pixels"),
         ("folder/vgg7-4 --image-size 1", "1x1 pixels: this network needs 8x8"),
         ("folder/vit-tiny-pixels32-patch8 --image-size 7", "7"),
         ("cifar100/vgg7-4 --data /nothing/there", "cifar100"),

@@ -126,9 +126,7 @@ def decode(path: Path) -> Tensor:
             with _LARGE if image.width * image.height > MANY_PIXELS else nullcontext():
                 return _by_pillow(image)
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path}: not a picture that can be read ({path.stat().st_size} bytes of no known format)"
-        ) from error
+        raise DataError(f"{path}: not a picture that can be read ({len(content)} bytes of no known format)") from error
     except Exception as error:  # whatever a decoder dies of: the file is to blame, and is named
         text = next(iter(str(error).splitlines()), "") or type(error).__name__
         where, _, reason = text.rpartition(".cpp:")  # where in torchvision it was noticed
