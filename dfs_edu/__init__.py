@@ -48,14 +48,15 @@ _HOMES = {
     "training.trainer": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-# Modules of rooms that are known by their names alone: `from dfs_edu import study`
+# Modules of rooms that are known by a name alone: `from dfs_edu import study`
 _ROOMS = {
-    "checks": "course",
-    "doctor": "course",
-    "recipes": "training",
-    "results": "training",
-    "runs": "training",
-    "study": "training",
+    "checks": "course.checks",
+    "doctor": "course.doctor",
+    "follow": "widgets.live",
+    "recipes": "training.recipes",
+    "results": "training.results",
+    "runs": "training.runs",
+    "study": "training.study",
 }
 
 
@@ -63,7 +64,7 @@ def __getattr__(name: str):
     """Import a public name, or a module of the package, when it is first asked for (PEP 562)."""
     if name in _HOME:
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    inside = ".".join(filter(None, (__name__, _ROOMS.get(name), name)))
+    inside = f"{__name__}.{_ROOMS.get(name, name)}"
     if name.startswith("__") or not importlib.util.find_spec(inside):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(inside)
