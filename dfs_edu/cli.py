@@ -146,8 +146,7 @@ def train(args: argparse.Namespace) -> None:
     if args.start:
         changes["start"], args.start = find(args.start)
     recipe = recipes.get(args.recipe, junction=_junction(args), scale=args.scale, seed=args.seed, **changes)
-    how = {"resume": args.resume, "root": args.data, "device": args.device, "track": args.track}
-    how["start"] = args.start
+    how = {"resume": args.resume, "root": args.data, "device": args.device, "track": args.track, "start": args.start}
     run = train(recipe, args.out, checkpoint_steps=args.checkpoint_steps, **how)
     distributed.leave()
     if os.environ.get("RANK", "0") != "0":

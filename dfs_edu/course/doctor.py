@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfs_edu.course.browser import chromium
 from dfs_edu.tables import printable
 
 OK, ADVICE, MISSING = "ok", "advice", "missing"  # MISSING: the course cannot run
@@ -180,8 +181,6 @@ def _kernel() -> Check:
 
 
 def _browser() -> Check:
-    from dfs_edu.course.browser import chromium
-
     path = chromium()
     if path is None:
         todo = "only the browser tests and `make notebooks` need one: install chromium or set BROWSER_PATH"

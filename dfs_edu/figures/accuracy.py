@@ -20,7 +20,7 @@ from dfs_edu.figures.look import (
     rounded,
     style,
 )
-from dfs_edu.training.results import interval
+from dfs_edu.intervals import interval
 
 
 @literal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,10 +39,14 @@ class Watch:
         autocast: Callable[[], AbstractContextManager],
         every: int | None = None,
     ):
-        first = dataset.train[:IMAGES]
-        self.batch: tuple[Tensor, Tensor] = next(iter(data.batches(first, dataset, len(first), device=device)))
-        self.autocast = autocast
+        self.dataset, self.device, self.autocast = dataset, device, autocast
         self.tracker = None if every is None else ConflictTracker(*self.batch, every)
+
+    @cached_property
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The images and labels that are probed with, read when they are first needed."""
+        first = self.dataset.train[:IMAGES]
+        return next(iter(data.batches(first, self.dataset, len(first), device=self.device)))
 
     def after_epoch(self, network: nn.Module, trunk: Sequence[nn.Parameter]) -> dict[str, list[float | None]]:
         """How hard each exit pulls on the trunk, and how often it pulls against another one: two lists of K."""

@@ -37,6 +37,7 @@ NUMBERS = {
     "train_images": int,
     "held_out_images": int,
 }
+DIGITS = "[0-9a-f]{8}"  # by which a recipe names images or weights: the beginning of their checksum
 SCALES = ("smoke", "lesson", "full", "paper")
 MOST = 2**31 - 1  # epochs, images and the like
 SEEDS = 2**63  # so many, from 0: what torch's and numpy's generators both take
@@ -136,7 +137,7 @@ class Recipe:
         if self.pixels is not None and self.pixels > LARGEST_SIDE:
             raise ValueError(f"pixels={self.pixels!r}: at most {LARGEST_SIDE}")
         if self.content is not None and not (
-            self.dataset == "folder" and isinstance(self.content, str) and re.fullmatch("[0-9a-f]{8}", self.content)
+            self.dataset == "folder" and isinstance(self.content, str) and re.fullmatch(DIGITS, self.content)
         ):
             raise ValueError(f"content={_shown(self.content)}: eight digits 0-9a-f of a folder's images, or None")
         if not isinstance(self.junction, Junction):
@@ -148,7 +149,7 @@ class Recipe:
             raise ValueError(f"uncut={self.uncut!r}: a whole number from 0, below the {self.epochs} epochs of the run")
         if type(self.frozen) is not int or not 0 <= self.frozen <= self.epochs:
             raise ValueError(f"frozen={self.frozen!r}: a whole number from 0 to the {self.epochs} epochs of the run")
-        if self.start is not None and not (isinstance(self.start, str) and re.fullmatch("[0-9a-f]{8}", self.start)):
+        if self.start is not None and not (isinstance(self.start, str) and re.fullmatch(DIGITS, self.start)):
             raise ValueError(f"start={_shown(self.start)}: eight digits 0-9a-f; a file goes to train(start=FILE)")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")

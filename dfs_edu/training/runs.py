@@ -23,8 +23,9 @@ from dfs_edu.files import check_file, write_whole
 from dfs_edu.inference import Outputs
 from dfs_edu.training import results
 from dfs_edu.training.recipes import Recipe
+from dfs_edu.training.start import WEIGHTS, shapes_in
 
-WEIGHTS, SPLITS = "weights.safetensors", ("validation", "test")
+SPLITS = ("validation", "test")
 
 
 def load_network(folder: str | os.PathLike) -> tuple[nn.Module, dict]:
@@ -53,7 +54,7 @@ def load_weights(path: Path, recipe: Recipe) -> tuple[int, dict[str, Tensor]]:
     check_file(path)
     try:
         with safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = shapes_in(file)
         # Exits before the last one may have heads of their own kind, without fc
         last = max((int(name.split(".")[1]) for name in shapes if name.startswith("heads.")), default=0)
         classes = shapes[f"heads.{last}.fc.weight"][0]

@@ -14,9 +14,9 @@ from torch import nn
 
 from dfs_edu.files import check_file
 from dfs_edu.training import results
+from dfs_edu.training.recipes import DIGITS
 
 WEIGHTS = "weights.safetensors"
-DIGITS = "[0-9a-f]{8}"  # by which recipes name weights: the beginning of their checksum
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Start:
         """
         own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         with _opened(self.file) as opened:
-            there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            there = shapes_in(opened)
         numbers = {shape[0] for name, shape in there.items() if _is_classifier(name)}
         other = classes is None or numbers != {len(classes)} or self.classes not in (None, tuple(classes))
         fresh = {name for name in own if other and _is_classifier(name)}
@@ -94,6 +94,11 @@ class Start:
                 found, needed = there.get(name, "missing"), own.get(name, "unknown")
                 raise ValueError(f"{self.file} holds other weights: {name} is {found} there, {needed} here")
         return fresh
+
+
+def shapes_in(opened: safe_open) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of an open safetensors file, from its header alone."""
+    return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
 def find(said: str | os.PathLike) -> tuple[str, Start | None]:

@@ -33,7 +33,7 @@ from dfs_edu.training.meters import Meters
 from dfs_edu.training.optim import make_optimizer, make_schedule, moving_average
 from dfs_edu.training.recipes import Recipe
 from dfs_edu.training.runs import load_network  # noqa: F401  of a finished run: its other half
-from dfs_edu.training.start import Start
+from dfs_edu.training.start import WEIGHTS, Start
 
 CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
 
@@ -173,7 +173,7 @@ class Trainer:
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(device))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # of runs before this one
-        check_shares(dataset, recipe, team)
+        check_shares(dataset, team)
 
         # The network and its losses: their initial weights come from the seed alone
         torch.manual_seed(recipe.seed)
@@ -195,6 +195,7 @@ class Trainer:
         # Batches, in an order that follows from the seed, and what moves the weights
         order = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
         self.batches = data.batches(dataset.train, dataset, recipe.batch_size, device=device, train=True, **order)
+        check_parts(self.batches, recipe, team)
         groups = [{"params": part} for part in self.parameters] if recipe.frozen else self.objective.parameters()
         self.optimizer = make_optimizer(groups, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
@@ -317,7 +318,7 @@ class Trainer:
         }
         if self.folder and self.team.leads:
             weights = as_safetensors({name: t.contiguous() for name, t in network.state_dict().items()})
-            write_whole(self.folder / "weights.safetensors", lambda file: file.write(weights))
+            write_whole(self.folder / WEIGHTS, lambda file: file.write(weights))
             validation.save(self.folder / "validation.npz")
             test.save(self.folder / "test.npz")
         state.save(self)  # last: only now is the run finished
@@ -362,11 +363,15 @@ class Trainer:
         return self.batches.epoch * len(self.batches) + self.batches.batch
 
 
-def check_shares(dataset: data.Dataset, recipe: Recipe, team: Team) -> None:
-    """Raise ValueError if processes, or parts of a batch, cannot share out the images among them."""
+def check_shares(dataset: data.Dataset, team: Team) -> None:
+    """Raise ValueError if the processes cannot share out the images that are evaluated."""
     for split in (dataset.validation, dataset.test):
         if len(split) < team.world:
             raise ValueError(f"{len(split)} images of {split.name} cannot be shared out to {team.world} processes")
-    share = min(recipe.batch_size, len(dataset.train)) // team.world
+
+
+def check_parts(batches: data.Batches | data.Streamed, recipe: Recipe, team: Team) -> None:
+    """Raise ValueError if the parts of a batch cannot share out the images of a process."""
+    share = batches.batch_size // team.world
     if share % recipe.accumulate:
         raise ValueError(f"accumulate={recipe.accumulate} parts do not divide the {share} images of a process")
