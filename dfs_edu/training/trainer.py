@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -183,6 +182,8 @@ class Trainer:
         self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False
         self.network.to(device, memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
+        shared = set(self.trunk)
+        self.others = [p for p in self.objective.parameters() if p.requires_grad and p not in shared]
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
 
         # What a step calls, and how K losses become one update
@@ -335,7 +336,6 @@ class Trainer:
             self.frozen = frozen
             for p in self.trunk:
                 p.requires_grad_(not frozen)  # without a gradient, no step, decay or momentum moves it
-            self.__dict__.pop("parameters", None)  # found anew
             if isinstance(self.forward, DistributedDataParallel):  # it knows those that had gradients when it was made
                 self.make_forward()
         self.network.train()
@@ -350,12 +350,10 @@ class Trainer:
         """The context in which the network computes: bfloat16 where that is the run's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    @cached_property
+    @property
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The trainable parameters of the trunk, which exits share, and all others."""
-        trunk = [p for p in self.network.stages.parameters() if p.requires_grad]
-        shared = set(trunk)
-        return trunk, [p for p in self.objective.parameters() if p.requires_grad and p not in shared]
+        """The parameters that are trained now: those of the trunk, which exits share, and all others."""
+        return [] if self.frozen else self.trunk, self.others
 
     @property
     def steps_taken(self) -> int:
