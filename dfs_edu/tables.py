@@ -11,8 +11,8 @@ from pathlib import Path
 _FORMULA = re.compile(r"(^|[;\t\r\n])([\s\"']*)(?=[=+\-@＝＋－＠])")
 
 
-def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The head and the rows below each other, with cells flush right.
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
+    """Return the head and the rows below each other; the first `left` columns are flush left, the others flush right.
 
     >>> print(lines(["run", "epochs"], [["one", "12"], ["a\\nb", "4"]]))
      run  epochs
@@ -21,7 +21,9 @@ def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     cells = [[printable(cell) for cell in line] for line in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in cells)
+    sides = [str.ljust if i < left else str.rjust for i in range(len(widths))]
+    rows = ["  ".join(side(cell, w) for side, cell, w in zip(sides, line, widths, strict=True)) for line in cells]
+    return "\n".join(row.rstrip() for row in rows)
 
 
 def printable(text: str) -> str:

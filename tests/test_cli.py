@@ -1,5 +1,6 @@
 """The command: its words, its exit status, and that each command does what the library does."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import pytest
 
 import dfs_edu as dfs
 from dfs_edu import build, cli, probes
-from dfs_edu.training import results, runs
+from dfs_edu.training import recipes, results, runs
 
 COMMANDS = tuple(cli.COMMANDS)
 
@@ -35,7 +36,6 @@ def test_help_is_there_and_explains_every_option(command, capsys):
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert all(name in said for name in COMMANDS) if not command else len(said) > 100
-    assert "SUPPRESS" not in said
 
 
 def test_train_passes_on_what_it_was_told(finished):
@@ -49,6 +49,24 @@ def test_train_passes_on_what_it_was_told(finished):
         "scales": "last",
     }
     assert (recipe["train_images"], recipe["seed"], recipe["compile"]) == (128, 5, False)
+
+
+def test_every_field_of_a_recipe_is_an_option_with_its_help_and_the_recipe_s_own_value(capsys):
+    """Nothing is written twice: names, choices, help and defaults come from the fields of Recipe."""
+    with pytest.raises(SystemExit):
+        call("train", "cifar100/resnet18", "--scale", "paper", "--help")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for field in dataclasses.fields(recipes.Recipe):
+        option = f"--{field.name.replace('_', '-')}"
+        hidden = field.name in ("dataset", "backbone", "content")
+        assert (option in shown) is not hidden, option
+    for words in (
+        "Peak learning rate. (default: 0.1)",
+        "(default: 250 280 295)",
+        "--loss {cross-entropy,distillation}",
+    ):
+        assert words in shown
+    assert recipes.Recipe.__doc__.count("\n        ") >= len(dataclasses.fields(recipes.Recipe))
 
 
 def test_evaluate_shows_exits_and_budgets(finished, capsys):
@@ -87,7 +105,7 @@ def test_what_is_evaluated_is_what_is_exported(finished, tmp_path, capsys):
 def test_probe_shows_a_row_a_layer(finished, capsys):
     assert call("probe", finished, "--images", 64, "--device", "cpu") == 0
     said = capsys.readouterr().out
-    assert "64 training pictures" in said
+    assert "64 training images" in said
     rows = re.findall(r"stages\.(\d)\.conv +([+-]\d\.\d+) +([+-]\d\.\d+) +(\d+)", said)
     assert [row[0] for row in rows][:2] == ["0", "1"]
     assert all(-1 <= float(lowest) <= float(mean) <= 1 for _, mean, lowest, _ in rows)
@@ -147,7 +165,7 @@ def test_a_run_that_is_there_is_kept(finished, capsys):
 
 
 def test_a_wrong_word_is_refused_with_status_2():
-    for words in ("train digits/vgg7-16 --scale tiny", "train digits/vgg7-16 --method dfs", "fly"):
+    for words in ("train digits/vgg7-16 --scale tiny", "train digits/vgg7-16 --loss hinge", "train", "fly", ""):
         with pytest.raises(SystemExit) as stopped:
             call(*words.split())
         assert stopped.value.code == 2
@@ -156,7 +174,7 @@ def test_a_wrong_word_is_refused_with_status_2():
 def test_costs_are_exact_with_the_published_ones_beside_them(capsys):
     assert call("costs", "resnet18", "vgg7-4") == 0
     out = capsys.readouterr().out
-    assert "resnet18, 100 classes, pictures of 32x32" in out
+    assert "resnet18, 100 classes, images of 32x32" in out
     row = next(line.split() for line in out.splitlines() if line.split()[:1] == ["4"])
     assert row == ["4", "12,283,344", "582.115", "11,220,132", "555.469", "11,170,000", "559.750"]
     assert "vgg7-4, 100 classes" in out
@@ -176,7 +194,7 @@ def test_costs_estimates_the_memory_of_a_step(capsys):
 
 def test_costs_of_pictures_of_another_size(capsys):
     assert call("costs", "vit-tiny-pixels32-patch8-depth2-width24-heads2", "--classes", "7") == 0
-    assert "7 classes, pictures of 32x32" in capsys.readouterr().out
+    assert "7 classes, images of 32x32" in capsys.readouterr().out
     assert call("costs", "resnet19") == 1
     assert "did you mean resnet18" in capsys.readouterr().err
 
@@ -215,6 +233,11 @@ def test_runs_lists_compares_and_names_the_best(tmp_path, capsys):
     assert ["seed", "0", "1"] in rows
     assert ["junction", "joint", "surgery", "own", "0.25"] in rows
     assert "epochs" not in {row[0] for row in rows if row} - {"run"}
+
+    failed = {"recipe": dfs.recipes.get("digits/vgg7-4").to_dict(), "epochs": [], "failed": "why"}
+    results.write(tmp_path / "failed" / "record.json", failed)
+    assert call("runs", "failed", "--best", "--out", tmp_path) == 1
+    assert "no run has a validation accuracy yet" in capsys.readouterr().err
 
     assert call("runs", "nothing*", "--out", tmp_path) == 1
     assert "no run in" in capsys.readouterr().err

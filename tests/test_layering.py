@@ -22,6 +22,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("commands",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
     ("course", "widgets"),
     ("figures",),

@@ -73,6 +73,13 @@ def test_the_processes_of_a_study_know_them(folder):
     assert arms == {("joint", "sum"), ("softened", "mysum")}
 
 
+def test_a_plugin_may_stand_before_the_command(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["--plugin", "mine_dfs", "costs", "mynet", "--classes", "10"]) == 0
+    assert "mynet, 10 classes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("nothing_like_it", "No module named 'nothing_like_it'"), ("", "Empty module name"), (".x", "TypeError")],

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from dfs_edu import intervals
-from dfs_edu.training import results
+from dfs_edu.training import arms, results
 
 
 def record(name="joint", seed=0, accuracy=(0.1, 0.2), final=True):
@@ -113,7 +113,7 @@ def test_the_environment_names_machine_and_versions():
     ],
 )
 def test_junctions_in_words(junction, words):
-    assert results.label(junction) == words
+    assert arms.junction_label(junction) == words
 
 
 def test_the_revision_is_git_s_and_marked_where_files_differ(tmp_path, monkeypatch):

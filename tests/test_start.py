@@ -216,8 +216,8 @@ def test_arms():
     assert study.arm("joint+frozen-2")["frozen"] == 2
     assert study.arm("joint+scratch")["start"] is None
     recipe = recipe_for(start="0123abcd", frozen=1)
-    assert results.arm(recipe.to_dict()) == "joint, from 0123abcd, trunk frozen for 1"
-    with pytest.raises(ValueError, match="frozen-EPOCHS"):
+    assert results.label(recipe.to_dict()) == "joint, from 0123abcd, trunk frozen for 1"
+    with pytest.raises(ValueError, match="frozen-N"):
         study.arm("joint+frozen")
 
 

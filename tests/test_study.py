@@ -17,7 +17,7 @@ from scipy import stats
 
 import dfs_edu as dfs
 from dfs_edu.cli import main
-from dfs_edu.training import results, study
+from dfs_edu.training import recipes, results, study
 
 SMALL = {"scale": "smoke", "train_images": 64, "held_out_images": 32, "precision": "fp32"}
 
@@ -237,7 +237,7 @@ def made_study(folder, gaps):
     grid = cells(arms, range(max(map(len, gaps.values()))))
     for cell in grid:
         base = 0.5 + 0.01 * cell.seed
-        name = results.arm(cell.to_dict())
+        name = results.label(cell.to_dict())
         points = 0 if name == "joint" else gaps[ARM[name]][cell.seed]
         results_of(cell, folder, [base + p / 100 for p in np.broadcast_to(points, 6)], 10.0 + cell.seed**2)
     return study.collect(grid, folder)
@@ -378,7 +378,7 @@ def test_a_study_is_kept_in_one_file(tmp_path, monkeypatch, capsys):
     for cell, accuracy in zip(grid[:3], (0.5, 0.25, 0.75), strict=True):
         results_of(cell, tmp_path, [accuracy] * 6, 1.0)
     words = "study digits/vgg7-4 --scale smoke --precision fp32 --arms joint detached --seeds 2 --report"
-    monkeypatch.setattr(study.recipes, "get", lambda *a, **k: grid[0])
+    monkeypatch.setattr(recipes, "get", lambda *a, **k: grid[0])
     assert main([*words.split(), "--out", str(tmp_path), "--keep", str(tmp_path / "studies" / "small.json")]) == 0
     monkeypatch.setattr(results, "RECORDED", tmp_path)
     kept = study.recorded("small")
@@ -399,7 +399,10 @@ def test_from_the_shell(processes, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "minus joint" in said
     assert "2 of 2 runs are finished" in said
-    assert {results.arm(record["recipe"]) for record in results.runs(tmp_path).values()} == {"joint", "joint + upgrad"}
+    assert {results.label(record["recipe"]) for record in results.runs(tmp_path).values()} == {
+        "joint",
+        "joint + upgrad",
+    }
     assert main([*words.split(), "--out", str(tmp_path), "--report"]) == 0
     assert capsys.readouterr().out == said
 

@@ -28,5 +28,7 @@ def fail(trainer: Trainer, what: str) -> NoReturn:
     when = f"in epoch {epoch + 1}, batch {batch}" if batch else f"after epoch {epoch}"
     there = trainer.folder and (trainer.folder / checkpoint.NEWEST).exists()
     kept = f"; the last good checkpoint stays in {trainer.folder}: try in another one" if there else ""
-    advice = f"try a learning rate below {trainer.recipe.lr:g} or precision fp32{kept}"
+    recipe = trainer.recipe
+    rates = f"a learning rate below {recipe.lr:g}, weight decay below {recipe.weight_decay:g}"
+    advice = f"try {rates} or precision fp32{kept}"
     raise FloatingPointError(f"{what} not finite {when}: {advice}")

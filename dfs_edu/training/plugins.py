@@ -7,6 +7,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+_LOADED: list[str] = []
+
+
+def loaded() -> tuple[str, ...]:
+    """Return the modules that were loaded, for processes that are to know the same names."""
+    return tuple(_LOADED)
+
 
 def load(modules: Sequence[str]) -> None:
     """Import modules by name, also from the current folder; what they enter by being imported is known afterwards.
@@ -19,6 +26,7 @@ def load(modules: Sequence[str]) -> None:
     for module in modules:
         try:
             import_module(module)
+            _LOADED.append(module)
         except Exception as error:  # it is other people's code
             reason = f"{type(error).__name__}: {error}"
             name = module.removesuffix(".py").replace("/", ".")

@@ -10,149 +10,138 @@ import difflib
 import re
 import reprlib
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
+from annotated_types import Interval
 
 from dfs_edu import methods
 from dfs_edu.backbones import parse
 from dfs_edu.data import DATASETS
 from dfs_edu.data.splits import LARGEST_SIDE
 from dfs_edu.surgery import Joint, Junction
-from dfs_edu.training.arms import junction_from, junction_to, number, spell
+from dfs_edu.training import arms
+from dfs_edu.training.fields import accepts, annotations, check, make_plain
 
-# Fields that the command line can set, besides those with words of their own
-NUMBERS = {
-    "epochs": int,
-    "batch_size": int,
-    "lr": float,
-    "weight_decay": float,
-    "clip": float,
-    "accumulate": int,
-    "ema": float,
-    "label_smoothing": float,
-    "uncut": int,
-    "frozen": int,
-    "train_images": int,
-    "held_out_images": int,
-}
-DIGITS = "[0-9a-f]{8}"  # by which a recipe names images or weights: the beginning of their checksum
-SCALES = ("smoke", "lesson", "full", "paper")
-MOST = 2**31 - 1  # epochs, images and the like
-SEEDS = 2**63  # so many, from 0: what torch's and numpy's generators both take
+DIGITS = "[0-9a-f]{8}"  # how a recipe names images or weights: the first digits of their checksum
+MOST = 2**31 - 1
 LARGEST = 1e30  # of rates and lengths: far from where float32 ends
-# field -> (whether a number is in its range, the range in words)
-_RANGES = {
-    "lr": (lambda v: 0 < v <= LARGEST, f"a learning rate above zero, at most {LARGEST:g}"),
-    "momentum": (lambda v: 0 <= v < 1, "a number from 0, below 1"),
-    "weight_decay": (lambda v: 0 <= v <= LARGEST, f"a number from 0 to {LARGEST:g}"),
-    "clip": (lambda v: 0 < v <= LARGEST, f"a length above zero, at most {LARGEST:g}, or None"),
-    "ema": (lambda v: 0 < v < 1, "a decay between 0 and 1, or None"),
-    "label_smoothing": (lambda v: 0 <= v < 1, "a fraction from 0, below 1"),
-}
-_COUNTS = ("epochs", "batch_size", "accumulate", "train_images", "held_out_images", "pixels")
+
+Scale = Literal["smoke", "lesson", "full", "paper"]
+SCALES = get_args(Scale)
+Count = Annotated[int, Interval(ge=1, le=MOST)]
+Epochs = Annotated[int, Interval(ge=0, le=MOST)]
+Length = Annotated[float, Interval(gt=0, le=LARGEST)]
+Fraction = Annotated[float, Interval(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run, whole: the same recipe, machine and versions give the same network.
+    """A whole training run: the same recipe, machine and versions give the same network.
 
-    uncut         the first so many epochs are trained jointly, before the junction is put in
-    start         weights to start from instead, by the eight digits of start.py: `train(start=FILE)` fills it in
-    frozen        in the first epochs, as many as this, only the heads move: neither a weight of the trunk does nor an
-                  average of its BatchNorms
-    initial       where convolutions start from: "backbone", as its builder leaves them (He's weights in ResNet and
-                  MSDNet, torch's in VGG); or "torch", torch's own, with which the published MSDNet runs started
-    optimizer     "sgd" with momentum, Nesterov's unless `nesterov` is False, or "adamw", which vision transformers need
-                  (its betas are torch's)
-    lr            peak learning rate
-    clip          scale the gradient down to this length where it is longer; None: never
-    accumulate    parts that a batch is computed in, one after the other, for less memory; BatchNorm sees one part
-    ema           keep a moving average of the weights, of this decay, and evaluate that; None: the weights themselves
-    augmentation  "crop": random crops, mirrored where the pictures allow; "autoaugment": CIFAR-10's policy and Cutout
-                  of half the picture's side besides
-    label_smoothing   share of the target that is spread over all classes
-    schedule      "onecycle": up for a quarter of the steps, down to nearly zero (Smith and Topin, 2018);
-                  "multistep": times 0.1 at each epoch of `milestones`, which may be 13.5
-    train_images  use the first so many training pictures only (None: all); held_out_images: of validation and test
-    pixels        side of the pictures, where the data set can be read at any; None: what the backbone was made for
-    content       which images a folder holds, in eight letters, so that runs on other images have other names; None:
-                  whichever are there: `train` and studies fill it in
-    method        how the losses become one update of the trunk: "sum", or another one of methods/
-    weights       of the losses in the sum, one for each exit; none: all 1
-    step_length   of the other methods: "sum", as long a step as the sum's, so that one lr is fair; or their "own"
-    loss          "cross-entropy" at each exit, or "distillation": the last exit teaches the others (losses.py)
-    precision     "auto": bf16 where the machine is faster with it, else fp32; or "bf16", "fp32"
-    compile       torch.compile the network: slower to start, faster a step; needs a C++ compiler on a CPU
+    Attributes:
+        dataset: Which images.
+        backbone: The network, and its sizes.
+        scale: How much work: seconds, minutes, hours of a GPU, as published.
+        junction: What stands at every exit, see surgery.py and cuts/.
+        uncut: Number of epochs at the beginning that are trained jointly, before the junction is put in.
+        initial: What convolutions start from: "backbone" leaves them as the builder does (He's weights in ResNet and
+            MSDNet, torch's in VGG); "torch" draws them as torch does, as the published MSDNet runs did.
+        start: First digits of the checksum of the weights to start from (see start.py); `train(start=FILE)` fills it
+            in.
+        frozen: Number of epochs at the beginning in which only the heads are trained: neither the trunk's weights nor
+            the averages of its BatchNorms change.
+        seed: Seed of the initial weights, the order of the images and their augmentation.
+        epochs: Passes over the training images.
+        batch_size: Images per update.
+        optimizer: "sgd" has momentum; "adamw" is what vision transformers need (its betas are torch's).
+        lr: Peak learning rate.
+        momentum: Momentum of "sgd".
+        nesterov: Nesterov's momentum; the published runs used plain momentum.
+        weight_decay: L2 penalty on the weights, with "adamw" decoupled from the gradient.
+        schedule: "onecycle" raises the learning rate for a quarter of the steps, then lowers it to nearly zero (Smith
+            and Topin, 2018); "multistep" multiplies it by 0.1 at each milestone.
+        milestones: Epochs at which "multistep" lowers the learning rate; 13.5 is in the middle of an epoch.
+        clip: Longest gradient that is used as it is; longer ones are scaled down to this length. None: all are.
+        accumulate: Number of parts in which a batch is computed, one after the other, to save memory; BatchNorm sees
+            one part at a time.
+        ema: Decay of a moving average of the weights, which is evaluated in their place. None: no average.
+        augmentation: "crop" is random crops, mirrored where the images allow; "autoaugment" adds CIFAR-10's policy and
+            Cutout of half the image's side.
+        train_images: Number of training images to use. None: all.
+        held_out_images: Number of validation images, and of test images, to use. None: all.
+        pixels: Side of the images, if the data set can be read at any size. None: what the backbone was made for.
+        content: First digits of the checksum of a folder's images, so that runs on other images have other names;
+            `train` and studies fill it in.
+        method: How the losses become one update of the trunk: "sum", or the name of another of methods/, such as
+            "pcgrad" or "upgrad".
+        weights: Weights of the losses in the sum, one for each exit. Empty: all are 1.
+        step_length: With other methods than the sum: a step as long as the sum's, so that one learning rate is fair to
+            all, or the method's own.
+        loss: "cross-entropy" at each exit; "distillation" lets the last exit teach the others (losses.py).
+        label_smoothing: Share of the target that is spread over all classes.
+        precision: "auto" is bf16 where the machine is faster with it, else fp32.
+        compile: Compile the network with torch.compile: a slow start, then faster steps. Needs a C++ compiler on a CPU.
     """
 
     dataset: str
     backbone: str
-    scale: str
+    scale: Scale
     junction: Junction = Joint()
-    uncut: int = 0
-    initial: str = "backbone"
+    uncut: Epochs = 0
+    initial: Literal["backbone", "torch"] = "backbone"
     start: str | None = None
-    frozen: int = 0
-    seed: int = 0
-    epochs: int = 1
-    batch_size: int = 256
-    optimizer: str = "sgd"
-    lr: float = 0.2
-    momentum: float = 0.9
+    frozen: Epochs = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0  # what the generators of torch and numpy both accept
+    epochs: Count = 1
+    batch_size: Count = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Length = 0.2
+    momentum: Fraction = 0.9
     nesterov: bool = True
-    weight_decay: float = 5e-4
-    schedule: str = "onecycle"
-    milestones: tuple[float, ...] = ()
-    clip: float | None = None
-    accumulate: int = 1
-    ema: float | None = None
-    augmentation: str = "crop"
-    train_images: int | None = None
-    held_out_images: int | None = None
-    pixels: int | None = None
+    weight_decay: Annotated[float, Interval(ge=0, le=LARGEST)] = 5e-4
+    schedule: Literal["onecycle", "multistep"] = "onecycle"
+    milestones: tuple[Annotated[float, Interval(ge=0)], ...] = ()
+    clip: Length | None = None
+    accumulate: Count = 1
+    ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    augmentation: Literal["crop", "autoaugment"] = "crop"
+    train_images: Count | None = None
+    held_out_images: Count | None = None
+    pixels: Annotated[int, Interval(ge=1, le=LARGEST_SIDE)] | None = None
     content: str | None = None
     method: str = "sum"
     weights: tuple[float, ...] = ()
-    step_length: str = "sum"
-    loss: str = "cross-entropy"
-    label_smoothing: float = 0.0
-    precision: str = "auto"
+    step_length: Literal["sum", "own"] = "sum"
+    loss: Literal["cross-entropy", "distillation"] = "cross-entropy"
+    label_smoothing: Fraction = 0.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
 
     def __post_init__(self):
-        _make_plain(self)
-        accept = {"dataset": DATASETS, "scale": SCALES, "schedule": ("onecycle", "multistep")}
-        accept |= {"loss": ("cross-entropy", "distillation"), "precision": ("auto", "bf16", "fp32")}
-        accept |= {
-            "initial": ("backbone", "torch"),
-            "optimizer": ("sgd", "adamw"),
-            "augmentation": ("crop", "autoaugment"),
-        }
-        for field, values in accept.items():
-            if getattr(self, field) not in values:
-                raise ValueError(f"{field}={getattr(self, field)!r}: use one of {', '.join(values)}")
-        self._check_numbers()
-        if self.pixels is not None and self.pixels > LARGEST_SIDE:
-            raise ValueError(f"pixels={self.pixels!r}: at most {LARGEST_SIDE}")
-        if self.content is not None and not (
-            self.dataset == "folder" and isinstance(self.content, str) and re.fullmatch(DIGITS, self.content)
-        ):
-            raise ValueError(f"content={_shown(self.content)}: eight digits 0-9a-f of a folder's images, or None")
+        names = [field.name for field in fields(self)]
+        make_plain(self, names)
         if not isinstance(self.junction, Junction):
             raise TypeError(f"junction={self.junction!r}: give one junction for all exits, such as Surgery(beta=0.5)")
-        _make_plain(self.junction)
-        if type(self.seed) is not int or not 0 <= self.seed < SEEDS:
-            raise ValueError(f"seed={self.seed!r}: a whole number from 0, below 2**63")
-        if type(self.uncut) is not int or not 0 <= self.uncut < self.epochs:
-            raise ValueError(f"uncut={self.uncut!r}: a whole number from 0, below the {self.epochs} epochs of the run")
-        if type(self.frozen) is not int or not 0 <= self.frozen <= self.epochs:
-            raise ValueError(f"frozen={self.frozen!r}: a whole number from 0 to the {self.epochs} epochs of the run")
-        if self.start is not None and not (isinstance(self.start, str) and re.fullmatch(DIGITS, self.start)):
-            raise ValueError(f"start={_shown(self.start)}: eight digits 0-9a-f; a file goes to train(start=FILE)")
+        make_plain(self.junction, [field.name for field in fields(self.junction)])
+        for name in names:
+            if name != "junction":
+                check(name, getattr(self, name), annotations(Recipe)[name])
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise ValueError for values that are accepted by themselves, but not together."""
+        if self.dataset not in DATASETS:
+            raise ValueError(f"dataset={self.dataset!r}: use one of {', '.join(DATASETS)}")
+        if self.content is not None and not (self.dataset == "folder" and re.fullmatch(DIGITS, self.content)):
+            raise ValueError(f"content={reprlib.repr(self.content)}: eight digits 0-9a-f of a folder's images, or None")
+        if self.start is not None and not re.fullmatch(DIGITS, self.start):
+            raise ValueError(f"start={reprlib.repr(self.start)}: eight digits 0-9a-f; a file goes to train(start=FILE)")
+        if self.uncut >= self.epochs:
+            raise ValueError(f"uncut={self.uncut}: fewer than the {self.epochs} epochs of the run")
+        if self.frozen > self.epochs:
+            raise ValueError(f"frozen={self.frozen}: at most the {self.epochs} epochs of the run")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} pictures")
+            raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} images")
         by_exit = methods.check(self.method, self.weights, self.step_length).by_exit
         if by_exit and not self.junction.linear:
             name = type(self.junction).__name__
@@ -162,111 +151,47 @@ class Recipe:
         if self.accumulate > 1 and self.loss == "distillation":
             raise ValueError(f"accumulate={self.accumulate}: distillation measures features over a whole batch")
 
-    def _check_numbers(self) -> None:
-        """Raise ValueError, naming field, value and range, for a number that is none, not finite or out of range."""
-        optional = {field.name for field in fields(self) if field.default is None}
-        for field in _COUNTS:
-            value = getattr(self, field)
-            if value is None and field in optional:
-                continue
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{field}={_shown(value)}: a whole number above zero")
-            if value > MOST:
-                raise ValueError(f"{field}={_shown(value)}: at most {MOST}")
-        for field, (accepts, words) in _RANGES.items():
-            value = getattr(self, field)
-            if not (value is None and field in optional) and not (is_number(value) and accepts(value)):
-                raise ValueError(f"{field}={_shown(value)}: {words}")
-        if not isinstance(self.weights, tuple):
-            raise ValueError(f"weights={_shown(self.weights)}: a list of numbers, one for each exit")
-        if not isinstance(self.milestones, tuple) or not all(is_number(m) and m >= 0 for m in self.milestones):
-            raise ValueError(f"milestones={_shown(self.milestones)}: epochs, finite numbers from 0")
-        for field in ("compile", "nesterov"):
-            if type(getattr(self, field)) is not bool:
-                raise ValueError(f"{field}={_shown(getattr(self, field))}: True or False")
-
     @property
     def name(self) -> str:
-        """Of the run's folder: what is compared is in it, "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
-        parts = [spell(self.junction)]
-        parts += ["uncut", str(self.uncut)] if self.uncut else []
-        parts += [] if self.initial == "backbone" else ["initial", self.initial]
-        parts += ["start", self.start] if self.start else []
-        parts += ["frozen", str(self.frozen)] if self.frozen else []
-        parts += [] if self.method == "sum" else [self.method]
-        parts += [] if self.step_length == "sum" else [f"{self.step_length}-step"]
-        parts += ["weighted", *map(number, self.weights)] if self.weights else []
-        parts += [] if self.loss == "cross-entropy" else [self.loss]
-        parts += [f"pixels{self.pixels}"] if self.pixels else []
-        parts += [self.content] if self.content else []
-        return "-".join([self.dataset, self.backbone, self.scale, *parts, f"seed{self.seed}"])
+        """Name of the run's folder, with all that studies compare: "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
+        return "-".join([self.dataset, self.backbone, self.scale, *arms.words(self), f"seed{self.seed}"])
 
     def to_dict(self) -> dict:
-        """Plain values, as a record keeps them; `from_dict` reads them back."""
+        """Return plain values, as a record keeps them; `from_dict` reads them back."""
         lists = {"milestones": list(self.milestones), "weights": list(self.weights)}
-        return {"name": self.name, **asdict(self), "junction": junction_to(self.junction), **lists}
+        return {"name": self.name, **asdict(self), "junction": arms.junction_to(self.junction), **lists}
 
     @staticmethod
     def from_dict(values: dict) -> Recipe:
-        """The recipe that `to_dict` wrote, also into older records. Raises ValueError, naming the field, for others."""
+        """Return the recipe that `to_dict` wrote, also into older records.
+
+        Raises:
+            ValueError: These are not the values of a recipe; the message names the field.
+        """
         check_types(values)
         values = {key: value for key, value in values.items() if key != "name"}
-        kinds = {field.name for field in fields(Recipe)}
-        if unknown := set(values) - kinds:
-            raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(kinds))}")
-        return Recipe(**values | {"junction": junction_from(values["junction"])})
+        names = {field.name for field in fields(Recipe)}
+        if unknown := set(values) - names:
+            raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(names))}")
+        return Recipe(**values | {"junction": arms.junction_from(values["junction"])})
 
 
-def check_types(values) -> None:
-    """Raise ValueError, naming the field, where the values are not of the kinds that `Recipe.to_dict` writes.
+def check_types(values: Any) -> None:
+    """Raise ValueError, naming the field, unless the values have the types that `Recipe.to_dict` writes.
 
-    Whether they are in range, and whether their names are known here, is for `Recipe` to say.
+    Ranges and names are not checked: a record may come from a version, or a plugin, that knows others.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"a recipe is {_shown(values)}, not a dict")
-    kinds = get_type_hints(Recipe)
+        raise ValueError(f"a recipe is {reprlib.repr(values)}, not a dict")
     required = {field.name for field in fields(Recipe) if field.default is MISSING} | {"junction"}
     if missing := required - set(values):
         raise ValueError(f"a recipe without {', '.join(sorted(missing))}")
-    for field, kind in kinds.items():
-        if field in values and not _is_a(values[field], kind):
-            raise ValueError(f"recipe, {field}={_shown(values[field])}: it is {getattr(kind, '__name__', kind)}")
-
-
-def _is_a(value, kind) -> bool:
-    """Whether a value from a record is of a kind that a field of `Recipe` is declared with."""
-    if isinstance(kind, UnionType):
-        return any(_is_a(value, one) for one in get_args(kind))
-    if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(_is_a(one, get_args(kind)[0]) for one in value)
-    if kind is Junction:
-        plain = isinstance(value, dict) and all(isinstance(one, str | int | float) for one in value.values())
-        return isinstance(value, str) or (plain and isinstance(value.get("name"), str))
-    if kind is float:
-        return is_number(value)
-    return type(value) is kind and (kind is not int or -(2**63) <= value < 2**63)
-
-
-def is_number(value) -> bool:
-    """Whether a value from a record is a finite number."""
-    return type(value) in (int, float) and -1e300 < value < 1e300  # NaN is not, nor an int that no float can hold
-
-
-def _shown(value) -> str:
-    """A value in an error: its beginning, since a record may hold anything."""
-    return reprlib.repr(value)
-
-
-def _make_plain(values) -> None:
-    """Python's numbers for numpy's, with which a checkpoint could not be read back; a tuple for a list."""
-    for field in fields(values):
-        object.__setattr__(values, field.name, _plain(getattr(values, field.name)))
-
-
-def _plain(value):
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(map(_plain, value))
-    return value.item() if isinstance(value, np.generic) else value
+    for name, annotation in annotations(Recipe).items():
+        junction = name == "junction"
+        if name in values and not (
+            arms.is_written(values[name]) if junction else accepts(values[name], annotation, False)
+        ):
+            raise ValueError(f"recipe, {name}={reprlib.repr(values[name])}: of another type")
 
 
 # dataset -> scale -> what differs from Recipe's defaults, whatever the backbone

@@ -17,8 +17,9 @@ import torchvision
 from dfs_edu import tables
 from dfs_edu.files import check_file, write_whole
 from dfs_edu.intervals import interval, p_values  # noqa: F401  of the accuracies of a few seeds
-from dfs_edu.training.arms import junction_from, spell
-from dfs_edu.training.recipes import Recipe, check_types, is_number
+from dfs_edu.training.arms import junction_label, label
+from dfs_edu.training.fields import is_number
+from dfs_edu.training.recipes import Recipe, check_types
 
 RECORD = "record.json"
 MOST = 2**28  # bytes of a record: more than that of a long run that was tracked at every step
@@ -302,7 +303,7 @@ def accuracies(records: Iterable[dict], split: str = "test") -> dict[str, list[l
     table: dict[str, list[list[float]]] = {}
     for record in sorted(records, key=lambda record: record["recipe"]["seed"]):
         if "final" in record:
-            table.setdefault(arm(record["recipe"]), []).append(record["final"][f"{split}_accuracy"])
+            table.setdefault(label(record["recipe"]), []).append(record["final"][f"{split}_accuracy"])
     return table
 
 
@@ -334,7 +335,7 @@ def _cell(value):
     """A field of a recipe in one cell."""
     if isinstance(value, dict):
         try:
-            return label(value)
+            return junction_label(value)
         except ValueError:  # a junction that is not known here
             return str(value)
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
@@ -360,27 +361,3 @@ def write_csv(table: Sequence[dict], path: str | os.PathLike) -> None:
     """A list of rows as a CSV file (see tables.py). Raises OSError where it cannot be written."""
     head = list(table[0]) if table else []
     tables.write_csv(path, head, [[row[column] for column in head] for row in table])
-
-
-def arm(recipe: dict) -> str:
-    """What a recipe compares, in words: its junction, and its method where that is not the sum."""
-    method = recipe.get("method", "sum")
-    own = ", own step" if recipe.get("step_length", "sum") == "own" else ""
-    weights = f", weights {' '.join(f'{w:g}' for w in recipe['weights'])}" if recipe.get("weights") else ""
-    loss = "" if recipe.get("loss", "cross-entropy") == "cross-entropy" else f", {recipe['loss']}"
-    uncut = f", uncut for {recipe['uncut']}" if recipe.get("uncut") else ""
-    initial = ", torch's initial weights" if recipe.get("initial") == "torch" else ""
-    start = f", from {recipe['start']}" if recipe.get("start") else ""
-    frozen = f", trunk frozen for {recipe['frozen']}" if recipe.get("frozen") else ""
-    added = own + weights + loss + uncut + initial + start + frozen
-    return label(recipe["junction"]) + ("" if method == "sum" else f" + {method}") + added
-
-
-def label(junction: dict) -> str:
-    """A junction in words for tables and legends.
-
-    >>> label({"name": "surgery", "beta": 0.5, "reference": False})
-    'surgery own 0.5, no reference'
-    """
-    said = spell(junction_from(junction)).replace("-", " ")
-    return said.replace(" partition", ", no reference").replace(" scales", ", all scales")
