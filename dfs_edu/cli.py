@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -30,7 +31,7 @@ BY_RECIPE = ("train", "study")  # their options depend on the recipe, so they re
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 if it did its work, 1 if it could not and said why, 130 if it was stopped."""
     for stream in (sys.stdout, sys.stderr):  # a terminal without "±" gets an escape instead of a traceback
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(sys.argv[1:] if argv is None else list(argv)) or 0

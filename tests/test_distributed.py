@@ -102,7 +102,7 @@ def test_a_split_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setattr(distributed, "join", lambda device: (Team(0, 4), device))
     few = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=16, held_out_images=3, batch_size=8)
     monkeypatch.setattr(Team, "wait", lambda team: None)
-    with pytest.raises(ValueError, match="3 images of validation cannot be shared out to 4 processes"):
+    with pytest.raises(ValueError, match="3 images of validation cannot be divided among 4 processes"):
         dfs.train(few, None, device="cpu", progress=False)
 
 

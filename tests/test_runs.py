@@ -436,11 +436,11 @@ def test_runs_on_other_images_have_other_names(tmp_path, capsys):
     assert all(re.fullmatch(r"folder-vgg7-4-smoke-joint-pixels(8|16)-[0-9a-f]{8}-seed0", name) for name in names)
     capsys.readouterr()
     assert call(*words, "--image-size", 8, "--data", one) == 1
-    assert "is there already: resume it (--resume" in capsys.readouterr().err
+    assert "exists already: resume it (--resume" in capsys.readouterr().err
     assert call(*words, "--image-size", 8, "--data", one, "--resume") == 0
     assert call(*words, "--image-size", 8, "--data", one, "--lr", "0.01") == 1
     said = capsys.readouterr().err
-    assert re.search(r"is there already: a run of another recipe \(lr 0\.\d+, now 0\.01\); choose another folder", said)
+    assert re.search(r"exists already: a run of another recipe \(lr 0\.\d+, now 0\.01\); choose another folder", said)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == names
 
 

@@ -388,7 +388,7 @@ def test_a_finished_run_does_not_look_at_the_test_split_again(uninterrupted, mon
 
 
 def test_a_run_that_is_there_is_not_overwritten(uninterrupted):
-    with pytest.raises(FileExistsError, match="is there already: resume it"):
+    with pytest.raises(FileExistsError, match="exists already: resume it"):
         run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent)
 
 
@@ -692,7 +692,7 @@ def test_sigterm_and_ctrl_c_leave_a_run_that_resumes(number, tmp_path):
     if process.returncode == 0:
         pytest.skip("the run had finished before the signal came")
     assert process.returncode == 130
-    assert "`--resume` goes on from" in said
+    assert "`--resume` continues from" in said
     assert "Traceback" not in said
     process = start(tmp_path, "--resume")
     out, said = process.communicate(timeout=300)

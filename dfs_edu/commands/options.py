@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from dfs_edu.training import recipes
-from dfs_edu.training.fields import annotations
+from dfs_edu.training.fields import field_types
 from dfs_edu.training.recipes import Recipe, Scale
 
 Folder = Annotated[str | None, arg(metavar="DIR")]
 File = Annotated[str | None, arg(metavar="FILE")]
 Flag = FlagCreatePairsOff[bool]  # --resume, without --no-resume
 
-# Fields with options of their own, and those that are filled in
-_OWN = ("dataset", "backbone", "scale", "junction", "start", "content")
-_ALIASES = {"pixels": arg(aliases=["--image-size"])}
+_OWN = ("dataset", "backbone", "scale", "junction", "start", "content")  # have options of their own, or are filled in
+_MORE = {"pixels": [arg(aliases=["--image-size"])]}
 
-Fields = make_dataclass(
-    "Fields",
-    [
-        (field.name, Annotated[annotations(Recipe)[field.name], _ALIASES.get(field.name)], field)
-        for field in fields(Recipe)
-        if field.name not in _OWN
-    ],
-    namespace={"__doc__": Recipe.__doc__},
-)
+if TYPE_CHECKING:
+    Fields = Recipe
+else:  # the other fields of a recipe, which is checked when all of them are known
+    Fields = make_dataclass(
+        "Fields",
+        [
+            (field.name, Annotated[field_types(Recipe)[field.name], *_MORE.get(field.name, [""])], field)
+            for field in fields(Recipe)
+            if field.name not in _OWN
+        ],
+        namespace={"__doc__": Recipe.__doc__},
+    )
 
 
 @dataclass(kw_only=True)

@@ -47,7 +47,7 @@ def evaluate(
     budgets = _checked_budgets(budget)
     network, dataset, batches = _trained(run, data, device)
     if test_data:
-        dataset = replace(dataset, test=folder.test_images(test_data, dataset.classes, dataset.pixels))
+        dataset = replace(dataset, test=folder.test_images(Path(test_data), dataset.classes, dataset.pixels))
 
     # Everything is fitted on the validation split
     validation = inference.collect(network, batches(dataset.validation), logits=True)

@@ -20,7 +20,7 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 
 @functools.cache
-def annotations(owner: type) -> dict[str, Any]:
+def field_types(owner: type) -> dict[str, Any]:
     """Return the annotation of each field, ranges included."""
     return get_type_hints(owner, include_extras=True)
 

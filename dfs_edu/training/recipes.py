@@ -1,7 +1,10 @@
-"""What to train, how, and at which scale: frozen values, the same for every method that is compared.
+"""What to train, how, and at which scale: frozen values, equal for all methods that are compared.
 
-Scales: smoke (seconds, for tests), lesson (minutes on two CPU cores), full (a GPU; a modern schedule) and paper (the
+Scales: smoke (seconds, for tests), lesson (minutes on two CPU cores), full (a GPU and a modern schedule) and paper (the
 published schedule: Gong et al., ECCV 2024).
+
+A field of `Recipe` holds its type, range and default, and its docstring the help: checks, records and the command line
+derive from these.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dfs_edu.data import DATASETS
 from dfs_edu.data.splits import LARGEST_SIDE
 from dfs_edu.surgery import Joint, Junction
 from dfs_edu.training import arms
-from dfs_edu.training.fields import accepts, annotations, check, make_plain
+from dfs_edu.training.fields import accepts, check, field_types, make_plain
 
 DIGITS = "[0-9a-f]{8}"  # how a recipe names images or weights: the first digits of their checksum
 MOST = 2**31 - 1
@@ -125,7 +128,7 @@ class Recipe:
         make_plain(self.junction, [field.name for field in fields(self.junction)])
         for name in names:
             if name != "junction":
-                check(name, getattr(self, name), annotations(Recipe)[name])
+                check(name, getattr(self, name), field_types(Recipe)[name])
         self._check_together()
 
     def _check_together(self) -> None:
@@ -173,7 +176,8 @@ class Recipe:
         names = {field.name for field in fields(Recipe)}
         if unknown := set(values) - names:
             raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(names))}")
-        return Recipe(**values | {"junction": arms.junction_from(values["junction"])})
+        values["junction"] = arms.junction_from(values["junction"])
+        return Recipe(**values)
 
 
 def check_types(values: Any) -> None:
@@ -186,7 +190,7 @@ def check_types(values: Any) -> None:
     required = {field.name for field in fields(Recipe) if field.default is MISSING} | {"junction"}
     if missing := required - set(values):
         raise ValueError(f"a recipe without {', '.join(sorted(missing))}")
-    for name, annotation in annotations(Recipe).items():
+    for name, annotation in field_types(Recipe).items():
         junction = name == "junction"
         if name in values and not (
             arms.is_written(values[name]) if junction else accepts(values[name], annotation, False)
@@ -195,7 +199,7 @@ def check_types(values: Any) -> None:
 
 
 # dataset -> scale -> what differs from Recipe's defaults, whatever the backbone
-_SETTINGS = {
+_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
         "smoke": {"epochs": 1, "batch_size": 64, "train_images": 512, "held_out_images": 256},
         "lesson": {"epochs": 4, "batch_size": 128, "lr": 0.1},
@@ -218,11 +222,11 @@ _SETTINGS = {
     },
 }
 
-# family of backbones -> its published recipe, on CIFAR-100 or ImageNet; digits and folders are trained likewise
-_STEPS = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep", "nesterov": False}
+# family of backbones -> its published recipe, on CIFAR-100 or ImageNet; digits and folders are trained in the same way
+_STEPS: dict[str, Any] = {"epochs": 300, "batch_size": 500, "lr": 0.1, "schedule": "multistep", "nesterov": False}
 _PLAIN = {"initial": "torch"}
 _STRONG = {"augmentation": "autoaugment"}
-_PUBLISHED = {
+_PUBLISHED: dict[str, dict[str, Any]] = {
     "vgg7": {**_STEPS, **_STRONG, "weight_decay": 1e-4, "milestones": (270, 280, 295)},
     "resnet18": {**_STEPS, **_STRONG, "weight_decay": 5e-4, "milestones": (250, 280, 295), "loss": "distillation"},
     "msdnet-cifar": {**_STEPS, **_PLAIN, "weight_decay": 5e-4, "milestones": (250, 280, 295)},
@@ -235,10 +239,10 @@ _PUBLISHED = {
         "milestones": (70, 80, 85),
     },
 }
-# family -> what its published network adds to the name: half of what the heads' classifiers read is dropped
+# family -> what its published network adds to the name: dropout in front of the heads' classifiers
 _PUBLISHED_SIZES = {"msdnet-cifar": {"dropout": 50}}
-# family of backbones -> what it needs that others do not, at every scale
-_FAMILIES = {"vit-tiny": {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
+# family of backbones -> what it needs at every scale, unlike others
+_FAMILIES: dict[str, dict[str, Any]] = {"vit-tiny": {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
 _MSDNET = {"imagenet": "msdnet-imagenet", "cifar100": "msdnet-cifar", "digits": "msdnet-cifar"}  # what msdnet means
 _EXAMPLES = (
     "digits/vgg7-16",
@@ -251,19 +255,25 @@ _EXAMPLES = (
 
 
 def names() -> list[str]:
-    """Recipes to begin with; every other size of these backbones has one too."""
+    """Return recipes to begin with; every other size of these backbones has one, too."""
     return list(_EXAMPLES)
 
 
-def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed: int = 0, **changes) -> Recipe:
-    """The recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale; `changes` replace single fields.
+def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed: int = 0, **changes: Any) -> Recipe:
+    """Return the recipe of "dataset/backbone", such as "cifar100/vgg7-64", at a scale.
 
-    With another number of epochs, milestones stay at the same parts of the way, unless they are given too.
-    At scale "paper", the network is the published one as well: heads of MSDNet on CIFAR-100 drop half in training.
-    "msdnet" alone is the one for the data set's pictures: "imagenet/msdnet", "cifar100/msdnet-base2-step1".
+    Args:
+        name: "msdnet" alone stands for the one for the data set's images: "imagenet/msdnet", "digits/msdnet-base2".
+        junction: What stands at every exit.
+        scale: One of `SCALES`. At "paper" the network is the published one as well: on CIFAR-100, the heads of MSDNet
+            drop half of what they read during training.
+        seed: See `Recipe`.
+        **changes: Single fields of `Recipe`. With another number of epochs, milestones stay at the same fractions of
+            the run, unless they are given, too.
 
-    Raises ValueError for an unknown name (with the nearest known ones), scale or field, a value out of range, and for
-    scale "paper" where no published recipe is known here for the backbone on such images.
+    Raises:
+        ValueError: Unknown name (the message has the nearest known ones), scale or field; a value out of range; scale
+            "paper" without a published recipe for the backbone on such images.
 
     >>> recipe = get("cifar100/resnet18", scale="paper", epochs=30)
     >>> recipe.lr, recipe.milestones, recipe.name
@@ -274,24 +284,31 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
     if dataset not in _SETTINGS or not backbone:
         near = difflib.get_close_matches(name, names(), n=2, cutoff=0.3) or names()
         raise ValueError(f"recipe {name!r} is not known; did you mean {' or '.join(near)}?")
-    family, sizes = parse(backbone)
-    if scale not in SCALES:
-        raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
-    unknown = set(changes) - {field.name for field in fields(Recipe)}
-    if unknown:
-        known = ", ".join(field.name for field in fields(Recipe))
-        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}; it has {known}")
-    large = dataset == "imagenet"
-    if scale == "paper" and (family not in _PUBLISHED or large != (family == "msdnet-imagenet")):
-        known = [name for name in _PUBLISHED if large == (name == "msdnet-imagenet")]
-        named = ", ".join(known)
-        raise ValueError(f"scale='paper': no published recipe here for {family} on {dataset}; there is one for {named}")
+    family, _ = parse(backbone)
+    check("scale", scale, Scale)
+    known = [field.name for field in fields(Recipe)]
+    if unknown := sorted(set(changes) - set(known)):
+        raise ValueError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(known)}")
+
     if scale == "paper":
-        added = {size: n for size, n in _PUBLISHED_SIZES.get(family, {}).items() if size not in sizes}
-        backbone = "-".join([backbone, *(f"{size}{n}" for size, n in added.items())])
-    settings = _PUBLISHED[family] if scale == "paper" else _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
-    recipe = Recipe(dataset, backbone, scale, junction, seed=seed, **settings | changes)
+        backbone, settings = _published(dataset, backbone)
+    else:
+        settings = _SETTINGS[dataset][scale] | _FAMILIES.get(family, {})
+    values: dict[str, Any] = {"scale": scale, "junction": junction, "seed": seed, **settings, **changes}
+    recipe = Recipe(dataset, backbone, **values)
     if recipe.milestones and "milestones" not in changes:
         squeezed = [m * recipe.epochs / settings["epochs"] for m in settings["milestones"]]
         recipe = replace(recipe, milestones=tuple(int(m) if m == int(m) else m for m in squeezed))
     return recipe
+
+
+def _published(dataset: str, backbone: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of the published network, and the settings that it was trained with."""
+    family, sizes = parse(backbone)
+    large = dataset == "imagenet"
+    known = [name for name in _PUBLISHED if large == (name == "msdnet-imagenet")]
+    if family not in known:
+        there = ", ".join(known)
+        raise ValueError(f"scale='paper': no published recipe here for {family} on {dataset}; there is one for {there}")
+    added = {size: n for size, n in _PUBLISHED_SIZES.get(family, {}).items() if size not in sizes}
+    return "-".join([backbone, *(f"{size}{n}" for size, n in added.items())]), _PUBLISHED[family]

@@ -9,7 +9,7 @@ are skipped, stopped ones are resumed.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -106,7 +106,8 @@ def work(cells: Sequence[Recipe], out: str | Path, **options: Any) -> None:
             if not claim or is_over(recipe, out):
                 continue
             try:
-                train(recipe, out, resume=True, **options | ({} if recipe.start else {"start": None}))
+                own: dict[str, Any] = options if recipe.start else options | {"start": None}
+                train(recipe, out, resume=True, **own)
             except FloatingPointError as error:
                 begun = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
                 results.write(Path(out) / recipe.name / results.RECORD, begun | {"failed": str(error)})
@@ -134,7 +135,7 @@ def is_over(recipe: Recipe, out: str | Path) -> bool:
 
 
 @contextmanager
-def claimed(recipe: Recipe, out: str | Path) -> Iterator[bool]:
+def claimed(recipe: Recipe, out: str | Path) -> Generator[bool, None, None]:
     """Claim a run, and yield whether it is ours; the claim ends with the process, however that ends."""
     locks = Path(out) / ".locks"
     locks.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One loop trains every network: joint or with surgery, on a CPU or a GPU, new or resumed."""
+"""The training loop: one for every network and method, on a CPU, a GPU or several, from the start or resumed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,20 @@ from dfs_edu.training.recipes import Recipe
 from dfs_edu.training.runs import load_network  # noqa: F401  of a finished run: its other half
 from dfs_edu.training.start import WEIGHTS, Start
 
-CHECKPOINT_SECONDS = 60  # what a killed process alone loses at the most; several of them agree on a number of steps
+CHECKPOINT_SECONDS = 60  # the most that a single killed process loses; several processes go by steps instead
 
 
 @dataclass
 class Run:
-    """A finished run. network: in eval mode, on its device; record: see `results`; folder: None if nothing was kept."""
+    """A finished run.
+
+    Attributes:
+        network: In eval mode, on its device.
+        record: What `results` reads: recipe, environment, data, epochs, final accuracies.
+        validation: Outputs of the exits on the validation split.
+        test: Outputs of the exits on the test split.
+        folder: Where the run is kept; None if nothing was kept.
+    """
 
     network: nn.Module
     record: dict
@@ -55,80 +63,82 @@ class Run:
 @torch.enable_grad()
 def train(
     recipe: Recipe,
-    out="runs",
+    out: str | os.PathLike | None = "runs",
     *,
     resume: bool = False,
-    start=None,
-    root=None,
-    device="auto",
+    start: str | os.PathLike | Start | None = None,
+    root: str | os.PathLike | None = None,
+    device: str | torch.device = "auto",
     progress: bool = True,
     checkpoint_steps: int = 1000,
     track: int | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> Run:
-    """Train a recipe to its end.
+    """Train a network by a recipe, from its first step to its last.
 
-    Started by torchrun, the processes train one network together, each on its part of every batch (distributed.py).
-    Gradients are on, whatever mode the caller is in. On a CPU, memory that a step frees stays with the process
-    (heap.py). Validation is measured after each epoch. The test split is looked at once, at the end, by the weights of
-    the last epoch (their moving average, where the recipe keeps one): no checkpoint is chosen. Ctrl-C and SIGTERM leave
-    a run that resumes.
+    Validation accuracy is measured after each epoch. The test split is used once, at the end, with the weights of the
+    last epoch (their moving average, if the recipe keeps one): no checkpoint is chosen. Ctrl-C and SIGTERM leave a run
+    that can be resumed. Processes that torchrun started train one network together, each on its part of every batch
+    (distributed.py). Gradients are switched on, whatever mode the caller is in. On a CPU, memory that a step frees
+    stays with the process (heap.py).
 
     Args:
         recipe: What to train, and how.
-        out: Folder below which the run's own folder lies, with checkpoints, record, weights, exit outputs and
-            TensorBoard events; None keeps nothing on the disk.
-        resume: Go on from the run's newest whole checkpoint, if there is one; a finished run is read back. It keeps its
-            precision; if machine or versions are others, record["resumed"] lists those as well.
+        out: Folder in which the run gets a folder of its own, with checkpoints, record, weights, exit outputs and
+            TensorBoard events; None keeps nothing on disk.
+        resume: Continue from the run's newest whole checkpoint, if there is one; a finished run is read back. A resumed
+            run keeps its precision; if machine or versions have changed, record["resumed"] lists the new ones.
         start: Weights to start from: a finished run's folder, or a safetensors file (see start.py). The recipe and the
-            run's name hold its checksum; to resume, it need not be there.
-        root: Where the data set lies (see `data.load`).
-        device: "auto": a GPU if there is one, else the CPU.
+            run's name hold its checksum; a run that is resumed does not need it.
+        root: Where the data set is (see `data.load`).
+        device: "auto" is a GPU if there is one, else the CPU.
         progress: Show a progress bar.
-        checkpoint_steps: Write a checkpoint every so many steps, besides the one at every epoch's end.
-        track: Compare the exits' gradients every so many steps, into record["conflict"], its "layers" and "looks"; see
-            `ConflictTracker`. Nothing else of the run changes, but for its peak memory on a CPU.
+        checkpoint_steps: Write a checkpoint every so many steps, besides the one at the end of each epoch.
+        track: Compare the exits' gradients every so many steps, and keep the result in record["conflict"]; see
+            `ConflictTracker`. Nothing else of the run changes, except its peak memory on a CPU.
         on_epoch: Called with the record after each epoch.
 
     Returns:
         The finished run.
 
     Raises:
-        FileExistsError: The run is there already and resume is False.
-        ValueError: The run was begun with another recipe or other data, or the batch cannot be shared out.
+        FileExistsError: The run's folder exists and `resume` is False.
+        ValueError: The run was begun with another recipe or other data, or a batch cannot be divided as asked.
         FloatingPointError: A loss is not finite; the last good checkpoint stays.
     """
     _check(recipe, checkpoint_steps=checkpoint_steps, track=track)
     if not isinstance(start, str | os.PathLike | Start | None):
         raise TypeError(f"start is a {type(start).__name__}: give the folder of a finished run, or a safetensors file")
     check_side(recipe)
-    team, device = distributed.join(pick_device(device))
-    if device.type == "cpu":
+    team, place = distributed.join(pick_device(device))
+    if place.type == "cpu":
         heap.keep_freed()
 
-    # The run's name holds the checksums of a folder of images and of the weights to start from
+    # Complete the recipe, and with it the run's name, by the checksums of a folder of images and of weights
     dataset = load_data(recipe, root) if recipe.dataset == "folder" else None
     if dataset:
         recipe = of_images(recipe, dataset, Path(out) if out is not None and resume else None)
-    start = Start.of(start) if isinstance(start, str | os.PathLike) else start
-    if start:
-        recipe = from_weights(recipe, start)
+    weights = start if isinstance(start, Start) or start is None else Start.of(start)
+    if weights:
+        recipe = from_weights(recipe, weights)
+
+    # Look at the run's folder; no process writes to it before all have looked
     folder = Path(out) / recipe.name if out is not None else None
     _check_folder(folder, recipe, resume)
-    if recipe.start and not start and not (folder and resume and checkpoint.is_there(folder)):
+    if recipe.start and not weights and not (folder and resume and checkpoint.is_there(folder)):
         raise ValueError(f"start={recipe.start!r}: name the file of these weights (start=FILE, --start FILE)")
-    team.wait()  # nobody writes before all have looked
+    team.wait()
     if folder and team.leads:
         check_writable(folder)
 
-    trainer = Trainer(recipe, dataset or load_data(recipe, root), device, team, folder, progress and team.leads, track)
+    trainer = Trainer(recipe, dataset or load_data(recipe, root), place, team, folder, progress and team.leads, track)
     if not (folder and resume and state.load(trainer)):
-        trainer.begin(start)
+        trainer.begin(weights)
     return trainer.run(checkpoint_steps, on_epoch)
 
 
 def _check(recipe: Recipe, **steps: int | None) -> None:
-    """Raise TypeError or ValueError for what is not a recipe or not a number of steps."""
+    """Raise TypeError unless it is a recipe, ValueError unless these are numbers of steps."""
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe is a {type(recipe).__name__}: give a recipe, such as recipes.get('digits/vgg7-16')")
     for name, count in steps.items():
@@ -137,10 +147,10 @@ def _check(recipe: Recipe, **steps: int | None) -> None:
 
 
 def _check_folder(folder: Path | None, recipe: Recipe, resume: bool) -> None:
-    """Raise ValueError for a recipe that a record cannot hold, FileExistsError for a run that is there already."""
+    """Raise ValueError if a record cannot hold the recipe, FileExistsError if the run exists already."""
     if folder is None:
         return
-    if Recipe.from_dict(recipe.to_dict()) != recipe:  # now, and not when hours of training are read back
+    if Recipe.from_dict(recipe.to_dict()) != recipe:  # better now than after hours of training
         raise ValueError(f"junction={recipe.junction!r}: it cannot be read back from a record; see arms.py")
     if resume or not folder.exists() or not any(folder.iterdir()):
         return
@@ -151,11 +161,11 @@ def _check_folder(folder: Path | None, recipe: Recipe, resume: bool) -> None:
     advice = "resume it (--resume, resume=True) or choose another folder"
     if words := results.changed(begun, recipe.to_dict()):
         advice = f"a run of another recipe ({'; '.join(words)}); choose another folder (--out)"
-    raise FileExistsError(f"{folder} is there already: {advice}")
+    raise FileExistsError(f"{folder} exists already: {advice}")
 
 
 class Trainer:
-    """A run under way: set-up, epoch, step, end. Saving and resuming: state.py; what an epoch has seen: meters.py."""
+    """A run in progress: set-up, epoch, step, end. state.py saves and resumes it, meters.py sums up an epoch."""
 
     def __init__(
         self,
@@ -171,26 +181,13 @@ class Trainer:
         self.folder, self.progress = folder, progress
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(device))
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)  # of runs before this one
+            torch.cuda.reset_peak_memory_stats(device)  # the peak is this run's, not that of runs before it
         check_shares(dataset, team)
 
-        # The network and its losses: their initial weights come from the seed alone
+        # The network, its losses, and how K losses become one update. Initial weights follow from the seed alone
         torch.manual_seed(recipe.seed)
-        self.network = build(recipe.backbone, len(dataset.classes), recipe.junction)
-        if recipe.initial == "torch":
-            initial.torchs_own([self.network])
-        self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False
-        self.network.to(device, memory_format=torch.channels_last)
-        self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
-        shared = set(self.trunk)
-        self.others = [p for p in self.objective.parameters() if p.requires_grad and p not in shared]
-        self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
-
-        # What a step calls, and how K losses become one update
+        self.make_network()
         self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
-        self.idle = team.world > 1 and distributed.has_idle(self.network, dataset.pixels)
-        if team.world > 1:
-            distributed.synchronise(self.network)
         self.make_forward()
 
         # Batches, in an order that follows from the seed, and what moves the weights
@@ -201,23 +198,39 @@ class Trainer:
         self.optimizer = make_optimizer(groups, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
 
-        # What is seen on the way, and its record
+        # What is measured on the way, and the record of it
         self.meters = Meters(len(self.network.heads), device)
         self.watch = conflicts.Watch(dataset, device, self.autocast, track)
         self.broken = set(chain.from_iterable(getattr(split, "broken", ()) for split in dataset.splits))
         self.record = results.begun(recipe, dataset, device, "bf16" if self.bf16 else "fp32", team.world)
         self.saved = time.monotonic()
-        torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # of dropout
+        torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # for dropout
+
+    def make_network(self) -> None:
+        """Build the network and its losses, and find the parameters that exits share (the trunk's)."""
+        recipe = self.recipe
+        self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
+        if recipe.initial == "torch":
+            initial.torchs_own([self.network])
+        self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False
+        self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
+        shared = set(self.trunk)
+        self.others = [p for p in self.objective.parameters() if p.requires_grad and p not in shared]
+        self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
+        self.idle = self.team.world > 1 and distributed.has_idle(self.network, self.dataset.pixels)
+        if self.team.world > 1:
+            distributed.synchronise(self.network)
 
     def begin(self, start: Start | None) -> None:
-        """Start a new run, from weights if there are any."""
+        """Start a new run, from given weights if there are any."""
         if start:
             self.record["start"] = start.load(self.network, self.dataset.classes)
             if self.average:
                 self.average.module.load_state_dict(self.network.state_dict())
 
     def run(self, checkpoint_steps: int, on_epoch: Callable[[dict], None] | None) -> Run:
-        """Train what is left of the run's epochs, and finish it."""
+        """Train the epochs that are left, and finish the run."""
         with progress.stop_signals(active=self.folder is not None) as stop:
             while self.batches.epoch < self.recipe.epochs:
                 self.epoch(stop, checkpoint_steps)
@@ -226,7 +239,7 @@ class Trainer:
         return self.finish()
 
     def epoch(self, stop: threading.Event, checkpoint_steps: int) -> None:
-        """Train the rest of the current epoch; validate and save at its end."""
+        """Train the rest of the current epoch, then validate and save."""
         self.prepare_epoch()
         title = f"{self.recipe.name} epoch {self.batches.epoch + 1}/{self.recipe.epochs}"
         with progress.bar(title, len(self.batches), self.batches.batch, self.progress) as bar:
@@ -236,9 +249,9 @@ class Trainer:
             for x, y in self.batches:
                 self.step(x, y)
                 self.meters.seconds = time.monotonic() - began
-                began += self.watch.compare(self)  # which is not training
+                began += self.watch.compare(self)  # comparing is not training
 
-                # Show how it goes; reading the numbers waits for a GPU
+                # Show the progress; reading the numbers waits for a GPU
                 bar.update()
                 if bar.n % 10 == 0 or self.device.type == "cpu":
                     health.check_losses(self)
@@ -246,10 +259,12 @@ class Trainer:
 
                 # Stop, or save if it is time to
                 if stop.is_set():
-                    if self.team.world == 1:  # several do not stop at the same step: their last checkpoint stands
+                    if (
+                        self.team.world == 1
+                    ):  # several processes do not stop at the same step: their last checkpoint stands
                         state.save(self)
                     bar.close()
-                    raise KeyboardInterrupt(f"stopped; `--resume` goes on from {self.folder}")
+                    raise KeyboardInterrupt(f"stopped; `--resume` continues from {self.folder}")
                 late = self.team.world == 1 and time.monotonic() - self.saved > CHECKPOINT_SECONDS
                 if late or self.steps_taken % checkpoint_steps == 0:
                     health.check_losses(self)
@@ -265,7 +280,7 @@ class Trainer:
         # Forward and backward, in `accumulate` parts one after the other
         parts = self.recipe.accumulate
         for i, (x_i, y_i) in enumerate(zip(x.chunk(parts), y.chunk(parts), strict=True), start=1):
-            wait = i < parts and self.team.world > 1  # gradients travel once a step
+            wait = i < parts and self.team.world > 1  # gradients are exchanged once per step
             with self.forward.no_sync() if wait else nullcontext():
                 with self.autocast():
                     losses, logits = self.forward(x_i, y_i)  # K x (), K x (B, classes)
@@ -283,7 +298,7 @@ class Trainer:
             self.average.update_parameters(self.network)
 
     def end_epoch(self) -> None:
-        """Validate, compare the exits' gradients, and keep what the epoch brought."""
+        """Validate, compare the exits' gradients, and keep the epoch's results."""
         health.check_weights(self)
         images, seconds = len(self.batches) * self.batches.batch_size, self.meters.seconds
         row = {
@@ -300,15 +315,15 @@ class Trainer:
         rates, self.meters = self.meters.rates, Meters(len(self.network.heads), self.device)
         state.save(self)
         if self.folder and self.team.leads:
-            since = (row["epoch"] - 1) * len(self.batches) + (row["epoch"] > 1)  # step 0 is of the first epoch
+            since = (row["epoch"] - 1) * len(self.batches) + (row["epoch"] > 1)  # step 0 belongs to the first epoch
             points = [("learning_rate", step, rate) for step, rate in rates]
             points += events.of_epoch(row, self.steps_taken)
             events.write(self.folder, points + conflicts.points(self.record.get("conflict"), since), since)
 
     def finish(self) -> Run:
-        """Look at the test split, once, and write what is kept; a run that did so before is read back."""
+        """Evaluate on the test split, once, and write what is kept; a finished run is read back."""
         network = (self.average.module if self.average else self.network).eval()
-        if "final" in self.record:
+        if self.folder and "final" in self.record:
             outputs = [inference.Outputs.load(self.folder / f"{split}.npz") for split in ("validation", "test")]
             return Run(network, self.record, *outputs, self.folder)
         validation, test = evaluate(self, self.dataset.validation), evaluate(self, self.dataset.test)
@@ -322,11 +337,11 @@ class Trainer:
             write_whole(self.folder / WEIGHTS, lambda file: file.write(weights))
             validation.save(self.folder / "validation.npz")
             test.save(self.folder / "test.npz")
-        state.save(self)  # last: only now is the run finished
+        state.save(self)  # last: only now has the run finished
         return Run(network, self.record, validation, test, self.folder)
 
     def prepare_epoch(self) -> None:
-        """Put in the junction of this epoch, hold the trunk or let it go, and set the modes."""
+        """Put in the junction of this epoch, freeze or release the trunk, and set the modes."""
         if self.recipe.uncut:
             junction = Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction
             for network in [self.network, *([self.average.module] if self.average else [])]:
@@ -335,24 +350,26 @@ class Trainer:
         if frozen != self.frozen:
             self.frozen = frozen
             for p in self.trunk:
-                p.requires_grad_(not frozen)  # without a gradient, no step, decay or momentum moves it
-            if isinstance(self.forward, DistributedDataParallel):  # it knows those that had gradients when it was made
+                p.requires_grad_(not frozen)  # without a gradient, neither a step nor decay nor momentum moves it
+            if isinstance(
+                self.forward, DistributedDataParallel
+            ):  # it expects the gradients that there were when it was made
                 self.make_forward()
         self.network.train()
         self.network.stages.train(not frozen)
 
     def make_forward(self) -> None:
-        """Make what a step calls: (x, y) -> losses K x (), logits K x (B, classes)."""
+        """Make the function that a step calls: (x, y) -> losses K x (), logits K x (B, classes)."""
         by_exit, compiled = self.method.by_exit, self.recipe.compile
         self.forward = forward_of(self.objective, by_exit, compiled, self.team, self.device, self.idle)
 
     def autocast(self) -> torch.autocast:
-        """The context in which the network computes: bfloat16 where that is the run's precision."""
+        """Return the context in which the network computes: bfloat16 if that is the run's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     @property
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters that are trained now: those of the trunk, which exits share, and all others."""
+        """The parameters that are trained now: the trunk's, which exits share, and all others."""
         return [] if self.frozen else self.trunk, self.others
 
     @property
@@ -362,14 +379,14 @@ class Trainer:
 
 
 def check_shares(dataset: data.Dataset, team: Team) -> None:
-    """Raise ValueError if the processes cannot share out the images that are evaluated."""
+    """Raise ValueError if there are fewer images to evaluate than processes."""
     for split in (dataset.validation, dataset.test):
         if len(split) < team.world:
-            raise ValueError(f"{len(split)} images of {split.name} cannot be shared out to {team.world} processes")
+            raise ValueError(f"{len(split)} images of {split.name} cannot be divided among {team.world} processes")
 
 
 def check_parts(batches: data.Batches | data.Streamed, recipe: Recipe, team: Team) -> None:
-    """Raise ValueError if the parts of a batch cannot share out the images of a process."""
+    """Raise ValueError if the images of a process cannot be divided into equal parts."""
     share = batches.batch_size // team.world
     if share % recipe.accumulate:
         raise ValueError(f"accumulate={recipe.accumulate} parts do not divide the {share} images of a process")
