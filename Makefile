@@ -18,7 +18,7 @@ help:
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make voila      show one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
-	@echo 'make test       style and tests: about 20 minutes'
+	@echo 'make test       style, types and tests: about 20 minutes'
 	@echo 'make bench      measure engine, steps, reading, probe, methods and early exit on this machine: 30 minutes'
 	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 30 minutes'
 	@echo 'make site       build the web version of the course, with the API reference, in build/site/: half a minute'
@@ -45,9 +45,10 @@ voila: $(STAMP)
 	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m voila "$(NOTEBOOK)" --Voila.ip=127.0.0.1 --token
 
 test: $(STAMP)
-	@echo "Checking style, then running the tests: about 20 minutes."
+	@echo "Checking style and types, then running the tests: about 20 minutes."
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
+	@$(VENV) -m ty check
 	@$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser"
 	@$(VENV) -m pytest -m browser
 

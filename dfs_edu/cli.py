@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Sequence
 
+from dfs_edu.extras import MissingExtra
 from dfs_edu.tables import printable
 from dfs_edu.training import plugins
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped or 'stopped'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MissingExtra) as error:
         print(f"dfs-edu: {printable(str(error))}", file=sys.stderr)
         return 1
 

@@ -32,7 +32,7 @@ LAYERS = (
     ("backbones", "losses", "methods"),
     ("multiexit", "cuts"),
     ("splitgrad", "distributed"),
-    ("surgery", "files", "intervals", "precision", "tables"),
+    ("surgery", "extras", "files", "intervals", "precision", "tables"),
 )
 LEVEL = {room: len(LAYERS) - i for i, layer in enumerate(LAYERS) for room in layer}
 
@@ -123,6 +123,26 @@ def test_a_circle_is_seen():
     sources = {"dfs_edu.a": "from dfs_edu import b", "dfs_edu.b": "from dfs_edu.c import f"}
     assert circle(sources | {"dfs_edu.c": ""}) is None
     assert set(circle(sources | {"dfs_edu.c": "import dfs_edu.a"})) == {"dfs_edu.a", "dfs_edu.b", "dfs_edu.c"}
+
+
+def too_long(source: str) -> list[str]:
+    """Functions of more than 40 lines below their docstring, and classes of more than 12 methods."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            if (size := node.end_lineno - body[0].lineno + 1) > 40:
+                found.append(f"{node.name}: {size} lines")
+        if isinstance(node, ast.ClassDef) and sum(isinstance(part, ast.FunctionDef) for part in node.body) > 12:
+            found.append(f"{node.name}: more than 12 methods")
+    return found
+
+
+def test_functions_and_classes_fit_on_a_screen():
+    assert {name: found for name, source in modules().items() if (found := too_long(source))} == {}
+    assert too_long("def f():\n    'Doc'\n" + "    x\n" * 40) == []
+    assert too_long("def f():\n" + "    x\n" * 41) == ["f: 41 lines"]
+    assert too_long("class C:\n" + "    def f(self): ...\n" * 13) == ["C: more than 12 methods"]
 
 
 def test_no_module_has_the_name_of_what_it_holds():

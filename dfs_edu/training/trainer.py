@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -180,6 +181,7 @@ class Trainer:
         self.recipe, self.dataset, self.device, self.team = recipe, dataset, device, team
         self.folder, self.progress = folder, progress
         self.bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and bf16_pays(device))
+        self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=self.bf16)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # the peak is this run's, not that of runs before it
         check_shares(dataset, team)
@@ -362,10 +364,6 @@ class Trainer:
         """Make the function that a step calls: (x, y) -> losses K x (), logits K x (B, classes)."""
         by_exit, compiled = self.method.by_exit, self.recipe.compile
         self.forward = forward_of(self.objective, by_exit, compiled, self.team, self.device, self.idle)
-
-    def autocast(self) -> torch.autocast:
-        """Return the context in which the network computes: bfloat16 if that is the run's precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     @property
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
