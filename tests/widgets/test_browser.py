@@ -124,6 +124,7 @@ def first_slider(page):
 
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # without it, JupyterLab asks
+IMPORT_TESTS = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}"
 SCRATCH = """
 import torch
 from dfs_edu.widgets.explorer import ThresholdExplorer
@@ -157,8 +158,7 @@ def simulated(thresholds) -> tuple[float, float]:
 
 
 def scratch():
-    tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    return new_notebook(cells=[new_code_cell(tests + SCRATCH)], metadata={"kernelspec": KERNEL})
+    return new_notebook(cells=[new_code_cell(IMPORT_TESTS + SCRATCH)], metadata={"kernelspec": KERNEL})
 
 
 def test_sliders_by_keyboard_and_mouse(run_all):
@@ -285,8 +285,7 @@ def assert_gallery_shows(page, n: int, way: str) -> None:
 
 
 def test_the_gallery_shows_where_exits_look(run_all):
-    tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    notebook = new_notebook(cells=[new_code_cell(tests + GALLERY)], metadata={"kernelspec": KERNEL})
+    notebook = new_notebook(cells=[new_code_cell(IMPORT_TESTS + GALLERY)], metadata={"kernelspec": KERNEL})
     page = run_all(notebook, "gallery.ipynb", ready=".dfs-looking .dfs-exit >> nth=2")
     said = heard(page)
     assert_gallery_shows(page, 0, "Grad-CAM")
