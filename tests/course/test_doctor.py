@@ -112,7 +112,7 @@ def test_a_missing_browser_is_advice(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("BROWSER_PATH", raising=False)
     assert doctor._browser().state == ADVICE
-    assert doctor._guarded(doctor._browser).state == ADVICE
+    assert doctor._examined("chromium").state == ADVICE
 
 
 def test_a_stale_kernel_is_found(monkeypatch):
