@@ -61,7 +61,7 @@ def all_ran(page) -> None:
 
 
 def explore(page) -> None:
-    """The first slider by keyboard and by mouse: cheaper, dearer, cheaper."""
+    """The first slider by keyboard and by mouse: cheaper, more expensive, cheaper."""
     slider = first_slider(page)
     start, cost = place(page), shown(page, "macs")
     slider.press("Home")  # all leave at exit 1
@@ -69,11 +69,11 @@ def explore(page) -> None:
     assert cheap[0] < start[0]
     assert shown(page, "macs") < cost
     slider.press("End")  # only full confidence leaves at exit 1
-    dear = moved(page, since=cheap)
-    assert dear[0] > cheap[0]
+    expensive = moved(page, since=cheap)
+    assert expensive[0] > cheap[0]
     box = slider.bounding_box()
     page.mouse.click(box["x"] + 0.01 * box["width"], box["y"] + box["height"] / 2)
-    assert moved(page, since=dear)[0] < dear[0]
+    assert moved(page, since=expensive)[0] < expensive[0]
 
 
 @pytest.mark.parametrize("number", ["00", "08"])
@@ -101,18 +101,18 @@ def test_a_notebook_as_a_page_in_voila(lab, browser):
 
 
 def test_the_gallery_of_the_parts(opened):
-    page = opened("06", "ExitGallery(", ready=".dfs-looking .dfs-exit >> nth=5")
-    ways = page.locator(".dfs-looking .dfs-way")
-    assert ways.all_inner_texts() == ["Grad-CAM", "integrated gradients"]
-    for way in ways.all():
-        way.click()
-        page.get_by_role("button", name="picture 1:").click()
-        first, answers = page.evaluate(DRAWN), page.locator(".dfs-looking .dfs-sure").all_inner_texts()
-        page.get_by_role("button", name="picture 9:").click()
+    page = opened("06", "ExitGallery(", ready=".dfs-exit-gallery .dfs-exit >> nth=5")
+    methods = page.locator(".dfs-exit-gallery .dfs-method")
+    assert methods.all_inner_texts() == ["Grad-CAM", "integrated gradients"]
+    for method in methods.all():
+        method.click()
+        page.get_by_role("button", name="image 1:").click()
+        first, answers = page.evaluate(DRAWN), page.locator(".dfs-exit-gallery .dfs-confidence").all_inner_texts()
+        page.get_by_role("button", name="image 9:").click()
         until(page, "first => JSON.stringify((" + DRAWN + ")()) != JSON.stringify(first)", first)
         assert all(now != then for now, then in zip(page.evaluate(DRAWN), first, strict=True))
-        assert page.locator(".dfs-looking .dfs-sure").all_inner_texts() != answers
-        name = f"{way.inner_text()} of exit 6, picture 9"
+        assert page.locator(".dfs-exit-gallery .dfs-confidence").all_inner_texts() != answers
+        name = f"{method.inner_text()} of exit 6, image 9"
         assert page.get_by_role("img", name=name, exact=True).count() == 1
     all_ran(page)
 
