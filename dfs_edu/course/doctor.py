@@ -192,7 +192,7 @@ def _kernel() -> Check:
     return Check("kernel", "python3 is this Python")
 
 
-def _browser() -> Check:
+def _chromium() -> Check:
     path = chromium()
     if path is None:
         todo = "only the browser tests and `make notebooks` need it: install chromium or set BROWSER_PATH"
@@ -200,21 +200,9 @@ def _browser() -> Check:
     return Check("chromium", path)
 
 
-_CHECKS = {
-    "python": _python,
-    "torch": _torch,
-    "torchvision": _torchvision,
-    "gpu": _gpu,
-    "bf16": _bf16,
-    "cores": _cores,
-    "memory": _memory,
-    "disk": _disk,
-    "digits": _digits,
-    "cifar100": _cifar100,
-    "jupyter": _jupyter,
-    "kernel": _kernel,
-    "chromium": _browser,
-}
+_HARDWARE = (_gpu, _bf16, _cores, _memory, _disk)
+_SOFTWARE = (_digits, _cifar100, _jupyter, _kernel, _chromium)
+_CHECKS = {check.__name__.strip("_"): check for check in (_python, _torch, _torchvision, *_HARDWARE, *_SOFTWARE)}
 _ESSENTIAL = ("torch", "torchvision", "digits", "jupyter", "kernel")
 
 

@@ -18,40 +18,16 @@ def linear_cka(attempt: Callable) -> None:
     def right(X, Y):
         return probes.cka(X, Y, unbiased=False)
 
-    def variant(hsic: Callable, prepare: Callable = lambda X: X - X.mean(0), root: float = 0.5) -> Callable:
-        """CKA with another HSIC, another preparation of the features, or another root in the denominator."""
-
-        def wrong(X, Y):
-            X, Y = prepare(X), prepare(Y)
-            return hsic(X, Y) / (hsic(X, X) * hsic(Y, Y)) ** root
-
-        return wrong
-
-    def squared(X, Y):
-        return (X.T @ Y).square().sum()
-
     mistakes = [
-        (variant(squared, lambda X: X), "subtract each channel's mean over the images first"),
-        (
-            variant(squared, lambda X: X - X.mean(1, keepdim=True)),
-            "take the mean of each channel, dimension 0, not of each image",
-        ),
-        (variant(squared, lambda X: X - X.mean()), "take one mean for each channel, not one for all of them"),
-        (variant(squared, root=0), "divide by the root of HSIC(X, X) HSIC(Y, Y): the result is from 0 to 1"),
-        (variant(squared, root=1), "the square root of the denominator is missing"),
-        (
-            variant(lambda X, Y: squared(X, Y).sqrt()),
-            "square the entries of X^T Y before summing them, and take no root",
-        ),
-        (variant(lambda X, Y: (X.T @ Y).sum()), "square the entries of X^T Y before summing them"),
-        (
-            variant(squared, lambda X: (X - X.mean(0)) / X.std(0)),
-            "do not divide by the standard deviations: channels keep their scale",
-        ),
-        (
-            lambda X, Y: probes.cka(X, Y),
-            "that is the unbiased version: sum over all entries of X^T Y, leaving none out",
-        ),
+        (_cka(lambda X: X), "subtract each channel's mean over the images first"),
+        (_cka(lambda X: X - X.mean(1, keepdim=True)), "take the mean of each channel, dimension 0, not of each image"),
+        (_cka(lambda X: X - X.mean()), "take one mean for each channel, not one for all of them"),
+        (_cka(root=0), "divide by the root of HSIC(X, X) HSIC(Y, Y): the result is from 0 to 1"),
+        (_cka(root=1), "the square root of the denominator is missing"),
+        (_cka(hsic=lambda X, Y: _hsic(X, Y).sqrt()), "sum the squared entries of X^T Y, and take no root"),
+        (_cka(hsic=lambda X, Y: (X.T @ Y).sum()), "square the entries of X^T Y before summing them"),
+        (_cka(lambda X: (X - X.mean(0)) / X.std(0)), "do not standardise the channels: they keep their scale"),
+        (probes.cka, "that is the unbiased version: sum over all entries of X^T Y, leaving none out"),
     ]
     X = torch.tensor([[0, 1], [2, 1], [4, 3], [6, 3]], dtype=torch.float64)
     cases = [(X, -X)]  # the result is 1, whatever the sign
@@ -61,6 +37,20 @@ def linear_cka(attempt: Callable) -> None:
         X = torch.randn(N, D1, dtype=torch.float64) * torch.arange(1, D1 + 1) + torch.randn(D1)
         cases.append((X, X[:, :1] + torch.randn(N, D2, dtype=torch.float64) + 2))
     compare("linear CKA", attempt, right, cases, mistakes)
+
+
+def _hsic(X: Tensor, Y: Tensor) -> Tensor:
+    return (X.T @ Y).square().sum()
+
+
+def _cka(prepare: Callable = lambda X: X - X.mean(0), hsic: Callable = _hsic, root: float = 0.5) -> Callable:
+    """CKA with another preparation of the features, another HSIC, or another root in the denominator."""
+
+    def variant(X, Y):
+        X, Y = prepare(X), prepare(Y)
+        return hsic(X, Y) / (hsic(X, X) * hsic(Y, Y)) ** root
+
+    return variant
 
 
 @repeatable()
@@ -81,25 +71,16 @@ def selectivity(attempt: Callable) -> None:
         return index(a[best].mean(), a[~best].mean())
 
     mistakes = [
-        (
-            from_means(lambda m: index(m.max(), m.mean())),
-            "m2 is the mean of the *other* classes: leave out the highest",
-        ),
-        (from_means(lambda m: index(*m.topk(2).values)), "m2 is the mean of all other classes, not the second highest"),
-        (from_means(lambda m: index(m.max(), m.min())), "m2 is the mean of all other classes, not the lowest"),
-        (
-            from_means(lambda m: 2 * m.max() - m.sum()),
-            "take the mean of the other classes, not their sum, then divide by m1 + m2",
-        ),
+        (from_means(lambda m: index(m.max(), m.mean())), "m2 averages the *other* classes: leave out the highest"),
+        (from_means(lambda m: index(*m.topk(2).values)), "m2 averages all other classes, it is not the second highest"),
+        (from_means(lambda m: index(m.max(), m.min())), "m2 averages all other classes, it is not the lowest"),
+        (from_means(lambda m: 2 * m.max() - m.sum()), "average the other classes, then divide by m1 + m2"),
         (
             from_means(lambda m: m.max() - (m.sum() - m.max()) / (len(m) - 1)),
             "that is m1 - m2: divide by m1 + m2, so that a stronger channel is not a more selective one",
         ),
         (by_image, "each class counts equally: average over its images first, then over the classes"),
-        (
-            lambda a, y: (a.max() - a.mean()) / (a.max() + a.mean()),
-            "compare means of classes, not activations of images",
-        ),
+        (lambda a, y: index(a.max(), a.mean()), "compare means of classes, not activations of images"),
     ]
     cases = tensors(
         ([4.0, 2.0, 1.0, 1.0, 0.0], [1, 1, 0, 0, 2]),
@@ -142,31 +123,19 @@ def ablation_loss(attempt: Callable) -> None:
     mistakes = [
         (loss(first, torch.zeros_like), "that is with zeros: fill in each channel's mean over the images"),
         (loss(lambda n: slice(n, None), mean), "those are the other channels: ablate the first n"),
-        (
-            loss(first, lambda p: p.mean(1, keepdim=True)),
-            "take the mean over the images, dimension 0, not over channels",
-        ),
+        (loss(first, lambda p: p.mean(1, keepdim=True)), "average over the images, dimension 0, not over channels"),
         (loss(first, lambda p: p.mean()), "take one mean for each channel, not one for all of them"),
         (lambda *case: -right(*case), "the loss is accuracy before minus accuracy after"),
-        (
-            lambda f, head, y, n: accuracy(without(f, first(n), mean), head, y),
-            "that is the accuracy that is left: return what is lost",
-        ),
+        (lambda f, head, y, n: accuracy(without(f, first(n), mean), head, y), "that is what is left: return the loss"),
         (lambda f, head, y, n: right(f, head, y, n) * len(y), "return a fraction of the images, not their number"),
     ]
-    f = torch.tensor([[3, 1, 2], [0, 2, 1], [5, 4, 6], [1, 0, 0.5]])
-    labels = torch.tensor([0, 1, 2, 0])
-    cases = [
+    f, labels = [[3.0, 1.0, 2.0], [0.0, 2.0, 1.0], [5.0, 4.0, 6.0], [1.0, 0.0, 0.5]], [0, 1, 2, 0]
+    cases = tensors(
         (f, _logits_already, labels, 1),
         (f, _logits_already, labels, 2),
         (f, _logits_already, labels, 3),  # all channels: the same answer for every image
-        (
-            torch.tensor([[0.0, 1.0], [4.0, 1.0]]),
-            _logits_already,
-            torch.tensor([0, 0]),
-            1,
-        ),  # accuracy is gained: the loss is negative
-    ]
+        ([[0.0, 1.0], [4.0, 1.0]], _logits_already, [0, 0], 1),  # accuracy is gained: the loss is negative
+    )
     cases += [_ablation_case(n) for n in (2, 3, 5)]
     compare("the loss by ablation", attempt, right, cases, mistakes)
 

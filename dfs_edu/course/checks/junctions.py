@@ -28,10 +28,7 @@ def partition(attempt: Callable) -> None:
         (_traced(swapped), "the two are swapped: f+ goes onward, f- to this exit"),
         (_traced(lambda f, beta: Surgery(beta)(f)), "that is referencing: partitioning puts zeros in the other part"),
         (_traced(lambda f, beta: (f, f)), "nothing is cut yet"),
-        (
-            _traced(lambda f, beta: Surgery(1 - beta, reference=False)(f)),
-            "beta is the share of channels in f+: the first round(C * beta) of them",
-        ),
+        (_traced(lambda f, beta: Surgery(1 - beta, reference=False)(f)), "f+ is the first round(C * beta) channels"),
         *_rounded_otherwise(reference=False),
     ]
     cases = [(torch.randn(2, C, 3, 4), beta) for C, beta in CUTS]
@@ -94,10 +91,7 @@ def received(attempt: Callable) -> None:
     mistakes = [
         (own, 'that is "own": under "all" this exit\'s gradient reaches f+ as well'),
         (lambda a, b, n: a + b, "that is joint training: no deeper exit may reach f-"),
-        (
-            lambda a, b, n: right(b, a, n),
-            "the two are swapped: the deeper exits reach only f+, this exit reaches all of f",
-        ),
+        (lambda a, b, n: right(b, a, n), "the two are swapped: deeper exits reach f+ only, this exit all of f"),
         (lambda a, b, n: torch.cat([a[:, :n], (a + b)[:, n:]], 1), "f+ receives both gradients, f- only this exit's"),
     ]
     cases = [(torch.randn(2, C, 3, 4), torch.randn(2, C, 3, 4), round(C * beta)) for C, beta in CUTS]
@@ -108,14 +102,8 @@ def received(attempt: Callable) -> None:
 def backward_saved(attempt: Callable) -> None:
     """Check ``attempt(beta) -> fraction``: how much of a layer's backward pass is saved behind a cut."""
     mistakes = [
-        (
-            lambda beta: (1 - beta) / 3,
-            "that is the fraction of the whole step: the backward pass alone is two of its three products",
-        ),
-        (
-            lambda beta: 1 - beta,
-            "that is the fraction of the input gradient: the weight gradient is part of the backward pass, too",
-        ),
+        (lambda beta: (1 - beta) / 3, "that is of the whole step: the backward pass is two of its three products"),
+        (lambda beta: 1 - beta, "that is of the input gradient: the weight gradient is backward, too"),
         (lambda beta: beta / 2, "beta is the fraction that still passes a gradient on: 1 - beta is saved"),
         (lambda beta: (1 + beta) / 2, "that is what is left: return the fraction that is saved"),
     ]
@@ -136,10 +124,7 @@ def saved(attempt: Callable) -> None:
         (lambda m, c, b: (1 - b) * m[c].sum() / (3 * m.sum()), "the first layer reads the image: it costs 2, not 3"),
         (lambda m, c, b: b * m[c].sum() / step(m), "beta is the fraction that is still computed: 1 - beta is saved"),
         (lambda m, c, b: (1 - b) * m.sum() / step(m), "only the layers that read a cut feature save anything"),
-        (
-            lambda m, c, b: (1 - b) * m[c].sum() / m.sum(),
-            "the fraction of a whole step: divide by forward pass and gradients together",
-        ),
+        (lambda m, c, b: (1 - b) * m[c].sum() / m.sum(), "of a whole step: divide by forward and backward"),
         (lambda m, c, b: 1 - right(m, c, b), "that is what is left: return the fraction that is saved"),
         (lambda m, c, b: (1 - b) * m[c].sum(), "return a fraction: divide by the cost of a joint step"),
     ]

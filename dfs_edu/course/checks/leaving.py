@@ -34,10 +34,7 @@ def leave(attempt: Callable) -> None:
     mistakes = [
         (above, "an image leaves where its confidence *reaches* the threshold: equal is enough, >= and not >"),
         (last_confident, "that is the last exit where it could leave: an image leaves at the first"),
-        (
-            lambda c, t: c.argmax(0),
-            "that is the most confident exit: an image leaves at the first that is confident enough",
-        ),
+        (lambda c, t: c.argmax(0), "that is the most confident exit: an image leaves at the first that is sure enough"),
         (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not confident enough"),
         (lambda c, t: right(c, t) + 1, "exits are counted from 0 here"),
     ]
@@ -91,10 +88,7 @@ def geometric_shares(attempt: Callable) -> None:
         (powers, "their sum is not 1: divide by it"),
         (lambda q, n: powers(q, n).softmax(0), "divide by the sum; a softmax takes powers of e first"),
         (lambda q, n: right(1 / q, n), "the order is reversed: with a small q, most leave at the first exit"),
-        (
-            lambda q, n: right(q, n).cumsum(0),
-            "that is the share that has left by exit k: return the share that leaves there",
-        ),
+        (lambda q, n: right(q, n).cumsum(0), "that share has left by exit k: return the share leaving there"),
         (lambda q, n: powers(q, n) / powers(q, n).max(), "divide by the sum, not by the largest"),
         (closed_form, "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum"),
     ]
@@ -119,38 +113,13 @@ def best_cut(attempt: Callable) -> None:
     def right(*case):
         return values(*case).argmax()
 
-    def other(**changes):
-        """The answer with some of the inputs replaced, each by a function of the given ones."""
-        names = ("confidence", "right_here", "right_later", "cost_here", "cost_later", "price")
-
-        def answer(*case):
-            inputs = dict(zip(names, case, strict=True))
-            return right(*(inputs | {name: change(inputs) for name, change in changes.items()}).values())
-
-        return answer
-
     mistakes = [
-        (
-            other(price=lambda given: 0),
-            "the price is missing: an image that leaves saves price * (cost_later - cost_here)",
-        ),
-        (other(price=lambda given: -given["price"]), "the price has the wrong sign: a lower cost is worth more"),
-        (
-            other(confidence=lambda given: -given["confidence"]),
-            "the most confident leave first: sort in descending order",
-        ),
-        (
-            other(confidence=lambda given: -torch.arange(len(given["confidence"]))),
-            "sort right_here and right_later by confidence first",
-        ),
-        (
-            other(right_later=lambda given: torch.zeros_like(given["right_later"])),
-            "an image that goes on may be right later: leaving gains right_here - right_later",
-        ),
-        (
-            other(cost_later=lambda given: 0),
-            "leaving costs cost_here and saves cost_later: count both",
-        ),
+        (lambda *case: right(*case[:5], 0), "the price is missing: leaving saves price * (cost_later - cost_here)"),
+        (lambda *case: right(*case[:5], -case[5]), "the price has the wrong sign: a lower cost is worth more"),
+        (lambda *case: right(-case[0], *case[1:]), "the most confident leave first: sort in descending order"),
+        (lambda *case: right(-torch.arange(len(case[0])), *case[1:]), "sort right_here and right_later by confidence"),
+        (lambda *case: right(*case[:2], 0 * case[2], *case[3:]), "later exits may be right: subtract right_later"),
+        (lambda *case: right(*case[:4], 0, case[5]), "leaving costs cost_here and saves cost_later: count both"),
         (lambda *case: right(*case) - 1, "one too few: place 0 of the sums is the value before any image has left"),
         (
             lambda *case: case[0].sort(descending=True).values[(right(*case) - 1).clamp(min=0)],
@@ -216,44 +185,23 @@ def softmax(attempt: Callable) -> None:
 def calibration_error(attempt: Callable) -> None:
     """Check ``attempt(confidence (N,), correct bool (N,), bins) -> number``: an exit's expected calibration error."""
 
-    def binned(value: Callable) -> Callable:
-        """Apply value(gap, share): of each bin, confidence minus accuracy (0 if empty), and its share of images."""
-
-        def function(confidence, correct, bins):
-            label = torch.ones(len(correct), dtype=torch.int64)
-            outputs = inference.Outputs(confidence[None], correct[None].long(), label, "validation")
-            reliability = inference.reliability(outputs, bins)
-            gap = (reliability.confidence - reliability.accuracy)[0].nan_to_num()
-            return value(gap, reliability.count[0] / len(correct))
-
-        return function
-
     def extra_bin(confidence, correct, bins):
         bin = (confidence * bins).long()  # from 0 to bins, the last only for a confidence of 1
         return torch.bincount(bin, confidence.double() - correct.double()).abs().sum() / len(correct)
 
-    right = binned(lambda gap, share: (gap.abs() * share).sum())
+    right = _binned(lambda gap, share: (gap.abs() * share).sum())
     mistakes = [
+        (_binned(lambda gap, share: (gap * share).sum().abs()), "opposite gaps must not cancel: add their sizes"),
+        (_binned(lambda gap, share: (gap * share).sum()), "take the gap of each bin without its sign"),
+        (_binned(lambda gap, share: gap[share > 0].abs().mean()), "weight each bin by its share of the images"),
+        (_binned(lambda gap, share: gap.abs().mean()), "weight each bin by its share of the images"),
+        (_binned(lambda gap, share: (gap.abs() * share).mean()), "add the weighted bins, do not average them"),
+        (_binned(lambda gap, share: gap.abs().max()), "that is the worst bin: the expected error is a mean over all"),
         (
-            binned(lambda gap, share: (gap * share).sum().abs()),
-            "overconfidence in one bin does not make up for underconfidence in another: add the bins' absolute gaps",
-        ),
-        (binned(lambda gap, share: (gap * share).sum()), "take the gap of each bin without its sign"),
-        (binned(lambda gap, share: gap[share > 0].abs().mean()), "weight each bin by its share of the images"),
-        (binned(lambda gap, share: gap.abs().mean()), "weight each bin by its share of the images"),
-        (
-            binned(lambda gap, share: (gap.abs() * share).mean()),
-            "add the weighted bins: dividing by their number is one mean too many",
-        ),
-        (binned(lambda gap, share: gap.abs().max()), "that is the worst bin: the expected error is a mean over all"),
-        (
-            binned(lambda gap, share: (gap.abs() * share).where(share > 0, torch.nan).sum()),
+            _binned(lambda gap, share: (gap.abs() * share).where(share > 0, torch.nan).sum()),
             "an empty bin has no mean, 0 / 0 is nan: leave it out",
         ),
-        (
-            lambda s, r, bins: (s - r.float()).abs().mean(),
-            "compare the means of a bin: a single image is right or wrong",
-        ),
+        (lambda s, r, bins: (s - r.float()).abs().mean(), "compare the means of a bin: one image is right or wrong"),
         (lambda *case: right(*case) * len(case[0]), "divide by the number of images"),
         (extra_bin, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
     ]
@@ -269,6 +217,19 @@ def calibration_error(attempt: Callable) -> None:
         confidence[: N // 10] = 1  # float32 rounds near certainty to 1
         cases.append((confidence, torch.rand(N) < 0.6, bins))
     compare("the calibration error", attempt, right, cases, mistakes)
+
+
+def _binned(value: Callable) -> Callable:
+    """Apply value(gap, share): of each bin, confidence minus accuracy (0 if empty), and its share of images."""
+
+    def function(confidence, correct, bins):
+        label = torch.ones(len(correct), dtype=torch.int64)
+        outputs = inference.Outputs(confidence[None], correct[None].long(), label, "validation")
+        reliability = inference.reliability(outputs, bins)
+        gap = (reliability.confidence - reliability.accuracy)[0].nan_to_num()
+        return value(gap, reliability.count[0] / len(correct))
+
+    return function
 
 
 @repeatable()
@@ -354,10 +315,7 @@ def within(attempt: Callable) -> None:
 
     mistakes = [
         (lambda s, q: s[math.ceil(q * len(s) - 1e-9) - 1], "sort the times first"),
-        (
-            lambda s, q: right(-s, q).neg(),
-            "a fraction q is *slower* than that: sort from fast to slow",
-        ),
+        (lambda s, q: right(-s, q).neg(), "a fraction q is *slower* than that: sort from fast to slow"),
         (above, "one place too far: places count from 0, so the m-th time is at m - 1"),
         (lambda s, q: s.quantile(q), "that is between two times: return one of the measured times"),
         (lambda s, q: q * s.max(), "take a fraction of the images, not of the longest time"),

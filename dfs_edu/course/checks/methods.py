@@ -59,10 +59,7 @@ def shortest(attempt: Callable) -> None:
         (unlimited, "a weight is from 0 to 1: beyond an end, the end itself is the shortest"),
         (lambda g, h: 1 - right(g, h), "that is the weight of h; w is the weight of g"),
         (lambda g, h: torch.tensor(0.5), "the mean is the shortest only if both are equally long"),
-        (
-            lambda g, h: ((h - g) @ h / (g - h).norm()).clamp(0, 1),
-            "divide by the *square* of the length of g - h",
-        ),
+        (lambda g, h: ((h - g) @ h / (g - h).norm()).clamp(0, 1), "divide by the *square* of the length of g - h"),
     ]
     cases = tensors(
         ([3.0, 0.0], [0.0, 1.0]),  # between the ends

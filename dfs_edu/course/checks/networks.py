@@ -91,10 +91,7 @@ def conv_macs(attempt: Callable) -> None:
         (lambda i, o, k, s, g: i * o * k**2 * s**2, "with groups, an output channel reads only in/groups channels"),
         (lambda i, o, k, s, g: i // g * o * k**2, "those are the parameters: each is used at every position"),
         (lambda i, o, k, s, g: i // g * o * k * s**2, "a kernel has two sides"),
-        (
-            lambda i, o, k, s, g: 2 * right(i, o, k, s, g),
-            "those are FLOPs: a MAC is a multiplication together with its addition",
-        ),
+        (lambda i, o, k, s, g: 2 * right(i, o, k, s, g), "those are FLOPs: a MAC is a multiplication and an addition"),
     ]
     cases = [(3, 64, 3, 32, 1), (16, 32, 5, 8, 4), (48, 48, 3, 7, 48), (8, 6, 1, 1, 1)]
     compare("the MACs of a convolution", attempt, right, cases, mistakes)
@@ -123,10 +120,7 @@ def evenly(attempt: Callable) -> None:
         return torch.searchsorted(macs, macs[-1] * fractions(exits, exits + 1))
 
     mistakes = [
-        (
-            lambda m, n: nearest(m, fractions(n, n)),
-            "the network's end already has an exit: divide by exits + 1",
-        ),
+        (lambda m, n: nearest(m, fractions(n, n)), "the network's end already has an exit: divide by exits + 1"),
         (not_before, "that is the first place after each fraction: the one before it may be nearer"),
         (lambda m, n: not_before(m, n) - 1, "that is the last place before each fraction: the next may be nearer"),
         (by_place, "that counts places: one place may cost far more than another"),
@@ -197,10 +191,7 @@ def learning_rate(attempt: Callable) -> None:
         return peak * 0.1 ** sum(epoch >= m for m in milestones)
 
     mistakes = [
-        (
-            lambda e, p, m: p * 0.1 ** sum(e > step for step in m),
-            "the epoch of the milestone itself already has the lower rate",
-        ),
+        (lambda e, p, m: p * 0.1 ** sum(e > step for step in m), "the milestone epoch already has the lower rate"),
         (lambda e, p, m: p * 0.1 ** (e >= m[0]), "each milestone divides the rate again"),
         (
             lambda e, p, m: p / 10 * sum(e >= step for step in m),
@@ -245,15 +236,9 @@ def normalise(attempt: Callable) -> None:
         return (images / 255 - mean[:, None, None]) / std[:, None, None]
 
     mistakes = [
-        (
-            lambda x, m, s: (x - m[:, None, None]) / s[:, None, None],
-            "divide by 255 first: mean and std are for values from 0 to 1",
-        ),
+        (lambda x, m, s: (x - m[:, None, None]) / s[:, None, None], "divide by 255 first: mean and std are for [0, 1]"),
         (lambda x, m, s: x / 255 - m[:, None, None], "divide by std as well"),
-        (
-            lambda x, m, s: (x / 255 - m) / s,
-            "that uses one mean for each column: mean[:, None, None] has one for each channel",
-        ),
+        (lambda x, m, s: (x / 255 - m) / s, "that is a mean per column: mean[:, None, None] is one per channel"),
         (lambda x, m, s: x / 255, "subtract the mean, and divide by std"),
     ]
     extremes = torch.tensor([[0, 255, 51], [102, 0, 204]], dtype=torch.uint8).expand(2, 3, 2, 3)

@@ -25,15 +25,9 @@ def interval(attempt: Callable) -> None:
         return lambda d: right(d) * torch.tensor([1, factor(len(d))], dtype=torch.float64)
 
     mistakes = [
-        (
-            scaled(lambda n: n**0.5),
-            "that is the spread of the seeds: the mean of n seeds varies less, by the root of n",
-        ),
+        (scaled(lambda n: n**0.5), "that is the spread of the seeds: their mean varies less, by the root of n"),
         (scaled(lambda n: ((n - 1) / n) ** 0.5), "divide by n - 1: the mean was estimated from the same seeds"),
-        (
-            scaled(lambda n: 1.959964 / _t95(n)),
-            "1.96 is for very many seeds: with few, use t with n - 1 degrees of freedom",
-        ),
+        (scaled(lambda n: 1.959964 / _t95(n)), "1.96 is for very many seeds: use t of n - 1 degrees"),
         (scaled(lambda n: 2), "half the width: from the mean to one end"),
         (lambda d: right(d)[0], "return two numbers, the mean and the half width"),
     ]
@@ -99,16 +93,10 @@ def seeds_needed(attempt: Callable) -> None:
         return next((n for n in range(2, 1000) if t(n) * s / math.sqrt(n) <= gain), 1000)
 
     mistakes = [
-        (
-            lambda s, g: right(s, g, lambda n: 1.959964),
-            "1.96 is for very many seeds: with few, use t with n - 1 degrees of freedom",
-        ),
+        (lambda s, g: right(s, g, lambda n: 1.959964), "1.96 is for very many seeds: use t of n - 1 degrees"),
         (lambda s, g: right(s, g / 2), "half the width counts: from the mean to one end"),
         (lambda s, g: right(s, g, lambda n: _t95(n + 1)), "n seeds leave n - 1 degrees of freedom"),
-        (
-            lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)),
-            "the mean of n seeds varies less, by the root of n",
-        ),
+        (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)), "a mean of n seeds varies less"),
         (lambda s, g: right(s, g) + 1, "one seed fewer is enough"),
     ]
     cases = [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5), (0.1, 1.0), (0.2, 0.9), (1.0, 0.1)]
