@@ -12,7 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from lab import PATIENCE, TOKEN, heard
+from lab import PATIENCE, TOKEN, complaints
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
@@ -287,7 +287,7 @@ def assert_gallery_shows(page, n: int, method: str) -> None:
 def test_the_gallery_shows_where_exits_look(run_all):
     notebook = new_notebook(cells=[new_code_cell(IMPORT_TESTS + GALLERY)], metadata={"kernelspec": KERNEL})
     page = run_all(notebook, "gallery.ipynb", ready=".dfs-exit-gallery .dfs-exit >> nth=2")
-    said = heard(page)
+    errors = complaints(page)
     assert_gallery_shows(page, 0, "Grad-CAM")
     first = page.evaluate(DRAWN)
     assert len({tuple(look) for look in first}) == 3  # each exit draws a part of its own
@@ -322,7 +322,7 @@ def test_the_gallery_shows_where_exits_look(run_all):
     page.reload()  # the kernel goes on, and knows where the page was
     page.locator(".dfs-exit-gallery .dfs-exit >> nth=2").wait_for()
     assert_gallery_shows(page, 0, "integrated gradients")
-    assert said == []
+    assert errors == []
 
 
 def test_what_a_check_says_is_seen_and_its_state_kept(run_all):

@@ -10,7 +10,7 @@ import re
 
 import nbformat
 import pytest
-from lab import PATIENCE, TOKEN, course_notebook, errors, heard, run_all_cells, shut_down
+from lab import PATIENCE, TOKEN, complaints, course_notebook, errors, run_all_cells, shut_down
 from test_browser import DRAWN, first_slider, moved, place, shown
 
 from dfs_edu.course.browser import chromium
@@ -34,16 +34,16 @@ def opened(lab, browser):
 
     def run(number: str, *wanted: str, ready: str):
         page = browser.new_page(viewport={"width": 1400, "height": 6000})  # JupyterLab renders what is in view
-        pages.append((page, heard(page)))
+        pages.append((page, complaints(page)))
         run_all_cells(lab, page, course_notebook(number, *wanted), f"{number}.ipynb", ready)
         return page
 
     yield run
-    for page, said in pages:
+    for page, messages in pages:
         wrong = errors(page)
         shut_down(page)
         assert wrong == []
-        assert said == []
+        assert messages == []
 
 
 def until(page, condition: str, argument=None) -> None:
@@ -86,7 +86,7 @@ def test_the_threshold_explorer(opened, number):
 def test_a_notebook_as_a_page_in_voila(lab, browser):
     nbformat.write(course_notebook("08", "ThresholdExplorer("), lab.folder / "voila08.ipynb")
     page = browser.new_page(viewport={"width": 1200, "height": 6000})
-    said = heard(page)
+    messages = complaints(page)
     try:
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(f"{lab.address}voila/render/voila08.ipynb?token={TOKEN}")
@@ -95,7 +95,7 @@ def test_a_notebook_as_a_page_in_voila(lab, browser):
         text = page.locator("body").inner_text()
         assert "import torch" not in text
         assert "Traceback" not in text
-        assert [text for text in said if not VOILA_ASKS.search(text)] == []
+        assert [text for text in messages if not VOILA_ASKS.search(text)] == []
     finally:
         page.close()
 
