@@ -9,9 +9,7 @@ from latex2mathml.converter import convert
 from sphinx import addnodes
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
-
-from docstrings import to_rst  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 import dfs_edu  # noqa: E402
 
@@ -19,7 +17,13 @@ project, author, release = "dfs_edu", "the authors of dfs_edu", dfs_edu.__versio
 root_doc = "README"
 include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "docs/**", "notebooks/*.ipynb"]
 exclude_patterns = [".*", "build", "runs", "tests", "dfs_edu", "benchmarks", "data/[!R]*", "**/.ipynb_checkpoints"]
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "myst_nb"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "myst_nb",
+]
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a Result has HTML beside it
 highlight_language = "none"  # of blocks that do not name one
 default_role = "py:obj"  # `name` in a docstring is a link where there is such a name, else code
@@ -30,6 +34,10 @@ nb_execution_mode = "off"  # the notebooks as committed
 nb_custom_formats = {".ipynb": ["dfs_edu.course.publish.alive", {"engine": "../_static/plotly.min.js"}]}
 nb_render_markdown_format = "myst"  # commonmark has no tables
 nb_ipywidgets_js = {}  # would be fetched
+
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of a class as a list; autodoc describes those that have docstrings themselves
+napoleon_custom_sections = ["Source"]
 
 autosummary_generate = False  # it only lists
 autodoc_member_order = "bysource"
@@ -85,10 +93,6 @@ def nest_parts(app, doctree: nodes.document) -> None:
         sections[0].append(part)
 
 
-def write_docstring(app, what, name, obj, options, lines: list[str]) -> None:
-    lines[:] = to_rst(lines)
-
-
 def write_formula(translator, node: nodes.Element) -> None:
     display = "block" if isinstance(node, nodes.math_block) else "inline"
     translator.body.append(convert(node.astext(), display=display))
@@ -99,5 +103,4 @@ def setup(app) -> None:
     app.connect("source-read", add_navigation)
     for change in (link_modules, nest_parts):  # before titles, and files to be downloaded, are collected
         app.connect("doctree-read", change, priority=400)
-    app.connect("autodoc-process-docstring", write_docstring)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -41,7 +41,7 @@ maps["integrated gradients"] = probes.integrated_gradients(net, batch[0][0], ste
 outputs = inference.collect(net, batch, split="validation")
 gallery = ExitGallery(few.images, maps, outputs, photographs.classes)
 deep_only = (outputs.prediction[-1] == outputs.label) & (outputs.prediction[0] != outputs.label)
-gallery.picture = int((deep_only * outputs.confidence[-1]).argmax())  # the first exit is wrong, the last right and sure
+gallery.image = int((deep_only * outputs.confidence[-1]).argmax())  # the first exit is wrong, the last right and sure
 gallery
 """
 CONFLICT = """
@@ -50,7 +50,7 @@ looks = probes.history(record["conflict"]["looks"])
 figures.conflict_through_training(looks["step"], looks["cosine"], "vgg7-64 on CIFAR-100: cosine between two exits")
 """
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-PARTS = {"explorer": ".dfs-explorer", "gallery": ".dfs-looking", "conflict": ".js-plotly-plot"}
+PARTS = {"explorer": ".dfs-explorer", "gallery": ".dfs-exit-gallery", "conflict": ".js-plotly-plot"}
 BUDGETS = range(2, 87, 8)  # places of the budget slider, of 100: each is dearer, which the last ones need not be
 MOVE = """(slider, place) => {
     slider.value = place;

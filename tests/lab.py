@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: a server of its own, a browser, and notebooks opened in it and run."""
+"""JupyterLab in a real browser: start a server and a browser, open notebooks in it and run them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ PATIENCE = 240  # seconds for JupyterLab to start, the notebook to run, a number
 class Lab:
     """A running JupyterLab."""
 
-    folder: Path  # where its notebooks lie
+    folder: Path  # of its notebooks
     address: str
 
 
 @contextmanager
 def running_lab(home: Path) -> Iterator[Lab]:
-    """JupyterLab with its home, settings and notebooks in a folder; it ends with the block."""
+    """Run JupyterLab with its home, settings and notebooks in a folder, until the block ends."""
     notebooks, settings, runtime = home / "notebooks", home / "settings", home / "runtime"
     notebooks.mkdir()
     notifications = settings / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
@@ -64,7 +64,7 @@ def running_lab(home: Path) -> Iterator[Lab]:
 
 
 def address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
-    """The address that the server has written down once it listens."""
+    """Return the server's address, which it writes into a file once it listens."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()
@@ -113,32 +113,35 @@ def shut_down(page) -> None:
     page.close()
 
 
-def heard(page) -> list[str]:
-    """A list that fills with what the page complains about from now on, but for the icon that it lacks."""
-    said = []
+def complaints(page) -> list[str]:
+    """Return a list that fills with the page's errors from now on, except for the missing icon."""
+    messages = []
 
-    def hear(text: str) -> None:
+    def note(text: str) -> None:
         if "favicon" not in text:
-            said.append(text)
+            messages.append(text)
 
     page.on(
         "console",
-        lambda message: hear(f"{message.text} {message.location['url']}") if message.type == "error" else None,
+        lambda message: note(f"{message.text} {message.location['url']}") if message.type == "error" else None,
     )
-    page.on("pageerror", lambda error: hear(str(error)))
-    return said
+    page.on("pageerror", lambda error: note(str(error)))
+    return messages
 
 
 def errors(page) -> list[dict]:
-    """Errors in the outputs of the notebook on the page."""
+    """Return the errors in the outputs of the notebook on the page."""
     cells = page.evaluate("jupyterapp.shell.currentWidget.model.toJSON().cells")
     return [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
 
 
 def course_notebook(number: str, *wanted: str, scale: str = "smoke"):
-    """A notebook of the course at a scale, on digits, without outputs.
+    """Return a notebook of the course at a scale, on digits, without outputs.
 
-    wanted   pieces of code: only the cells that contain one are kept, and those that they need; without any, all
+    Args:
+        number: Such as "08".
+        *wanted: Pieces of code: only the cells that contain one are kept, and those that they need; without any, all.
+        scale: The parameter ``SCALE``.
     """
     (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, as_version=4)
@@ -153,7 +156,7 @@ def course_notebook(number: str, *wanted: str, scale: str = "smoke"):
 
 
 def keep_what_is_needed(notebook, wanted: tuple[str, ...]) -> None:
-    """Drop code that no wanted cell depends on, by the names that cells set and read."""
+    """Drop the cells that no wanted cell depends on, by the names that cells set and read."""
     kept, names, missing = [], set(), set(wanted)
     for cell in reversed(notebook.cells):
         if cell.cell_type != "code":
@@ -170,7 +173,7 @@ def keep_what_is_needed(notebook, wanted: tuple[str, ...]) -> None:
 
 
 def names_in(source: str) -> tuple[set[str], set[str]]:
-    """Names that a cell sets, names that it reads."""
+    """Return the names that a cell sets, and those that it reads."""
     sets, reads = set(), set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name):

@@ -156,7 +156,7 @@ def test_a_wheel_brings_recorded_results_and_notebooks_along(tmp_path):
     assert copied == {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
     again = course("--copy", "mine")
     assert again.returncode == 1
-    assert "00_start_here.ipynb is there already" in again.stderr
+    assert "00_start_here.ipynb already exists" in again.stderr
     advice = course("--scale", "smoke")
     assert advice.returncode == 1
     assert "dfs-edu course --copy DIR" in advice.stderr

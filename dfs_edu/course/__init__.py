@@ -1,4 +1,4 @@
-"""The notebooks: run, check, publish and report on them."""
+"""Run the notebooks, check exercises, publish, report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str):
-    """Import a name when it is first asked for (PEP 562): `record` alone needs no papermill."""
+    """Import a name when it is first used (PEP 562): ``record`` alone needs no papermill."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,7 +1,7 @@
-"""A notebook made fit to be committed (`normalise`) or to be read in a browser, offline (`page`, `alive`).
+"""Prepare a notebook to be committed (`normalise`) or to be read offline in a browser (`page`, `alive`).
 
-What an execution leaves behind differs from run to run: times, random cell ids, widget state, progress bars. None of
-it belongs into git, where it would drown the changes that matter.
+Each execution leaves different traces: times, random cell ids, widget state, progress bars. They do not belong in git,
+where they would drown the changes that matter.
 """
 
 from __future__ import annotations
@@ -23,33 +23,39 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 _ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 _PROGRESS = re.compile(r"\[(?:\d+:)?\d+:\d\d[<,]")  # tqdm's "[00:01<00:09, 3.2it/s]"
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
-_COLOURS = 64  # of a picture's palette: lines and text keep their looks at a third of the size
+_COLOURS = 64  # of a PNG's palette: lines and text look the same at a third of the size
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """The executed notebook as it is committed; normalising it again changes nothing.
+    """Return an executed notebook in the form that is committed; normalising it again changes nothing.
 
-    Times, papermill's and widgets' metadata and progress bars go; cell ids and execution counts follow the order;
-    a widget keeps its static fallback alone; a plotly figure gets a small PNG for readers without JavaScript
-    (GitHub). Raises FileNotFoundError where a PNG is wanted and neither Chrome nor Chromium is installed.
+    Times, progress bars and the metadata of papermill and widgets are removed. Cell ids and execution counts follow the
+    order of the cells. A widget keeps only its static fallback. A plotly figure gets a small PNG for readers without
+    JavaScript, as on GitHub.
+
+    Raises:
+        FileNotFoundError: A PNG has to be drawn, and neither Chrome nor Chromium is installed.
     """
     notebook = _tidy(notebook)
     figures = [data for data in _bundles(notebook) if PLOTLY in data and "image/png" not in data]
     if figures:
-        _add_pictures(figures)
+        _add_pngs(figures)
     return notebook
 
 
 def page(notebook: NotebookNode, title: str) -> str:
-    """The executed notebook as one HTML page, its plotly figures alive, that asks the network for nothing.
+    """Return an executed notebook as one HTML page with interactive plotly figures that needs no network.
 
-    Formulas stay as they were typed: the engine that sets them would have to be fetched.
+    Formulas stay as they were typed, because MathJax would have to be fetched.
+
+    Args:
+        notebook: The executed notebook.
+        title: Title of the page.
     """
     from nbconvert import HTMLExporter
 
-    # plotly.js is 4.7 MB: it comes with the first figure, the others use it
     notebook = _drawn_by_plotly(_tidy(notebook), engine=True)
-    blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load from a CDN
+    blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load code from a CDN
     template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
     exporter = HTMLExporter(raw_template=template)
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
@@ -57,28 +63,34 @@ def page(notebook: NotebookNode, title: str) -> str:
 
 
 def alive(text: str, engine: str) -> NotebookNode:
-    """A committed notebook's JSON, read for a site whose pages share plotly.js: `engine`, an address ending in .js."""
+    """Read a committed notebook for a site whose pages share one plotly.js.
+
+    Args:
+        text: The notebook's JSON.
+        engine: Address of plotly.js, ending in .js.
+    """
     return _drawn_by_plotly(nbformat.reads(text, as_version=4), engine)
 
 
 def _drawn_by_plotly(notebook: NotebookNode, engine: bool | str) -> NotebookNode:
-    """Its plotly figures as HTML; plotly.js comes with the first of them, whole (True) or as an address."""
+    """Its plotly figures as HTML. The first includes plotly.js (4.7 MB), whole (True) or as an address."""
     from plotly.io import to_html
 
     for number, data in enumerate(data for data in _bundles(notebook) if PLOTLY in data):
         figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")} | {
-            "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits to be moved
+            "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits for the reader
         }
-        if title := figure["layout"].get("title"):  # at the edge: a page's column may be narrow
+        if title := figure["layout"].get("title"):  # at the left edge: a page's column may be narrow
             title |= {"xref": "container", "x": 0.01}
-        how = {"full_html": False, "validate": False, "auto_play": False}
-        html = to_html(figure, include_plotlyjs=number == 0 and engine, div_id=f"figure-{number}", **how)
+        options = {"full_html": False, "validate": False, "auto_play": False}
+        html = to_html(figure, include_plotlyjs=number == 0 and engine, div_id=f"figure-{number}", **options)
         data.clear()
         data["text/html"] = html
     return notebook
 
 
 def _tidy(notebook: NotebookNode) -> NotebookNode:
+    """A copy without the traces of its execution, but for the outputs."""
     notebook = copy.deepcopy(notebook)
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -86,6 +98,8 @@ def _tidy(notebook: NotebookNode) -> NotebookNode:
     )
     notebook.nbformat_minor = max(notebook.nbformat_minor, 5)  # the first version with cell ids
     notebook.cells = [cell for cell in notebook.cells if not _ADDED_BY_PAPERMILL & set(cell.metadata.get("tags", []))]
+
+    # Number the cells, and those that were executed, in order
     executed = 0
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02}"
@@ -116,11 +130,11 @@ def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
             keep = True
         if keep:
             tidy.append(output)
-    return _joined_streams(tidy)  # again: what stood between two pieces of one stream may have gone
+    return _joined_streams(tidy)  # again: an output between two pieces of one stream may be gone
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Pieces of one stream that follow each other, as one: where they were cut depends on the time."""
+    """Join consecutive pieces of one stream: where it was cut depends on the timing."""
     joined: list[NotebookNode] = []
     for output in outputs:
         last = joined[-1] if joined else None
@@ -132,15 +146,16 @@ def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _tidy_text(text: str) -> str:
-    """What a terminal would show in the end, without progress bars."""
+    """The text that a terminal would finally show, without progress bars."""
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
     return "\n".join(line for line in lines if not _PROGRESS.search(line))
 
 
 def _tidy_bundle(data: NotebookNode) -> None:
+    """Drop from one output what differs between executions or means nothing to a reader."""
     was_widget = data.pop(WIDGET, None) is not None
     if PLOTLY in data:
-        data.pop("text/html", None)  # the "notebook" renderers put all of plotly.js there
+        data.pop("text/html", None)  # the "notebook" renderers put all of plotly.js in there
         data[PLOTLY].get("config", {}).pop("plotlyServerURL", None)
     text = data.get("text/plain")
     if text is None:
@@ -157,7 +172,7 @@ def _bundles(notebook: NotebookNode) -> list[NotebookNode]:
     return [output.data for cell in cells for output in cell.outputs if "data" in output]
 
 
-def _add_pictures(bundles: list[NotebookNode]) -> None:
+def _add_pngs(bundles: list[NotebookNode]) -> None:
     browser = chromium()
     if browser is None:
         raise FileNotFoundError("no Chrome or Chromium to draw the figures' PNGs: install chromium or set BROWSER_PATH")
@@ -177,7 +192,9 @@ def _small_png(png: bytes) -> str:
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)  # figures have a transparent ground
+    image = Image.alpha_composite(
+        Image.new("RGBA", image.size, "white"), image
+    )  # figures have a transparent background
     small = io.BytesIO()
     image.convert("RGB").quantize(_COLOURS).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()

@@ -1,7 +1,7 @@
-"""The course as a whole: its notebooks executed by papermill, and what each of them found.
+"""Execute the notebooks of the course with papermill, and collect what each of them found.
 
-A notebook says what it found with `record`; `run` executes notebooks at a scale and reads that back. The same code
-serves `make course`, the tests, and `make notebooks`, which writes the committed notebooks.
+A notebook records its findings with `record`; `run` executes notebooks at a scale and reads the findings back. The same
+code serves `make course`, the tests, and `make notebooks`, which writes the committed notebooks.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfs_edu.course import report
-from dfs_edu.course.report import PARAMETERS, RESULT, Recorded, cell_name, misrecorded, recorded
+from dfs_edu.course.report import PARAMETERS, RESULT, Recorded, aligned, cell_name, misrecorded, recorded
 from dfs_edu.tables import printable
 
 CHECKOUT = Path(__file__).parents[2] / "notebooks"
-NOTEBOOKS = CHECKOUT if CHECKOUT.is_dir() else Path(__file__).parents[1] / "notebooks"  # a wheel brings them along
+NOTEBOOKS = CHECKOUT if CHECKOUT.is_dir() else Path(__file__).parents[1] / "notebooks"  # a wheel includes them
 
 
 def record(finding: str, **values) -> None:
-    """Show what a notebook found, one sentence, and record it with its numbers for whoever executes the notebook.
+    """Show a notebook's finding, and record it with its numbers in the notebook's outputs.
 
-    values  numbers, strings, lists, dicts, arrays and tensors; a NaN is recorded as None, which JSON knows
+    Args:
+        finding: One sentence.
+        **values: Numbers, strings, lists, dicts, arrays and tensors. NaN and infinity are recorded as None, because
+            JSON has neither.
+
+    Raises:
+        TypeError: JSON cannot hold a value.
     """
     from IPython.display import display
 
@@ -37,7 +43,7 @@ def record(finding: str, **values) -> None:
 
 
 def _plain(value):
-    """The value as JSON has it; arrays and tensors become lists, their scalars numbers."""
+    """The value as JSON can hold it: arrays and tensors become lists, or numbers if they have no dimension."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
@@ -53,12 +59,20 @@ def _plain(value):
 
 @dataclass
 class Result(Recorded):
-    """What became of one notebook."""
+    """The outcome of executing one notebook.
+
+    Attributes:
+        notebook: The notebook's file.
+        executed: The file with its outputs; the HTML page beside it has the suffix .html.
+        minutes: How long it took.
+        recorded: One dict for each ``record``, with "finding" and "values".
+        error: The cell that failed, and how; None if all went well.
+    """
 
     notebook: Path
-    executed: Path  # the notebook with its outputs; the page beside it ends in .html
+    executed: Path
     minutes: float
-    recorded: list[dict] = field(default_factory=list)  # of each `record`: "finding" and "values"
+    recorded: list[dict] = field(default_factory=list)
     error: str | None = None
 
 
@@ -71,22 +85,28 @@ def run(
     out: str | Path = "build/course",
     timeout: int = 3600,
 ) -> list[Result]:
-    """Execute the notebooks one after the other; one that fails does not stop the others.
+    """Execute the notebooks one after another; if one fails, the others still run.
 
-    scale, dataset, seed, device   the notebooks' parameters; None leaves what the notebook says
-    out                            folder for the executed notebooks and their HTML pages
-    timeout                        seconds that one cell may take
+    Args:
+        notebooks: Files.
+        scale: The parameter ``SCALE``; None keeps the notebook's own value, here and for the next three.
+        dataset: The parameter ``DATASET``.
+        seed: The parameter ``SEED``.
+        device: The parameter ``DEVICE``.
+        out: Folder for the executed notebooks and their HTML pages.
+        timeout: Limit for one cell, in seconds.
 
-    Raises ValueError, before anything runs, for a notebook that does not declare the parameters of the course, and for
-    two of one name, of which `out` could hold one, or one that lies in `out` itself.
+    Raises:
+        ValueError: Before anything runs: a notebook does not declare the parameters of the course, or cannot be read;
+            two have the same name, so that one would overwrite the other in ``out``; or one is itself in ``out``.
     """
     notebooks = [Path(notebook).resolve() for notebook in notebooks]
     if len({notebook.name for notebook in notebooks}) < len(notebooks):
-        raise ValueError("two of the notebooks have the same name: run them one after the other, each into its own out")
+        raise ValueError("two of the notebooks have the same name: run them one at a time, each into its own out")
     out = Path(out).resolve()
     for notebook in notebooks:
         if notebook.is_file() and notebook.parent == out:
-            raise ValueError(f"{notebook}: its execution would take its place; choose another folder than {out}")
+            raise ValueError(f"{notebook}: its execution would overwrite it; choose another folder than {out}")
     out.mkdir(parents=True, exist_ok=True)
     given = zip(PARAMETERS, (scale, dataset, seed, device), strict=True)
     parameters = {name: value for name, value in given if value is not None}
@@ -100,7 +120,11 @@ def _check_parameters(notebook: Path) -> None:
 
     if not notebook.is_file():
         raise ValueError(f"{notebook}: no such notebook")
-    declared = set(inspect_notebook(notebook))  # papermill itself only warns of a parameter that nobody reads
+    try:
+        declared = set(inspect_notebook(notebook))  # papermill itself only warns of a parameter that is not declared
+    except Exception as error:  # no JSON, no kernelspec, cells of any content: it may be a hand-in
+        reason = printable(str(error).strip() or type(error).__name__)
+        raise ValueError(f"{notebook}: not a notebook that can be executed: {reason[:200]}") from error
     if declared != set(PARAMETERS):
         raise ValueError(
             f"{notebook.name}: its cell tagged `parameters` declares {', '.join(sorted(declared)) or 'nothing'}; "
@@ -130,7 +154,7 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
             kernel_manager_class=_kernel_manager(),
             store_widget_state=False,
         )
-    except Exception as exception:  # whatever a notebook does, the others are executed
+    except Exception as exception:  # whatever one notebook does, the others run
         error = _describe(exception, executed)
     result = Result(notebook, executed, (time.perf_counter() - start) / 60, error=error)
     if executed.exists():
@@ -142,44 +166,46 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
 
 
 def _kernel_manager() -> type:
-    """Kernels of this Python, reached by sockets in the file system: no ports, which other programs could block."""
+    """Kernels of this Python, reached through sockets in the file system: other programs may block ports."""
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.paths import jupyter_runtime_dir
 
     class ThisPython(KernelSpecManager):
-        """Whatever other kernel is installed under a notebook's name, this Python executes it."""
+        """Give every notebook a kernel of this Python, whichever other kernel is installed under its name."""
 
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             return KernelSpec(**get_kernel_dict())
 
-    # a socket's path has at most 104 characters, and the kernel's own name takes about 50 of them
+    # A socket's path may have 104 characters, and the kernel's file name takes about 50 of them
     transport = "ipc" if os.name != "nt" and len(jupyter_runtime_dir()) <= 50 else "tcp"
 
-    named = os.environ.get("DFS_EDU_DATA")
-    data = {"DFS_EDU_DATA": os.path.abspath(named)} if named else {}  # a kernel runs in the notebook's folder
+    # A kernel runs in the notebook's folder: a relative path would lead elsewhere from there
+    folder = os.environ.get("DFS_EDU_DATA")
+    data = {"DFS_EDU_DATA": os.path.abspath(folder)} if folder else {}
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **options):
             super().__init__(**{"transport": transport, "kernel_spec_manager": ThisPython()} | options)
 
-        async def start_kernel(self, **options):
+        async def _async_start_kernel(self, **options):
             environment = dict(options.pop("env", None) or os.environ)
-            return await super().start_kernel(env=environment | data, **options)
+            return await super()._async_start_kernel(env=environment | data, **options)
 
         async def _async_interrupt_kernel(self) -> None:
-            """Leave a kernel that is shut down uninterrupted: an idle one would print that it was interrupted."""
+            """Do not interrupt a kernel before shutting it down: if it is idle, it would print the interruption."""
             if not self.shutting_down:
                 await super()._async_interrupt_kernel()
 
+        start_kernel = _async_start_kernel
         interrupt_kernel = _async_interrupt_kernel
 
     return Kernel
 
 
 def _describe(exception: Exception, executed: Path) -> str:
-    """Which cell failed and how, in one line."""
+    """The cell that failed, and how, in one line."""
     from papermill.exceptions import PapermillExecutionError
 
     if isinstance(exception, PapermillExecutionError):
@@ -189,7 +215,7 @@ def _describe(exception: Exception, executed: Path) -> str:
 
 
 def _last_cell(executed: Path) -> str:
-    """After a timeout or the kernel's death: the cell that papermill started last."""
+    """The cell that papermill started last: the one that timed out, or in which the kernel died."""
     import nbformat
 
     cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
@@ -198,7 +224,7 @@ def _last_cell(executed: Path) -> str:
 
 
 def write_back(results: Sequence[Result]) -> None:
-    """Replace each notebook that succeeded by its normalised execution, to be committed."""
+    """Replace each notebook that succeeded with its normalised execution, ready to be committed."""
     import nbformat
 
     from dfs_edu.course.publish import normalise
@@ -209,50 +235,53 @@ def write_back(results: Sequence[Result]) -> None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line a notebook: name, minutes, what it found or where it failed."""
-    width = max((len(result.notebook.stem) for result in results), default=0)
-    lines = [f"{'notebook':<{width}}  minutes  found"]
+    """Format the results: one row per notebook, with its minutes and what it found or where it failed."""
+    rows = []
     for result in results:
         found = f"FAILED in {result.error}" if result.error else "; ".join(result.findings) or "(nothing recorded)"
-        found = printable(found)
-        lines.append(f"{result.notebook.stem:<{width}}  {result.minutes:7.1f}  {found}")
-    return "\n".join(lines)
+        rows.append([result.notebook.stem, f"{result.minutes:.1f}", found])
+    return aligned(["notebook", "minutes", "found"], rows, numbers=["minutes"])
 
 
 def chosen(paths: Sequence[str | Path] = (), only: Sequence[str] = ()) -> list[Path]:
-    """The notebooks to execute: those at `paths` or all of the course, of these the numbers in `only`, in its order.
+    """Select the notebooks to execute.
 
-    Raises ValueError for a path that is no file, for a number that none of them has, and where there is no checkout,
-    whose notebooks the course is: what an installation brings along is to be copied first.
+    Args:
+        paths: Notebooks; without any, all of the course.
+        only: Numbers, such as "03", of those to keep, in this order; without any, all are kept.
+
+    Raises:
+        ValueError: A path is not a file, no notebook has one of the numbers, or no paths are given and this is not a
+            checkout of the project. (The notebooks in an installation have to be copied before they are executed.)
     """
     notebooks = [Path(path) for path in paths] or sorted(CHECKOUT.glob("*.ipynb"))
     if not notebooks:
         raise ValueError(
-            "there is no checkout of the project here: `dfs-edu course --copy DIR` writes its notebooks into a folder, "
-            "then `dfs-edu course DIR/*.ipynb` executes them"
+            "this is not a checkout of the project: copy the notebooks into a folder with `dfs-edu course --copy DIR`, "
+            "then execute them with `dfs-edu course DIR/*.ipynb`"
         )
     for notebook in notebooks:
         if not notebook.is_file():
-            raise ValueError(f"{notebook}: no such notebook; by number they are chosen with --only 03,04")
+            raise ValueError(f"{notebook}: no such notebook; to choose by number, use --only 03,04")
     if not only:
         return notebooks
     by_number = {report.number(notebook): notebook for notebook in notebooks}
     for number in only:
         if number not in by_number:
-            raise ValueError(f"--only {number}: none of {', '.join(filter(None, by_number))}")
+            raise ValueError(f"--only {number}: not one of {', '.join(filter(None, by_number))}")
     return [by_number[number] for number in only]
 
 
 def copy_to(folder: str | Path) -> list[Path]:
-    """Copy the notebooks of the course into a folder, which is made; their paths there.
+    """Copy the notebooks of the course into a folder, which is created; return the paths of the copies.
 
     Raises:
-        FileExistsError: the folder has one of them: somebody's answers may be in it.
+        FileExistsError: The folder already has one of them, which may hold someone's answers.
     """
     copies = {Path(folder) / notebook.name: notebook for notebook in sorted(NOTEBOOKS.glob("*.ipynb"))}
     for copy in copies:
         if os.path.lexists(copy):
-            raise FileExistsError(f"{copy} is there already, maybe with answers in it: name another folder")
+            raise FileExistsError(f"{copy} already exists and may hold answers: name another folder")
     Path(folder).mkdir(parents=True, exist_ok=True)
     for copy, notebook in copies.items():
         shutil.copyfile(notebook, copy)
@@ -260,43 +289,47 @@ def copy_to(folder: str | Path) -> list[Path]:
 
 
 def numbers(words: str) -> list[str]:
-    """["03", "04"] of "03,04" or "3,4"."""
-    found = [word.strip().zfill(2) for word in words.split(",")]
-    if not all(word.isdecimal() for word in found):
-        raise argparse.ArgumentTypeError(f"{words!r}: numbers of notebooks with commas between them, 03,04")
-    return found
+    """Parse numbers of notebooks: "03,04" or "3,4" becomes ["03", "04"].
+
+    Raises:
+        argparse.ArgumentTypeError: One of them is not a number.
+    """
+    parsed = [word.strip().zfill(2) for word in words.split(",")]
+    if not all(word.isdecimal() for word in parsed):
+        raise argparse.ArgumentTypeError(f"{words!r}: give numbers of notebooks separated by commas, such as 03,04")
+    return parsed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `dfs-edu course`."""
+    """Add the options of ``dfs-edu course``."""
     from dfs_edu.data import DATASETS
     from dfs_edu.training.recipes import SCALES
 
     add = parser.add_argument
-    add("paths", nargs="*", help="notebooks, with --report also folders of them; default: the whole course")
-    add("--only", type=numbers, default=(), metavar="03,04", help="of these notebooks the ones with such numbers")
-    add("--scale", choices=SCALES, help="how much work; default: the notebook's own, lesson")
+    add("paths", nargs="*", help="notebooks, or with --report also folders of them; default: the whole course")
+    add("--only", type=numbers, default=(), metavar="03,04", help="only the notebooks with these numbers")
+    add("--scale", choices=SCALES, help="how much work to do; default: the notebook's own, lesson")
     add("--dataset", choices=DATASETS, help="default: the notebook's own, digits")
     add("--seed", type=int, help="default: the notebook's own, 0")
     add("--device", help="cpu, cuda, cuda:1, mps; default: the notebook's own")
-    add("--out", default="build/course", metavar="DIR", help="folder of what was executed (default: %(default)s)")
-    add("--timeout", type=int, default=3600, help="seconds that a cell may take (default: %(default)s)")
+    add("--out", default="build/course", metavar="DIR", help="folder for executed notebooks (default: %(default)s)")
+    add("--timeout", type=int, default=3600, help="limit for one cell, in seconds (default: %(default)s)")
     add(
         "--write-back",
         action="store_true",
-        help="replace the notebooks by their normalised execution, for committing; they run with their own parameters",
+        help="replace the notebooks with their normalised execution, to commit it; they run with their own parameters",
     )
     add(
         "--report",
         action="store_true",
-        help="execute nothing: say what executed notebooks hold, of --out or of PATHS, a folder for each person",
+        help="execute nothing: report on the executed notebooks in --out or in PATHS, with one folder per person",
     )
-    add("--copy", metavar="DIR", help="execute nothing: copy the notebooks of the course into a folder, to work on")
-    add("--csv", metavar="FILE", help="write the report there as well, a line for each person and notebook")
+    add("--copy", metavar="DIR", help="execute nothing: copy the notebooks of the course into a folder to work in")
+    add("--csv", metavar="FILE", help="also write the report to a file, one row per person and notebook")
 
 
 def main(args: argparse.Namespace) -> int:
-    """`dfs-edu course`: the exit status is 0 when every notebook succeeded; of a report, when each could be read."""
+    """Run ``dfs-edu course``; the exit status is 0 if every notebook succeeded, or, for a report, could be read."""
     given = {name: getattr(args, name) for name in ("scale", "dataset", "seed", "device")}
     parametrised = any(value is not None for value in given.values())
     if args.report:
@@ -309,7 +342,7 @@ def main(args: argparse.Namespace) -> int:
     if args.csv:
         raise ValueError("--csv belongs to --report")
     if args.write_back and parametrised:
-        # a committed notebook must show what its own parameters give
+        # A committed notebook must show the results of its own parameters
         raise ValueError("--write-back runs the notebooks with their own parameters: leave out the others")
     results = run(chosen(args.paths, args.only), **given, out=args.out, timeout=args.timeout)
     failed = sum(bool(result.error) for result in results)

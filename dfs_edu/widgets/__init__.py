@@ -1,1 +1,1 @@
-"""What a reader moves: sliders, galleries and live views."""
+"""Interactive parts of a notebook: sliders, galleries and live figures."""

@@ -1,14 +1,14 @@
-"""The threshold explorer: sliders on the thresholds of a multi-exit network, and what they do to accuracy and cost.
+"""The threshold explorer: sliders on the thresholds of a multi-exit network, and their effect on accuracy and cost.
 
-An own small widget (anywidget): Python computes, static/explorer.js draws. It keeps a few kilobytes of state and its
-pictures, so it survives a reload of the page. It works from Python as well: set `thresholds` or `budget`, read `point`.
+It is a small custom widget (anywidget): Python computes, static/explorer.js draws. It keeps a few kilobytes of state
+and its images, so it survives a reload of the page. It can be used from Python as well: set `thresholds` or `budget`,
+and read `point`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import anywidget
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
@@ -21,31 +21,36 @@ from dfs_edu.inference import Outputs
 from dfs_edu.inference.thresholds import check_pair
 from dfs_edu.widgets import page
 
-GALLERY = 120  # pictures sent to the page, about 1 kB each
-EACH = 6  # of these, shown at an exit
+GALLERY = 120  # images sent to the page, about 1 kB each
+EACH = 6  # of these, shown at each exit
 STEPS = 100  # of the budget slider, from the first exit's cost to the last one's
 BINS = 40  # of the histograms of confidence
 
 
-class ThresholdExplorer(anywidget.AnyWidget):
-    """One slider for each exit but the last, which takes all, and one for the budget, which sets the others.
+class ThresholdExplorer(page.Widget):
+    """One slider for each exit but the last, where the rest leave, and one for the budget, which sets the others.
 
-    validation  Outputs of the validation split: the budget's thresholds are fitted on it
-    test        Outputs of the test split: what is shown is measured on it
-    macs        K cumulative costs in MACs
-    images      uint8 (M, 3, H, W), the first M pictures of the test split; 120 of them are used
-    classes     the names of the classes
-    title       shown above, where there are several
+    Args:
+        validation: Outputs on the validation split, on which the thresholds for a budget are fitted.
+        test: Outputs on the test split, on which everything shown is measured.
+        macs: K cumulative costs in MACs.
+        images: uint8 (M, 3, H, W), the first M images of the test split; 120 of them are used.
+        classes: Names of the classes.
+        title: Heading, to distinguish several explorers.
 
-    thresholds  K numbers in [0, 1], the last one 0; setting them makes `budget` what they cost on validation
-    budget      average MACs of a picture on validation, from the first exit's cost to the last one's; setting it finds
-                the thresholds of the highest accuracy on validation (`inference.best_thresholds`)
-    result      what the page shows, as plain numbers: accuracy, macs, share, exit_accuracy, fitted (are the thresholds
-                those of the budget?), histogram, for each exit the confidences of the pictures that come to it, in 40
-                bins from 0 to 1, as fractions of all pictures, and gallery, for each exit a list of [picture, predicted
-                class]; `point` is the same as an inference.Point
+    Attributes:
+        setup: What the page needs and never changes.
+        thresholds: K numbers in [0, 1], the last one 0. Setting them makes ``budget`` their cost on validation.
+        budget: Average MACs per image on validation, from the first exit's cost to the last one's. Setting it finds the
+            thresholds with the highest accuracy on validation (``inference.best_thresholds``).
+        point: The measured result, an ``inference.Point``.
+        result: What the page shows, as plain numbers: accuracy, macs, share, exit_accuracy; fitted: whether the
+            thresholds are those of the budget; histogram: for each exit the confidences of the images that reach it, in
+            40 bins from 0 to 1, as fractions of all images; gallery: for each exit a list of [image, predicted class].
 
-    Raises ValueError for arguments that do not fit together, traitlets.TraitError for a wrong threshold or budget.
+    Raises:
+        ValueError: The arguments do not fit together.
+        traitlets.TraitError: A threshold or budget is not valid; it keeps its value.
     """
 
     _esm, _css = page.sources("explorer")
@@ -71,23 +76,22 @@ class ThresholdExplorer(anywidget.AnyWidget):
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or not 0 < len(images) <= N:
             raise ValueError(
                 f"images of shape {images.shape}, {images.dtype}: give uint8 (M, 3, H, W), the first M of the {N} "
-                "pictures of the test split"
+                "images of the test split"
             )
-        if (least := int(max(test.label.max(), test.prediction.max())) + 1) > len(classes):
-            raise ValueError(f"{len(classes)} names of classes: the outputs need {least}")
+        page.check_classes(classes, test)
         self._validation, self._test = validation, test
         self._macs = inference.checked_macs(macs, len(test.confidence))
-        # Of every place of the slider, beforehand: a move then costs no search.
+        # The thresholds for every place of the slider are found beforehand, so that moving it needs no search
         self._places = torch.linspace(*self._macs[[0, -1]].tolist(), STEPS + 1, dtype=torch.float64)
-        self._found = inference.best_thresholds(validation, self._macs, self._places)
-        self.curve = inference.Curve.of(test, self._found, self._macs)
+        self._best = inference.best_thresholds(validation, self._macs, self._places)
+        self.curve = inference.Curve.of(test, self._best, self._macs)
         self._bins = (test.confidence * BINS).long().clamp(max=BINS - 1)  # (K, N)
         self._fitting = False
         super().__init__(setup=self._setup(images[:GALLERY], list(classes), title), **kwargs)
         self.budget = self._macs[[0, -1]].mean().item()
 
     def _setup(self, images: np.ndarray, classes: list[str], title: str) -> dict:
-        """What stays as it is."""
+        """What the page needs and never changes."""
         labels = self._test.label[: len(images)].tolist()
         return {
             "title": title,
@@ -132,11 +136,11 @@ class ThresholdExplorer(anywidget.AnyWidget):
     def _thresholds_of(self, budget: float) -> Tensor:
         place = (self._places - budget).abs().argmin()
         if abs(self._places[place] - budget) < 1e-9 * budget:
-            return self._found[place]
+            return self._best[place]
         return inference.best_thresholds(self._validation, self._macs, [budget])[0]
 
     def _update(self, thresholds, budget: float, fitted: bool) -> None:
-        """What follows from a move changes together, in one message to the page."""
+        """Change everything that follows from a move together, in one message to the page."""
         self._fitting = True
         try:
             with self.hold_sync():
@@ -155,13 +159,13 @@ class ThresholdExplorer(anywidget.AnyWidget):
             self._fitting = False
 
     def _histogram(self) -> list[list[float]]:
-        """How confident each exit is of the pictures that come to it, as fractions of all pictures."""
+        """For each exit, the confidences of the images that reach it, as fractions of all images."""
         N = len(self.point.exit)
-        come = [bins[self.point.exit >= k] for k, bins in enumerate(self._bins)]
-        return [plain(torch.bincount(bins, minlength=BINS) / N, 4) for bins in come]
+        reaching = [bins[self.point.exit >= k] for k, bins in enumerate(self._bins)]
+        return [plain(torch.bincount(bins, minlength=BINS) / N, 4) for bins in reaching]
 
     def _gallery(self) -> list[list[list[int]]]:
-        """For each exit, the first pictures that leave there: [index, predicted class]."""
+        """For each exit, the first images that leave there: [index, predicted class]."""
         exit = self.point.exit[: len(self.setup["labels"])]
         leaving = [(exit == k).nonzero()[:EACH, 0] for k in range(len(self._macs))]
         return [
@@ -170,34 +174,34 @@ class ThresholdExplorer(anywidget.AnyWidget):
         ]
 
     def static_figure(self) -> go.Figure:
-        """The present point on the budget curve, for readers without a running notebook."""
+        """Return the present point on the budget curve."""
         point, split = self.point, self._test.split
         return figures.accuracy_cost(
             {f"thresholds found on {self._validation.split}, measured on {split}": self.curve},
             {split: (self._macs, self._test.accuracy)},
             point,
-            title=f"Early exit: {100 * point.accuracy:.2f} % at {point.macs / 1e6:.4g} MMACs a picture ({split})",
+            title=f"Early exit: {100 * point.accuracy:.2f} % at {point.macs / 1e6:.4g} MMACs per image ({split})",
         )
-
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget and, for readers that cannot show it, the static figure as plotly's renderer gives it."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**self.static_figure()._repr_mimebundle_(), **data}, metadata
 
 
 def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> ipywidgets.Box:
-    """Two or more explorers beside each other, by title; a move of one makes the others spend the same part of theirs.
+    """Place explorers side by side, and link their budgets.
 
-    A budget counts from the cost of the first exit, 0, to that of the last, 1, so that networks of other costs can be
-    compared. Raises ValueError for fewer than two.
+    Moving one sets the others to the same fraction of their range, from the cost of the first exit (0) to that of the
+    last (1), so that networks with different costs can be compared.
+
+    Args:
+        explorers: Title -> explorer, two or more.
+
+    Raises:
+        ValueError: There are fewer than two.
     """
     if len(explorers) < 2:
-        raise ValueError(f"{len(explorers)} explorers: give two at least")
+        raise ValueError(f"{len(explorers)} explorers: give at least two")
     for title, explorer in explorers.items():
         explorer.setup = {**explorer.setup, "title": title}
         explorer.layout = ipywidgets.Layout(flex="1 1 0", min_width="340px")
-    everyone = list(explorers.values())
+    linked = list(explorers.values())
     moving = []  # the explorer that leads; the others only follow
 
     def follow(change) -> None:
@@ -205,20 +209,20 @@ def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> ipywidgets.Box:
             return
         moving.append(change["owner"])
         low, high = change["owner"]._macs[[0, -1]].tolist()
-        part = (change["new"] - low) / (high - low)
+        fraction = (change["new"] - low) / (high - low)
         try:
-            for explorer in everyone:
+            for explorer in linked:
                 if explorer is not change["owner"]:
-                    cheap, dear = explorer._macs[[0, -1]].tolist()
-                    explorer.budget = min(max(cheap + part * (dear - cheap), cheap), dear)
+                    low, high = explorer._macs[[0, -1]].tolist()
+                    explorer.budget = min(max(low + fraction * (high - low), low), high)
         finally:
             moving.clear()
 
-    for explorer in everyone:
+    for explorer in linked:
         explorer.observe(follow, "budget")
-    return ipywidgets.Box(everyone, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="24px"))
+    return ipywidgets.Box(linked, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="24px"))
 
 
 def plain(values: Tensor, digits: int) -> list:
-    """Numbers for JSON, None for NaN."""
+    """Return rounded numbers for JSON, with None for NaN."""
     return [None if value != value else round(value, digits) for value in values.tolist()]

@@ -1,10 +1,10 @@
-"""What exercises call: the learner's function against the library's answer, with a helpful word.
+"""Checks that exercises call: the learner's function is compared with the library's answer.
 
-The inputs are fixed ones at the edges (ties, zeros, a single element), then random ones that are the same every time:
-no grade depends on chance.
+The inputs are fixed edge cases (ties, zeros, a single element), then random ones that are the same every time, so no
+grade depends on chance.
 
-A check never raises: it prints "not yet" for an exercise that nobody has tried, what is wrong with a wrong answer, and
-"right" for a right one. Where the answer is the result of a mistake that many make, it says which one.
+A check never raises. It prints "not yet" for an exercise that has not been tried, "right" for a right answer, and what
+is wrong with a wrong one. If the answer comes from a common mistake, the check says which.
 """
 
 from dfs_edu.course.checks.conflict import conflicting, cosine, cosine_matrix

@@ -1,9 +1,9 @@
-"""The learner's answer against the library's, and what to say about it."""
+"""Compare a learner's answer with the library's, and put the verdict into one sentence."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,31 +17,51 @@ SEED = 0
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
-    """Draw the same random numbers every time, and leave torch's generator as it was.
+def repeatable() -> Generator[None]:
+    """Draw the same random numbers every time, and restore torch's generator afterwards.
 
-    Decorates every check: a grade must not depend on chance, nor a check change what the next cell draws.
+    It decorates every check: a grade must not depend on chance, and a check must not change what the next cell draws.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)
         yield
 
 
-def compare(exercise: str, mine: Callable, right: Callable, cases: Sequence[tuple], mistakes: Mistakes) -> None:
-    """Say what there is to say about `mine`.
+def tensors(*cases: tuple, dtype: torch.dtype = torch.float32) -> list[tuple]:
+    """Turn the lists of each case into tensors; anything else stays as it is.
 
     Args:
-        exercise: What the sentence calls it.
-        mine: The learner's function.
+        *cases: The arguments of a call each.
+        dtype: Of the lists of floats; those of ints become int64, those of bools bool.
+
+    >>> tensors(([1.5, 2.0], [0, 1], 3))
+    [(tensor([1.5000, 2.0000]), tensor([0, 1]), 3)]
+    """
+
+    def converted(value):
+        if not isinstance(value, list):
+            return value
+        tensor = torch.tensor(value)
+        return torch.tensor(value, dtype=dtype) if tensor.is_floating_point() else tensor
+
+    return [tuple(map(converted, case)) for case in cases]
+
+
+def compare(exercise: str, attempt: Callable, right: Callable, cases: Sequence[tuple], mistakes: Mistakes) -> None:
+    """Call the learner's function on every case, and print the verdict.
+
+    Args:
+        exercise: Its name in the sentence.
+        attempt: The learner's function.
         right: The library's answer.
-        cases: The arguments of each call. Those at an edge come first: a tie, a zero, a single element. They decide
-            what random inputs would leave to chance.
-        mistakes: What many write instead, and what to say about it. One that gives the learner's answer to the first
-            case that is wrong, and to half of all cases, is named.
+        cases: The arguments of each call. Edge cases come first (a tie, a zero, a single element): they decide what
+            random inputs would leave to chance.
+        mistakes: What many write instead, and what to say about it. A mistake is named if it gives the learner's
+            answer to the first case that is wrong, and to at least half of all cases.
     """
     for case in cases:
         try:
-            answer = mine(*map(_copy, case))
+            answer = attempt(*map(_copy, case))
         except NotImplementedError:
             answer = None
         except Exception as error:  # whatever a learner's code may raise
@@ -50,26 +70,27 @@ def compare(exercise: str, mine: Callable, right: Callable, cases: Sequence[tupl
         if untried(answer) and case is cases[0]:
             _say(exercise, NOT_YET, "not yet. Write the function, then run this cell again.")
             return
-        expected = right(*map(_copy, case))
-        if not _same(answer, expected):
-            _say(exercise, WRONG, _mistake(mine, case, cases, mistakes) or _difference(answer, expected) + _given(case))
+        if difference := _difference(answer, right(*map(_copy, case))):
+            _say(exercise, WRONG, _mistake(attempt, case, cases, mistakes) or difference + _given(case))
             return
     _say(exercise, PASSED, f"right, on {len(cases)} inputs.")
 
 
-def _mistake(mine: Callable, case: tuple, cases: Sequence[tuple], mistakes: Mistakes) -> str | None:
-    """What to say about a mistake that gives the learner's answer to this case, and to at least half of all cases."""
+def _mistake(attempt: Callable, case: tuple, cases: Sequence[tuple], mistakes: Mistakes) -> str | None:
+    """What to say about the mistake that agrees with the learner most often; None if it is less than half the time."""
     agreeing = {
-        why: sum(_agree(mine, wrong, other) for other in cases) for wrong, why in mistakes if _agree(mine, wrong, case)
+        why: sum(_agree(attempt, wrong, other) for other in cases)
+        for wrong, why in mistakes
+        if _agree(attempt, wrong, case)
     }
-    why = max(agreeing, key=agreeing.get, default=None)
+    why = max(agreeing, key=agreeing.__getitem__, default=None)
     return why if why and 2 * agreeing[why] >= len(cases) else None
 
 
-def _agree(mine: Callable, wrong: Callable, case: tuple) -> bool:
+def _agree(attempt: Callable, wrong: Callable, case: tuple) -> bool:
     try:
-        return _same(mine(*map(_copy, case)), wrong(*map(_copy, case)))
-    except Exception:  # either of the two may fail at an edge
+        return _difference(attempt(*map(_copy, case)), wrong(*map(_copy, case))) is None
+    except Exception:  # either of the two may fail on an edge case
         return False
 
 
@@ -83,9 +104,9 @@ def _short(value) -> bool:
 
 
 def _say(exercise: str, state: str, why: str) -> None:
-    """One sentence; a notebook keeps the state beside it, in JSON, for `dfs-edu course --report`."""
+    """Print the sentence; a notebook also keeps the state beside it, as JSON, for `dfs-edu course --report`."""
     sentence = f"{SIGNS[state]} {exercise}: {why}"
-    ipython = sys.modules.get("IPython")  # where it is not even loaded, nobody sits before a notebook
+    ipython = sys.modules.get("IPython")  # if it is not even loaded, this is not a notebook
     if ipython is None or ipython.get_ipython() is None:
         print(sentence)
     else:
@@ -95,46 +116,40 @@ def _say(exercise: str, state: str, why: str) -> None:
 
 
 def _copy(value):
-    """A learner may write into what is given."""
+    """A copy for the learner's function, which may write into it."""
     if isinstance(value, list):
         return [_copy(v) for v in value]
     return value.clone() if isinstance(value, Tensor) else value
 
 
 def untried(answer) -> bool:
+    """Return whether the answer is that of a function that nobody has written yet."""
     return answer is None or answer is Ellipsis
 
 
-def _same(answer, expected) -> bool:
-    if isinstance(expected, list):
-        if not isinstance(answer, list | tuple) or len(answer) != len(expected):
-            return False
-        return all(_same(a, e) for a, e in zip(answer, expected, strict=True))
-    try:
-        answer, expected = torch.as_tensor(answer).double(), torch.as_tensor(expected).double()
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    # a mistake may give NaN, the right answer never does
-    return answer.shape == expected.shape and torch.allclose(answer, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
-def _difference(answer, expected) -> str:
-    """In words, what was given and what it should be."""
+def _difference(answer, expected) -> str | None:
+    """In words, what was returned and what is expected; None if they agree to four digits."""
     if untried(answer):
         return "nothing is returned"
     if isinstance(expected, list):
         if not isinstance(answer, list | tuple) or len(answer) != len(expected):
-            given = f"{len(answer)} values" if isinstance(answer, list | tuple) else f"a {type(answer).__name__}"
-            return f"{given} where a list of {len(expected)} is expected"
-        place, a, e = next((i, a, e) for i, (a, e) in enumerate(zip(answer, expected, strict=True)) if not _same(a, e))
-        return f"value {place + 1} of the list: {_difference(a, e)}"
+            returned = f"{len(answer)} values" if isinstance(answer, list | tuple) else f"a {type(answer).__name__}"
+            return f"{returned} where a list of {len(expected)} is expected"
+        for place, (a, e) in enumerate(zip(answer, expected, strict=True), start=1):
+            if difference := _difference(a, e):
+                return f"value {place} of the list: {difference}"
+        return None
     try:
-        answer = torch.as_tensor(answer)
+        returned = torch.as_tensor(answer)
     except (TypeError, ValueError, RuntimeError):
         return f"a {type(answer).__name__} where a number or tensor is expected"
     expected = torch.as_tensor(expected)
-    if answer.shape != expected.shape:
-        return f"shape {tuple(answer.shape)} where {tuple(expected.shape)} is expected"
-    wrong = (~torch.isclose(answer.double(), expected.double(), rtol=1e-4, atol=1e-6)).nonzero()[0].tolist()
-    where = f" at {wrong}" if wrong else ""
-    return f"{answer[tuple(wrong)].item():.6g}{where} where {expected[tuple(wrong)].item():.6g} is expected"
+    if returned.shape != expected.shape:
+        return f"shape {tuple(returned.shape)} where {tuple(expected.shape)} is expected"
+    # A mistake may give NaN as well; the right answer never does
+    close = torch.isclose(returned.double(), expected.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+    if close.all():
+        return None
+    place = (~close).nonzero()[0].tolist()
+    where = f" at {place}" if place else ""
+    return f"{returned[tuple(place)].item():.6g}{where} where {expected[tuple(place)].item():.6g} is expected"

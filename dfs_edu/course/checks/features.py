@@ -1,4 +1,4 @@
-"""Exercises on what features hold: linear CKA, class selectivity, ablation."""
+"""Exercises on what features represent: linear CKA, class selectivity, ablation."""
 
 from __future__ import annotations
 
@@ -8,52 +8,54 @@ import torch
 from torch import Tensor
 
 from dfs_edu import probes
-from dfs_edu.course.checks.answers import compare, repeatable
+from dfs_edu.course.checks.answers import compare, repeatable, tensors
 
 
 @repeatable()
-def linear_cka(mine: Callable) -> None:
-    """mine(X (N, D1), Y (N, D2)) -> linear CKA as first published, a number from 0 to 1."""
+def linear_cka(attempt: Callable) -> None:
+    """Check ``attempt(X (N, D1), Y (N, D2)) -> number``: linear CKA as first published, from 0 to 1."""
 
     def right(X, Y):
         return probes.cka(X, Y, unbiased=False)
 
-    def of(hsic: Callable, bring: Callable = lambda X: X - X.mean(0), root: float = 0.5) -> Callable:
-        """CKA with another HSIC, another way to bring features in, or another root below the fraction."""
-
-        def wrong(X, Y):
-            X, Y = bring(X), bring(Y)
-            return hsic(X, Y) / (hsic(X, X) * hsic(Y, Y)) ** root
-
-        return wrong
-
-    def squared(X, Y):
-        return (X.T @ Y).square().sum()
-
     mistakes = [
-        (of(squared, lambda X: X), "subtract each channel's mean over the pictures first"),
-        (of(squared, lambda X: X - X.mean(1, keepdim=True)), "the mean of each channel, dimension 0, not of a picture"),
-        (of(squared, lambda X: X - X.mean()), "a mean for each channel, not one for all of them"),
-        (of(squared, root=0), "divide by the root of HSIC(X, X) HSIC(Y, Y): the result is from 0 to 1"),
-        (of(squared, root=1), "the square root is missing, of the product below the fraction"),
-        (of(lambda X, Y: squared(X, Y).sqrt()), "square the entries of X^T Y before they are summed, and take no root"),
-        (of(lambda X, Y: (X.T @ Y).sum()), "square the entries of X^T Y before they are summed"),
-        (of(squared, lambda X: (X - X.mean(0)) / X.std(0)), "do not divide by the deviations: no channel is rescaled"),
-        (lambda X, Y: probes.cka(X, Y), "that is the unbiased one: sum over all entries of X^T Y, nothing left out"),
+        (_cka(lambda X: X), "subtract each channel's mean over the images first"),
+        (_cka(lambda X: X - X.mean(1, keepdim=True)), "take the mean of each channel, dimension 0, not of each image"),
+        (_cka(lambda X: X - X.mean()), "take one mean for each channel, not one for all of them"),
+        (_cka(root=0), "divide by the root of HSIC(X, X) HSIC(Y, Y): the result is from 0 to 1"),
+        (_cka(root=1), "the square root of the denominator is missing"),
+        (_cka(hsic=lambda X, Y: _hsic(X, Y).sqrt()), "sum the squared entries of X^T Y, and take no root"),
+        (_cka(hsic=lambda X, Y: (X.T @ Y).sum()), "square the entries of X^T Y before summing them"),
+        (_cka(lambda X: (X - X.mean(0)) / X.std(0)), "do not standardise the channels: they keep their scale"),
+        (probes.cka, "that is the unbiased version: sum over all entries of X^T Y, leaving none out"),
     ]
     X = torch.tensor([[0, 1], [2, 1], [4, 3], [6, 3]], dtype=torch.float64)
-    cases = [(X, -X)]  # 1, whatever the sign
+    cases = [(X, -X)]  # the result is 1, whatever the sign
     cases.append((X[:, :1] - 3, torch.tensor([[1], [-1], [-1], [1]], dtype=torch.float64)))  # uncorrelated: 0
     cases.append((X[:, :1], torch.tensor([[10, 0], [11, 1], [15, -1], [12, 3]], dtype=torch.float64)))
     for N, D1, D2 in ((10, 3, 3), (20, 3, 5), (30, 8, 2)):
         X = torch.randn(N, D1, dtype=torch.float64) * torch.arange(1, D1 + 1) + torch.randn(D1)
         cases.append((X, X[:, :1] + torch.randn(N, D2, dtype=torch.float64) + 2))
-    compare("linear CKA", mine, right, cases, mistakes)
+    compare("linear CKA", attempt, right, cases, mistakes)
+
+
+def _hsic(X: Tensor, Y: Tensor) -> Tensor:
+    return (X.T @ Y).square().sum()
+
+
+def _cka(prepare: Callable = lambda X: X - X.mean(0), hsic: Callable = _hsic, root: float = 0.5) -> Callable:
+    """CKA with another preparation of the features, another HSIC, or another root in the denominator."""
+
+    def variant(X, Y):
+        X, Y = prepare(X), prepare(Y)
+        return hsic(X, Y) / (hsic(X, X) * hsic(Y, Y)) ** root
+
+    return variant
 
 
 @repeatable()
-def selectivity(mine: Callable) -> None:
-    """mine(a (N,), labels (N,)) -> the class selectivity of one channel with activations a, none below 0."""
+def selectivity(attempt: Callable) -> None:
+    """Check ``attempt(a (N,), labels (N,)) -> number``: the class selectivity of a channel with activations a >= 0."""
 
     def right(a, labels):
         return probes.class_selectivity(a[:, None], labels)[0]
@@ -64,43 +66,40 @@ def selectivity(mine: Callable) -> None:
     def index(first: Tensor, second: Tensor) -> Tensor:
         return (first - second) / (first + second)
 
-    def of_pictures(a, labels):
-        best = labels == max(labels.unique(), key=lambda c: a[labels == c].mean())
+    def by_image(a, labels):
+        best = labels == max(labels.unique(), key=lambda c: a[labels == c].mean().item())
         return index(a[best].mean(), a[~best].mean())
 
     mistakes = [
-        (from_means(lambda m: index(m.max(), m.mean())), "m2 is of the *other* classes: leave out the highest"),
-        (from_means(lambda m: index(*m.topk(2).values)), "m2 is the mean of all other classes, not the second highest"),
-        (from_means(lambda m: index(m.max(), m.min())), "m2 is the mean of all other classes, not the lowest"),
-        (from_means(lambda m: 2 * m.max() - m.sum()), "the mean of the other classes, then divide by m1 + m2"),
+        (from_means(lambda m: index(m.max(), m.mean())), "m2 averages the *other* classes: leave out the highest"),
+        (from_means(lambda m: index(*m.topk(2).values)), "m2 averages all other classes, it is not the second highest"),
+        (from_means(lambda m: index(m.max(), m.min())), "m2 averages all other classes, it is not the lowest"),
+        (from_means(lambda m: 2 * m.max() - m.sum()), "average the other classes, then divide by m1 + m2"),
         (
             from_means(lambda m: m.max() - (m.sum() - m.max()) / (len(m) - 1)),
-            "that is m1 - m2: divide by m1 + m2, and a louder channel is not a more selective one",
+            "that is m1 - m2: divide by m1 + m2, so that a stronger channel is not a more selective one",
         ),
-        (of_pictures, "each class counts alike: average over its pictures first, then over the classes"),
-        (
-            lambda a, y: (a.max() - a.mean()) / (a.max() + a.mean()),
-            "of classes, not of pictures: take their means",
-        ),
+        (by_image, "each class counts equally: average over its images first, then over the classes"),
+        (lambda a, y: index(a.max(), a.mean()), "compare means of classes, not activations of images"),
     ]
-    edges = [
-        ([4, 2, 1, 1, 0], [1, 1, 0, 0, 2]),
-        ([0, 5, 0], [0, 1, 2]),  # silent but for one class: 1
-        ([2, 2, 2, 2], [0, 1, 1, 2]),  # the same for all: 0
-        ([1, 3], [0, 1]),
-    ]
-    cases = [(torch.tensor(a, dtype=torch.float64), torch.tensor(labels)) for a, labels in edges]
+    cases = tensors(
+        ([4.0, 2.0, 1.0, 1.0, 0.0], [1, 1, 0, 0, 2]),
+        ([0.0, 5.0, 0.0], [0, 1, 2]),  # active for one class only: the result is 1
+        ([2.0, 2.0, 2.0, 2.0], [0, 1, 1, 2]),  # the same for all classes: 0
+        ([1.0, 3.0], [0, 1]),
+        dtype=torch.float64,
+    )
     for N, classes in ((30, 3), (80, 5), (200, 10)):
         labels = torch.cat([torch.arange(classes), (torch.rand(N - classes) ** 2 * classes).long()])  # uneven classes
         cases.append((torch.rand(N, dtype=torch.float64) * (1 + labels), labels))
-    compare("class selectivity", mine, right, cases, mistakes)
+    compare("class selectivity", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def ablation_loss(mine: Callable) -> None:
-    """mine(f (N, C), head, labels (N,), n) -> accuracy that a head loses when the first n channels become their mean.
+def ablation_loss(attempt: Callable) -> None:
+    """Check ``attempt(f (N, C), head, labels (N,), n) -> number``: the accuracy lost by ablating n channels.
 
-    head   features (N, C) -> logits (N, classes)
+    The first n channels are replaced with their means. ``head`` maps features (N, C) to logits (N, classes).
     """
 
     def accuracy(f, head, labels):
@@ -122,42 +121,38 @@ def ablation_loss(mine: Callable) -> None:
 
     right = loss(first, mean)
     mistakes = [
-        (loss(first, torch.zeros_like), "that is with zeros: put each channel's mean over the pictures there"),
-        (loss(lambda n: slice(n, None), mean), "those are the other channels: the first n are taken away"),
-        (loss(first, lambda p: p.mean(1, keepdim=True)), "the mean over the pictures, dimension 0, not over channels"),
-        (loss(first, lambda p: p.mean()), "a mean for each channel, not one for all of them"),
-        (lambda *case: -right(*case), "a loss is accuracy before minus accuracy after"),
-        (
-            lambda f, head, y, n: accuracy(without(f, first(n), mean), head, y),
-            "that is what is left: return what is lost",
-        ),
-        (lambda f, head, y, n: right(f, head, y, n) * len(y), "a fraction of the pictures, not their number"),
+        (loss(first, torch.zeros_like), "that is with zeros: fill in each channel's mean over the images"),
+        (loss(lambda n: slice(n, None), mean), "those are the other channels: ablate the first n"),
+        (loss(first, lambda p: p.mean(1, keepdim=True)), "average over the images, dimension 0, not over channels"),
+        (loss(first, lambda p: p.mean()), "take one mean for each channel, not one for all of them"),
+        (lambda *case: -right(*case), "the loss is accuracy before minus accuracy after"),
+        (lambda f, head, y, n: accuracy(without(f, first(n), mean), head, y), "that is what is left: return the loss"),
+        (lambda f, head, y, n: right(f, head, y, n) * len(y), "return a fraction of the images, not their number"),
     ]
-    f = torch.tensor([[3, 1, 2], [0, 2, 1], [5, 4, 6], [1, 0, 0.5]])
-    labels = torch.tensor([0, 1, 2, 0])
-    cases = [
+    f, labels = [[3.0, 1.0, 2.0], [0.0, 2.0, 1.0], [5.0, 4.0, 6.0], [1.0, 0.0, 0.5]], [0, 1, 2, 0]
+    cases = tensors(
         (f, _logits_already, labels, 1),
         (f, _logits_already, labels, 2),
-        (f, _logits_already, labels, 3),  # all of them: the same answer for every image
-        (torch.tensor([[0.0, 1.0], [4.0, 1.0]]), _logits_already, torch.tensor([0, 0]), 1),  # a gain: below 0
-    ]
+        (f, _logits_already, labels, 3),  # all channels: the same answer for every image
+        ([[0.0, 1.0], [4.0, 1.0]], _logits_already, [0, 0], 1),  # accuracy is gained: the loss is negative
+    )
     cases += [_ablation_case(n) for n in (2, 3, 5)]
-    compare("the loss by ablation", mine, right, cases, mistakes)
+    compare("the loss by ablation", attempt, right, cases, mistakes)
 
 
 def _logits_already(features: Tensor) -> Tensor:
     return features
 
 
-def _ablation_case(n: int, pictures: int = 400, classes: int = 4) -> tuple:
-    """A head that reads the class from all of 6 channels, of which each has a mean of its own."""
-    labels = torch.randint(classes, (pictures,))
+def _ablation_case(n: int, N: int = 400, classes: int = 4) -> tuple:
+    """A head that reads the class from all of 6 channels, each with its own mean."""
+    labels = torch.randint(classes, (N,))
     centres = 2 * torch.randn(classes, 6)
-    f = centres[labels] + 0.7 * torch.randn(pictures, 6) + 3 * torch.randn(6)
-    middle = f.mean(0)
-    seen = torch.stack([f[labels == c].mean(0) for c in range(classes)]) - middle  # (classes, 6)
+    f = centres[labels] + 0.7 * torch.randn(N, 6) + 3 * torch.randn(6)
+    mean = f.mean(0)
+    class_means = torch.stack([f[labels == c].mean(0) for c in range(classes)]) - mean  # (classes, 6)
 
-    def head(features: Tensor) -> Tensor:  # nearest mean of a class
-        return -(features - middle - seen[:, None]).square().sum(2).T
+    def head(features: Tensor) -> Tensor:  # the nearest class mean wins
+        return -(features - mean - class_means[:, None]).square().sum(2).T
 
     return f, head, labels, n

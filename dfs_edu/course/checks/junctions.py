@@ -1,4 +1,4 @@
-"""Exercises on junctions: what is cut, who hears whom, and what it saves."""
+"""Exercises on junctions: what is cut, which exit reaches which part, and what it saves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfs_edu.course.checks.answers import compare, repeatable, untried
+from dfs_edu.course.checks.answers import compare, repeatable, tensors, untried
 from dfs_edu.surgery import Surgery
 
 CUTS = ((8, 0.5), (7, 0.5), (5, 0.5), (10, 0.33), (6, 0.0), (7, 1.0), (1, 1.0))  # channels, beta
@@ -17,45 +17,41 @@ ROUND = "round(C * beta) channels are f+, rounded as Python does: round(3.5) is 
 
 
 @repeatable()
-def partition(mine: Callable) -> None:
-    """mine(f (B, C, H, W), beta) -> (onward, seen): [f+, 0] and [0, f-]."""
+def partition(attempt: Callable) -> None:
+    """Check ``attempt(f (B, C, H, W), beta) -> (onward, seen)``: the partition [f+, 0] and [0, f-]."""
 
     def swapped(f, beta):
         onward, seen = Surgery(beta, reference=False)(f)
         return seen, onward
 
     mistakes = [
-        (_traced(swapped), "the two are exchanged: f+ goes onward, f- to this exit"),
+        (_traced(swapped), "the two are swapped: f+ goes onward, f- to this exit"),
         (_traced(lambda f, beta: Surgery(beta)(f)), "that is referencing: partitioning puts zeros in the other part"),
         (_traced(lambda f, beta: (f, f)), "nothing is cut yet"),
-        (
-            _traced(lambda f, beta: Surgery(1 - beta, reference=False)(f)),
-            "beta is the share of the channels that is f+: round(C * beta) of them, the first ones",
-        ),
+        (_traced(lambda f, beta: Surgery(1 - beta, reference=False)(f)), "f+ is the first round(C * beta) channels"),
         *_rounded_otherwise(reference=False),
     ]
-
     cases = [(torch.randn(2, C, 3, 4), beta) for C, beta in CUTS]
     right = _traced(lambda f, beta: Surgery(beta, reference=False)(f))
-    compare("the partition", _traced(mine), right, cases, mistakes)
+    compare("the partition", _traced(attempt), right, cases, mistakes)
 
 
 @repeatable()
-def silent(mine: Callable) -> None:
-    """mine(channels, beta) -> the fraction of the weights reading a partitioned `onward` that never learn."""
+def silent(attempt: Callable) -> None:
+    """Check ``attempt(channels, beta) -> fraction``: the weights reading a partitioned ``onward`` that never learn."""
     mistakes = [
         (lambda C, b: round(C * b) / C, "those are the weights that do learn: they read f+"),
-        (lambda C, b: 1 - b, "channels are whole: round(C * beta) of them are f+"),
+        (lambda C, b: 1 - b, "channels are indivisible: round(C * beta) of them are f+"),
         (lambda C, b: C - round(C * b), "that is the number of channels: divide by C"),
         *[(lambda C, b, rounded=rounded: 1 - rounded(C * b) / C, ROUND) for rounded in OTHER_ROUNDINGS],
     ]
     cases = [(16, 0.5), *CUTS, (64, 0.0), (3, 1.0)]
-    compare("weights that never learn", mine, lambda C, b: 1 - round(C * b) / C, cases, mistakes)
+    compare("weights that never learn", attempt, lambda C, b: 1 - round(C * b) / C, cases, mistakes)
 
 
 @repeatable()
-def surgery(mine: Callable) -> None:
-    """mine(f (B, C, H, W), beta) -> (onward, seen): partitioned by beta, referenced, exit gradient own."""
+def surgery(attempt: Callable) -> None:
+    """Check ``attempt(f (B, C, H, W), beta) -> (onward, seen)``: partitioned by beta, referenced, exit gradient own."""
 
     def joint(f, beta):
         return f, f
@@ -72,19 +68,19 @@ def surgery(mine: Callable) -> None:
         return Surgery(beta, exit_gradient="all")(f)
 
     mistakes = [
-        (_traced(swapped), "the two are exchanged: f+ listens to what comes back from onward, f- to seen"),
+        (_traced(swapped), "the two are swapped: f+ receives the gradient of onward, f- that of seen"),
         (_traced(joint), "nothing is cut yet: detach f- in onward, and f+ in seen"),
-        (_traced(zeros), "that is partitioning alone: put the other part, detached, in the place of the zeros"),
+        (_traced(zeros), "that is partitioning alone: replace the zeros with the other part, detached"),
         (_traced(exit_everywhere), "the exit's gradient reaches f+ too: in seen, f+ is detached"),
         *_rounded_otherwise(),
     ]
     cases = [(torch.randn(2, C, 3, 4), beta) for C, beta in CUTS]
-    compare("surgery", _traced(mine), _traced(lambda f, beta: Surgery(beta)(f)), cases, mistakes)
+    compare("surgery", _traced(attempt), _traced(lambda f, beta: Surgery(beta)(f)), cases, mistakes)
 
 
 @repeatable()
-def received(mine: Callable) -> None:
-    """mine(g_onward, g_seen, n) -> the gradient (B, C, H, W) that f receives under "all", n channels being f+."""
+def received(attempt: Callable) -> None:
+    """Check ``attempt(g_onward, g_seen, n) -> (B, C, H, W)``: what f receives under "all", with n channels of f+."""
 
     def own(g_onward, g_seen, n):
         return torch.cat([g_onward[:, :n], g_seen[:, n:]], 1)
@@ -95,28 +91,28 @@ def received(mine: Callable) -> None:
     mistakes = [
         (own, 'that is "own": under "all" this exit\'s gradient reaches f+ as well'),
         (lambda a, b, n: a + b, "that is joint training: no deeper exit may reach f-"),
-        (lambda a, b, n: right(b, a, n), "the two are exchanged: the deeper exits reach f+ alone, this exit all of f"),
-        (lambda a, b, n: torch.cat([a[:, :n], (a + b)[:, n:]], 1), "it is f+ that hears both, f- this exit alone"),
+        (lambda a, b, n: right(b, a, n), "the two are swapped: deeper exits reach f+ only, this exit all of f"),
+        (lambda a, b, n: torch.cat([a[:, :n], (a + b)[:, n:]], 1), "f+ receives both gradients, f- only this exit's"),
     ]
     cases = [(torch.randn(2, C, 3, 4), torch.randn(2, C, 3, 4), round(C * beta)) for C, beta in CUTS]
-    compare("the gradient that f receives", mine, right, cases, mistakes)
+    compare("the gradient that f receives", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def backward_saved(mine: Callable) -> None:
-    """mine(beta) -> the part of a layer's backward pass that is spared behind a cut."""
+def backward_saved(attempt: Callable) -> None:
+    """Check ``attempt(beta) -> fraction``: how much of a layer's backward pass is saved behind a cut."""
     mistakes = [
-        (lambda beta: (1 - beta) / 3, "that is of the whole step: the backward pass alone is two of the products"),
-        (lambda beta: 1 - beta, "that is of the input gradient: the weight gradient is in the backward pass, too"),
-        (lambda beta: beta / 2, "beta is the part that still passes a gradient on: 1 - beta is spared"),
-        (lambda beta: (1 + beta) / 2, "that is what is left: return the part that is spared"),
+        (lambda beta: (1 - beta) / 3, "that is of the whole step: the backward pass is two of its three products"),
+        (lambda beta: 1 - beta, "that is of the input gradient: the weight gradient is backward, too"),
+        (lambda beta: beta / 2, "beta is the fraction that still passes a gradient on: 1 - beta is saved"),
+        (lambda beta: (1 + beta) / 2, "that is what is left: return the fraction that is saved"),
     ]
-    compare("what is spared", mine, lambda beta: (1 - beta) / 2, [(b,) for b in (0.0, 0.25, 0.75, 1.0)], mistakes)
+    compare("what is spared", attempt, lambda beta: (1 - beta) / 2, [(b,) for b in (0.0, 0.25, 0.75, 1.0)], mistakes)
 
 
 @repeatable()
-def saved(mine: Callable) -> None:
-    """mine(macs (L,), cut (L,) bool, beta) -> the part of a joint step that surgery saves in a chain of L layers."""
+def saved(attempt: Callable) -> None:
+    """Check ``attempt(macs (L,), cut (L,) bool, beta) -> fraction``: what surgery saves of a joint step in L layers."""
 
     def step(macs):
         return 3 * macs.sum() - macs[0]
@@ -125,34 +121,30 @@ def saved(mine: Callable) -> None:
         return (1 - beta) * macs[cut].sum() / step(macs)
 
     mistakes = [
-        (lambda m, c, b: (1 - b) * m[c].sum() / (3 * m.sum()), "the first layer reads the picture: it costs 2, not 3"),
-        (lambda m, c, b: b * m[c].sum() / step(m), "beta is the part that is still computed: 1 - beta is saved"),
+        (lambda m, c, b: (1 - b) * m[c].sum() / (3 * m.sum()), "the first layer reads the image: it costs 2, not 3"),
+        (lambda m, c, b: b * m[c].sum() / step(m), "beta is the fraction that is still computed: 1 - beta is saved"),
         (lambda m, c, b: (1 - b) * m.sum() / step(m), "only the layers that read a cut feature save anything"),
-        (
-            lambda m, c, b: (1 - b) * m[c].sum() / m.sum(),
-            "of a whole step: divide by forward pass and gradients together",
-        ),
-        (lambda m, c, b: 1 - right(m, c, b), "that is what is left: return the part that is saved"),
-        (lambda m, c, b: (1 - b) * m[c].sum(), "return the part that is saved: divide by the cost of a joint step"),
+        (lambda m, c, b: (1 - b) * m[c].sum() / m.sum(), "of a whole step: divide by forward and backward"),
+        (lambda m, c, b: 1 - right(m, c, b), "that is what is left: return the fraction that is saved"),
+        (lambda m, c, b: (1 - b) * m[c].sum(), "return a fraction: divide by the cost of a joint step"),
     ]
-    macs = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
-    edges = [
-        (3, [False, True, False], 0.5),
-        (3, [False, True, True], 0.0),
-        (3, [False, True, True], 1.0),  # all is shared: nothing saved
-        (3, [False, False, False], 0.5),  # nothing is cut
-        (2, [False, True], 0.25),
-    ]
-    cases = [(macs[:L], torch.tensor(cut), beta) for L, cut, beta in edges]
+    cases = tensors(
+        ([4.0, 2.0, 1.0], [False, True, False], 0.5),
+        ([4.0, 2.0, 1.0], [False, True, True], 0.0),
+        ([4.0, 2.0, 1.0], [False, True, True], 1.0),  # everything is shared: nothing is saved
+        ([4.0, 2.0, 1.0], [False, False, False], 0.5),  # nothing is cut
+        ([4.0, 2.0], [False, True], 0.25),
+        dtype=torch.float64,
+    )
     for L, beta in ((3, 0.5), (6, 0.25), (9, 0.9)):
         cut = torch.rand(L) < 0.6
-        cut[:2] = torch.tensor([False, True])  # the first layer reads the picture, and something is cut
+        cut[:2] = torch.tensor([False, True])  # the first layer reads the image, and something is cut
         cases.append((10 * torch.rand(L, dtype=torch.float64) + 1, cut, beta))
-    compare("what surgery saves", mine, right, cases, mistakes)
+    compare("what surgery saves", attempt, right, cases, mistakes)
 
 
 def _rounded_otherwise(**options) -> list[tuple[Callable, str]]:
-    """The mistakes of a surgery with these options that counts the channels of f+ by another rounding."""
+    """The mistakes of a surgery with these options that rounds the number of channels of f+ in another way."""
 
     def surgery(rounded: Callable) -> Callable:
         return lambda f, beta: Surgery(rounded(f.shape[1] * beta) / f.shape[1], **options)(f)
@@ -161,11 +153,11 @@ def _rounded_otherwise(**options) -> list[tuple[Callable, str]]:
 
 
 def _traced(split: Callable) -> Callable:
-    """What a junction does, as values: its two views, and what f receives from each."""
+    """A function that returns what a junction does, as values: its two views, and f's gradient from each."""
 
     def trace(f: Tensor, beta: float):
         f = f.clone().requires_grad_()
-        views = split(f.clone(), beta)  # a copy may be written to, as a feature within a network may
+        views = split(f.clone(), beta)  # a leaf cannot be written to; a copy can, as a feature within a network can
         if untried(views):
             return None
         if not isinstance(views, tuple | list) or len(views) != 2 or not all(isinstance(v, Tensor) for v in views):
@@ -175,11 +167,9 @@ def _traced(split: Callable) -> Callable:
             if view.shape != f.shape:
                 shapes = f"a view of shape {tuple(view.shape)} of a feature of shape {tuple(f.shape)}"
                 raise ValueError(f"{shapes}: both views keep all C channels")
-            g = (
-                torch.autograd.grad(view.sum(), f, retain_graph=True, allow_unused=True)[0]
-                if view.requires_grad
-                else None
-            )
+            g = None
+            if view.requires_grad:
+                (g,) = torch.autograd.grad(view.sum(), f, retain_graph=True, allow_unused=True)
             gradients.append(torch.zeros_like(f) if g is None else g)
         return [view.detach() for view in views] + gradients
 

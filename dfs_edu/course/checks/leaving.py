@@ -8,16 +8,16 @@ from collections.abc import Callable
 import torch
 
 from dfs_edu import inference
-from dfs_edu.course.checks.answers import compare, repeatable
+from dfs_edu.course.checks.answers import compare, repeatable, tensors
 
 
 @repeatable()
-def leave(mine: Callable) -> None:
-    """mine(confidence (K, N), thresholds (K,)) -> for each picture the index of the exit where it leaves."""
+def leave(attempt: Callable) -> None:
+    """Check ``attempt(confidence (K, N), thresholds (K,)) -> (N,)``: the index of the exit where each image leaves."""
 
     def outputs(confidence):
-        nobody = torch.zeros(confidence.shape, dtype=torch.int64)
-        return inference.Outputs(confidence, nobody, nobody[0], "validation")
+        classes = torch.zeros(confidence.shape, dtype=torch.int64)  # they do not matter here
+        return inference.Outputs(confidence, classes, classes[0], "validation")
 
     def right(confidence, thresholds):
         K = len(thresholds)
@@ -27,53 +27,53 @@ def leave(mine: Callable) -> None:
         return len(thresholds) - 1 - (confidence >= thresholds[:, None]).flip(0).byte().argmax(0)
 
     def above(confidence, thresholds):
-        beyond = confidence > thresholds[:, None]
-        beyond[-1] = True
-        return beyond.byte().argmax(0)
+        leaves = confidence > thresholds[:, None]
+        leaves[-1] = True
+        return leaves.byte().argmax(0)
 
     mistakes = [
         (above, "an image leaves where its confidence *reaches* the threshold: equal is enough, >= and not >"),
-        (last_confident, "that is the last exit that would do: a picture leaves at the first"),
-        (lambda c, t: c.argmax(0), "that is the surest exit: a picture leaves at the first that is sure enough"),
-        (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not sure enough"),
+        (last_confident, "that is the last exit where it could leave: an image leaves at the first"),
+        (lambda c, t: c.argmax(0), "that is the most confident exit: an image leaves at the first that is sure enough"),
+        (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not confident enough"),
         (lambda c, t: right(c, t) + 1, "exits are counted from 0 here"),
     ]
-    confidence = torch.tensor(
-        [
-            [0.50, 0.25, 0.25, 0.75, 0.40, 0.00, 1.00],
-            [0.90, 0.75, 0.50, 0.25, 0.90, 0.00, 1.00],
-            [0.90, 1.00, 0.00, 0.50, 0.10, 0.00, 1.00],
-        ]
+    confidence = [
+        [0.50, 0.25, 0.25, 0.75, 0.40, 0.00, 1.00],
+        [0.90, 0.75, 0.50, 0.25, 0.90, 0.00, 1.00],
+        [0.90, 1.00, 0.00, 0.50, 0.10, 0.00, 1.00],
+    ]
+    cases = tensors(
+        (confidence, [0.5, 0.75, 0.0]),  # some just reach a threshold, one has no confidence at all
+        ([[0.0], [1.0]], [1.0, 0.0]),  # one image
+        ([[0.3, 0.9]], [0.0]),  # one exit
     )
-    cases = [(confidence, torch.tensor([0.5, 0.75, 0.0]))]  # some just reach a threshold, one is not sure at all
-    cases.append((torch.tensor([[0.0], [1.0]]), torch.tensor([1.0, 0.0])))  # one image
-    cases.append((torch.tensor([[0.3, 0.9]]), torch.tensor([0.0])))  # one exit
     for K, N in ((2, 5), (4, 50), (6, 500)):
         thresholds = torch.rand(K)
-        thresholds[-1] = 0  # the last exit takes all
+        thresholds[-1] = 0  # the last exit takes the rest
         cases.append((torch.rand(K, N), thresholds))
-    compare("the decision to leave", mine, right, cases, mistakes)
+    compare("the decision to leave", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def average_macs(mine: Callable) -> None:
-    """mine(exit (N,), macs (K,)) -> average cost of a picture, given where each left."""
+def average_macs(attempt: Callable) -> None:
+    """Check ``attempt(exit (N,), macs (K,)) -> number``: the average cost per image, given where each left."""
     mistakes = [
-        (lambda exit, macs: macs[exit].sum(), "that is what all pictures cost together"),
-        (lambda exit, macs: macs.mean(), "not the same number of pictures leaves at each exit"),
+        (lambda exit, macs: macs[exit].sum(), "that is the cost of all images together"),
+        (lambda exit, macs: macs.mean(), "the exits do not have the same number of images leaving"),
         (lambda exit, macs: macs.cumsum(0)[exit].mean(), "macs already counts everything up to the exit"),
     ]
-    macs = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
-    cases = [(torch.tensor([0, 2, 0]), macs), (torch.tensor([1]), macs), (torch.tensor([0, 0]), macs[:1])]
+    macs = [1.0, 2.0, 6.0]
+    cases = tensors(([0, 2, 0], macs), ([1], macs), ([0, 0], macs[:1]), dtype=torch.float64)
     for K in (2, 4, 6):
         macs = torch.rand(K, dtype=torch.float64).cumsum(0) * 1e6
         cases.append((torch.randint(K, (100,)), macs))
-    compare("the average cost", mine, lambda exit, macs: macs[exit].mean(), cases, mistakes)
+    compare("the average cost", attempt, lambda exit, macs: macs[exit].mean(), cases, mistakes)
 
 
 @repeatable()
-def geometric_shares(mine: Callable) -> None:
-    """mine(q, exits) -> K shares proportional to q to the power k, of sum 1."""
+def geometric_shares(attempt: Callable) -> None:
+    """Check ``attempt(q, exits) -> (K,)``: shares proportional to q to the power k that add up to 1."""
 
     def right(q, exits):
         return inference.geometric_shares(torch.tensor([q]), exits)[0]
@@ -87,25 +87,25 @@ def geometric_shares(mine: Callable) -> None:
     mistakes = [
         (powers, "their sum is not 1: divide by it"),
         (lambda q, n: powers(q, n).softmax(0), "divide by the sum; a softmax takes powers of e first"),
-        (lambda q, n: right(1 / q, n), "the order is turned round: a small q sends most out at the first exit"),
-        (lambda q, n: right(q, n).cumsum(0), "that is how many have left by exit k: return how many leave there"),
+        (lambda q, n: right(1 / q, n), "the order is reversed: with a small q, most leave at the first exit"),
+        (lambda q, n: right(q, n).cumsum(0), "that share has left by exit k: return the share leaving there"),
         (lambda q, n: powers(q, n) / powers(q, n).max(), "divide by the sum, not by the largest"),
         (closed_form, "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum"),
     ]
     cases = [(0.5, 3), (2.0, 4), (1.0, 5), (0.25, 1), (1.7, 6), (0.3, 7)]
-    compare("geometric shares", mine, right, cases, mistakes)
+    compare("geometric shares", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def best_cut(mine: Callable) -> None:
-    """mine(confidence (n,), right_here, right_later, cost_here, cost_later, price) -> how many leave at one exit.
+def best_cut(attempt: Callable) -> None:
+    """Check ``attempt(confidence, right_here, right_later, cost_here, cost_later, price) -> n``: how many should leave.
 
-    right_here and right_later are bool (n,), the costs and the price numbers. The surest leave; what is made as large
-    as it can be is right answers minus price times cost.
+    The first three are (n,), of floats, bool and bool; the costs and the price are numbers. The most confident leave,
+    and their number maximises the right answers minus price times cost.
     """
 
     def values(confidence, here, later, cost_here, cost_later, price):
-        """For 0 ... n leaving, up to what is the same for all."""
+        """The value of 0 ... n leaving, up to a constant."""
         order = confidence.argsort(descending=True)
         gain = (here.double() - later.double())[order] + price * (cost_later - cost_here)
         return torch.cat([torch.zeros(1, dtype=torch.float64), gain.cumsum(0)])
@@ -113,59 +113,38 @@ def best_cut(mine: Callable) -> None:
     def right(*case):
         return values(*case).argmax()
 
-    def other(**changes):
-        """The answer if these of the inputs were others, made from those that were given."""
-        names = ("confidence", "right_here", "right_later", "cost_here", "cost_later", "price")
-
-        def answer(*case):
-            given = dict(zip(names, case, strict=True))
-            return right(*(given | {name: change(given) for name, change in changes.items()}).values())
-
-        return answer
-
     mistakes = [
-        (other(price=lambda of: 0), "the price is not in it: who leaves saves price * (cost_later - cost_here)"),
-        (other(price=lambda of: -of["price"]), "the sign of the price: what costs less is worth more"),
-        (other(confidence=lambda of: -of["confidence"]), "the surest leave first: sort from the highest down"),
-        (
-            other(confidence=lambda of: -torch.arange(len(of["confidence"]))),
-            "sort right_here and right_later by confidence first",
-        ),
-        (
-            other(right_later=lambda of: torch.zeros_like(of["right_later"])),
-            "who goes on may be right later: leaving gains right_here - right_later",
-        ),
-        (
-            other(cost_later=lambda of: 0),
-            "leaving costs cost_here and saves cost_later: both are in it",
-        ),
-        (lambda *case: right(*case) - 1, "one too few: place 0 of the sums, before anybody has left, is no picture"),
+        (lambda *case: right(*case[:5], 0), "the price is missing: leaving saves price * (cost_later - cost_here)"),
+        (lambda *case: right(*case[:5], -case[5]), "the price has the wrong sign: a lower cost is worth more"),
+        (lambda *case: right(-case[0], *case[1:]), "the most confident leave first: sort in descending order"),
+        (lambda *case: right(-torch.arange(len(case[0])), *case[1:]), "sort right_here and right_later by confidence"),
+        (lambda *case: right(*case[:2], 0 * case[2], *case[3:]), "later exits may be right: subtract right_later"),
+        (lambda *case: right(*case[:4], 0, case[5]), "leaving costs cost_here and saves cost_later: count both"),
+        (lambda *case: right(*case) - 1, "one too few: place 0 of the sums is the value before any image has left"),
         (
             lambda *case: case[0].sort(descending=True).values[(right(*case) - 1).clamp(min=0)],
             "return how many leave, not the confidence of the last of them",
         ),
-        (lambda *case: values(*case).max(), "return how many leave, not what it is worth"),
+        (lambda *case: values(*case).max(), "return how many leave, not the value of it"),
     ]
+    no, yes = False, True
     edges = [
-        ([0.2, 0.9, 0.6, 0.4], [0, 0, 1, 0], [1, 1, 0, 1]),  # the surest would better stay, and yet two leave
-        ([0.5, 0.1, 0.9, 0.3], [1, 0, 1, 0], [0, 1, 1, 0]),  # three leave, two of them to save their cost alone
-        ([0.3, 0.8], [0, 0], [1, 1]),  # nobody leaves
-        ([0.3, 0.8, 0.5], [1, 1, 1], [0, 1, 0]),  # all leave
-        ([0.5], [1], [0]),
-        ([0.5], [0], [1]),
+        ([0.2, 0.9, 0.6, 0.4], [no, no, yes, no], [yes, yes, no, yes]),  # two leave, the first of them at a loss
+        ([0.5, 0.1, 0.9, 0.3], [yes, no, yes, no], [no, yes, yes, no]),  # three leave, two only to save their cost
+        ([0.3, 0.8], [no, no], [yes, yes]),  # none leave
+        ([0.3, 0.8, 0.5], [yes, yes, yes], [no, yes, no]),  # all leave
+        ([0.5], [yes], [no]),
+        ([0.5], [no], [yes]),
     ]
-    cases = [
-        (torch.tensor(confidence), torch.tensor(here) == 1, torch.tensor(later) == 1, 5.0, 6.0, 0.4)
-        for confidence, here, later in edges
-    ]
+    cases = tensors(*[(*edge, 5.0, 6.0, 0.4) for edge in edges])
     cases += [_cut_case(n) for n in (200, 50, 500)]
-    compare("the best cut", mine, right, cases, mistakes)
+    compare("the best cut", attempt, right, cases, mistakes)
 
 
 def _cut_case(n: int) -> tuple:
-    """An exit that is as often right as it is sure. Who is not sure is more often right later, so some should stay.
+    """An exit that is right as often as it is confident; later exits do better on the less confident images.
 
-    At this price no two cuts are worth the same: either would be right.
+    At this price no two cuts have the same value, so only one answer is right.
     """
     confidence = torch.rand(n)
     right_here, right_later = torch.rand(n) < confidence, torch.rand(n) < 0.4 + confidence / 2
@@ -173,8 +152,8 @@ def _cut_case(n: int) -> tuple:
 
 
 @repeatable()
-def softmax(mine: Callable) -> None:
-    """mine(logits (N, classes), temperature) -> probabilities (N, classes): softmax of the logits / temperature."""
+def softmax(attempt: Callable) -> None:
+    """Check ``attempt(logits (N, classes), temperature) -> (N, classes)``: the softmax of logits / temperature."""
 
     def right(z, t):
         return (z / t).softmax(1)
@@ -183,161 +162,149 @@ def softmax(mine: Callable) -> None:
         return (z / t).exp() / (z / t).exp().sum(1, keepdim=True)
 
     mistakes = [
-        (lambda z, t: (z * t).softmax(1), "divide by the temperature: a high one makes an exit less sure"),
+        (lambda z, t: (z * t).softmax(1), "divide by the temperature: a high one makes an exit less confident"),
         (lambda z, t: z.softmax(1), "the temperature is missing: divide the logits by it"),
-        (lambda z, t: z.softmax(1) / t, "divide the logits, not the probabilities: their sum is no longer 1"),
-        (lambda z, t: (z / t).softmax(0), "the classes are in dimension 1: each row's sum is 1"),
-        (lambda z, t: (z / t).exp(), "divide by each row's sum: probabilities have the sum 1"),
-        (lambda z, t: (z / t).exp() / (z / t).exp().sum(), "divide by the sum of each row, not of all"),
+        (lambda z, t: z.softmax(1) / t, "divide the logits, not the probabilities, whose sum is no longer 1"),
+        (lambda z, t: (z / t).softmax(0), "the classes are in dimension 1: each row adds up to 1"),
+        (lambda z, t: (z / t).exp(), "divide by each row's sum: probabilities add up to 1"),
+        (lambda z, t: (z / t).exp() / (z / t).exp().sum(), "divide by the sum of each row, not of all rows"),
         (lambda z, t: (z / t).log_softmax(1), "that is the logarithm of the probabilities"),
         (
             lambda z, t: (z / t - (z / t).max()).exp() / (z / t - (z / t).max()).exp().sum(1, keepdim=True),
-            "each row has a largest of its own: subtract that, or a row far below another is 0 / 0",
+            "each row has its own maximum: subtract that, or a row far below another becomes 0 / 0",
         ),
-        (overflows, "exp of a large number is infinite: subtract each row's largest first, which changes nothing"),
+        (overflows, "exp of a large number is infinite: subtract each row's maximum first, which changes nothing"),
     ]
-    large = torch.tensor([[1000.0, 999.0, 0.0], [0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0]])
-    cases = [
-        (torch.tensor([[1.0, 2.0, 4.0], [0.0, 1.0, -1.0]]), 2.0),
-        (large, 1.0),
-        (large, 0.5),
-        (torch.tensor([[-3.0]]), 0.7),
-    ]
+    large = [[1000.0, 999.0, 0.0], [0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0]]
+    cases = tensors(([[1.0, 2.0, 4.0], [0.0, 1.0, -1.0]], 2.0), (large, 1.0), (large, 0.5), ([[-3.0]], 0.7))
     cases += [(scale * torch.randn(N, C), t) for scale, N, C, t in ((2, 4, 3, 2.0), (3, 7, 10, 0.4), (200, 5, 6, 1.2))]
-    compare("softmax at a temperature", mine, right, cases, mistakes)
+    compare("softmax at a temperature", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def calibration_error(mine: Callable) -> None:
-    """mine(confidence (N,), correct bool (N,), bins) -> expected calibration error of one exit, a number."""
+def calibration_error(attempt: Callable) -> None:
+    """Check ``attempt(confidence (N,), correct bool (N,), bins) -> number``: an exit's expected calibration error."""
 
-    def of_bins(value):
-        """value(gap (bins,), 0 in an empty bin; share (bins,) of the pictures that is in each)"""
-
-        def function(confidence, correct, bins):
-            true = torch.ones(len(correct), dtype=torch.int64)
-            said = inference.Outputs(confidence[None], correct[None].long(), true, "validation")
-            found = inference.reliability(said, bins)
-            gap = (found.confidence - found.accuracy)[0].nan_to_num()
-            return value(gap, found.count[0] / len(correct))
-
-        return function
-
-    def certain_apart(confidence, correct, bins):
-        bin = (confidence * bins).long()  # from 0 to bins, the last for a confidence of 1 alone
+    def extra_bin(confidence, correct, bins):
+        bin = (confidence * bins).long()  # from 0 to bins, the last only for a confidence of 1
         return torch.bincount(bin, confidence.double() - correct.double()).abs().sum() / len(correct)
 
-    right = of_bins(lambda gap, share: (gap.abs() * share).sum())
+    right = _binned(lambda gap, share: (gap.abs() * share).sum())
     mistakes = [
+        (_binned(lambda gap, share: (gap * share).sum().abs()), "opposite gaps must not cancel: add their sizes"),
+        (_binned(lambda gap, share: (gap * share).sum()), "take the gap of each bin without its sign"),
+        (_binned(lambda gap, share: gap[share > 0].abs().mean()), "weight each bin by its share of the images"),
+        (_binned(lambda gap, share: gap.abs().mean()), "weight each bin by its share of the images"),
+        (_binned(lambda gap, share: (gap.abs() * share).mean()), "add the weighted bins, do not average them"),
+        (_binned(lambda gap, share: gap.abs().max()), "that is the worst bin: the expected error is a mean over all"),
         (
-            of_bins(lambda gap, share: (gap * share).sum().abs()),
-            "too sure in one bin does not make up for too shy in another: take each bin's distance, then add",
-        ),
-        (of_bins(lambda gap, share: (gap * share).sum()), "take the distance in each bin, without its sign"),
-        (of_bins(lambda gap, share: gap[share > 0].abs().mean()), "a bin weighs as much as the pictures in it"),
-        (of_bins(lambda gap, share: gap.abs().mean()), "a bin weighs as much as the pictures in it"),
-        (of_bins(lambda gap, share: (gap.abs() * share).mean()), "weighted by their shares, the bins are added"),
-        (of_bins(lambda gap, share: gap.abs().max()), "that is the worst bin: the expected error is a mean over all"),
-        (
-            of_bins(lambda gap, share: (gap.abs() * share).where(share > 0, torch.nan).sum()),
+            _binned(lambda gap, share: (gap.abs() * share).where(share > 0, torch.nan).sum()),
             "an empty bin has no mean, 0 / 0 is nan: leave it out",
         ),
-        (lambda s, r, bins: (s - r.float()).abs().mean(), "compare the means of a bin: one picture is right or wrong"),
-        (lambda *case: right(*case) * len(case[0]), "divide by the number of pictures"),
-        (certain_apart, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
+        (lambda s, r, bins: (s - r.float()).abs().mean(), "compare the means of a bin: one image is right or wrong"),
+        (lambda *case: right(*case) * len(case[0]), "divide by the number of images"),
+        (extra_bin, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
     ]
-    edges = [
+    cases = tensors(
         ([0.1, 0.3, 0.9, 1.0], [True, False, True, False], 4),  # a confidence of exactly 1, and an empty bin
         ([0.1, 0.2, 0.45], [False, True, False], 4),
         ([0.6, 0.9], [True, False], 1),
         ([1.0], [True], 10),
         ([0.3], [True], 2),
-    ]
-    cases = [(torch.tensor(confidence), torch.tensor(correct), bins) for confidence, correct, bins in edges]
+    )
     for N, bins in ((300, 5), (400, 10), (40, 15)):
         confidence = 0.2 + 0.8 * torch.rand(N)
-        confidence[: N // 10] = 1  # as float32 rounds who is nearly certain
+        confidence[: N // 10] = 1  # float32 rounds near certainty to 1
         cases.append((confidence, torch.rand(N) < 0.6, bins))
-    compare("the calibration error", mine, right, cases, mistakes)
+    compare("the calibration error", attempt, right, cases, mistakes)
+
+
+def _binned(value: Callable) -> Callable:
+    """Apply value(gap, share): of each bin, confidence minus accuracy (0 if empty), and its share of images."""
+
+    def function(confidence, correct, bins):
+        label = torch.ones(len(correct), dtype=torch.int64)
+        outputs = inference.Outputs(confidence[None], correct[None].long(), label, "validation")
+        reliability = inference.reliability(outputs, bins)
+        gap = (reliability.confidence - reliability.accuracy)[0].nan_to_num()
+        return value(gap, reliability.count[0] / len(correct))
+
+    return function
 
 
 @repeatable()
-def margin(mine: Callable) -> None:
-    """mine(p (N, classes)) -> score (N,): how far the largest probability is above the second."""
-
-    def right(p):
-        return inference.CRITERIA["margin"](p)
+def margin(attempt: Callable) -> None:
+    """Check ``attempt(p (N, classes)) -> (N,)``: how far the largest probability is above the second largest."""
+    right: Callable = inference.CRITERIA["margin"]
 
     mistakes = [
         (lambda p: p.amax(1), "that is the confidence: subtract the second largest"),
-        (lambda p: -right(p), "the largest minus the second, not the other way round"),
+        (lambda p: -right(p), "the largest minus the second largest, not the other way round"),
         (lambda p: p.amax(1) - p.amin(1), "that is the largest minus the smallest"),
         (lambda p: p[:, 0] - p[:, 1], "those are classes 0 and 1: sort the probabilities first, or use topk"),
-        (lambda p: p.sort(1).values[:, 1] - p.sort(1).values[:, 0], "sort goes from the lowest up: the last two count"),
-        (lambda p: 2 * p.amax(1) - 1, "1 - the largest is what all other classes have together, not the second"),
+        (lambda p: p.sort(1).values[:, 1] - p.sort(1).values[:, 0], "sort is in ascending order: the last two count"),
+        (lambda p: 2 * p.amax(1) - 1, "1 - the largest is the sum of all other classes, not the second largest"),
         (lambda p: p.topk(2, dim=1).values[:, 1], "that is the second largest: subtract it from the largest"),
         (lambda p: p.topk(2, dim=0).values.diff(dim=0)[0].neg(), "the classes are in dimension 1"),
         (
             lambda p: p.amax(1) - p.masked_fill(p == p.amax(1, keepdim=True), 0).amax(1),
-            "where two classes share the largest probability, the second is as large: the margin is 0",
+            "if two classes share the largest probability, the second largest is the same: the margin is 0",
         ),
     ]
-    edges = [
-        [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]],
-        [[0.25, 0.75]],
-        [[0.1, 0.3, 0.4, 0.2, 0.0]],
-    ]
-    cases = [(torch.tensor(p),) for p in edges]
+    cases = tensors(
+        ([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]],),
+        ([[0.25, 0.75]],),
+        ([[0.1, 0.3, 0.4, 0.2, 0.0]],),
+    )
     cases += [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
-    compare("the margin", mine, right, cases, mistakes)
+    compare("the margin", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def going_on(mine: Callable) -> None:
-    """mine(here (n,), score (n,), threshold) -> the numbers in `here` of the pictures that go on, in their order."""
+def going_on(attempt: Callable) -> None:
+    """Check ``attempt(here (n,), score (n,), threshold) -> numbers``: the images of ``here`` that go on, in order."""
 
     def right(here, score, threshold):
         return here[score < threshold]
 
     mistakes = [
-        (lambda h, s, t: h[s >= t], "those are the ones that leave"),
-        (lambda h, s, t: h[s <= t], "a score that just reaches the threshold leaves"),
-        (lambda h, s, t: (s < t).nonzero()[:, 0], "those are places among the ones still here: give their numbers"),
-        (lambda h, s, t: s < t, "that says who: index `here` with it"),
+        (lambda h, s, t: h[s >= t], "those are the images that leave"),
+        (lambda h, s, t: h[s <= t], "an image whose score just reaches the threshold leaves"),
+        (lambda h, s, t: (s < t).nonzero()[:, 0], "those are places among the images still here: return their numbers"),
+        (lambda h, s, t: s < t, "that is a mask: index `here` with it"),
     ]
-    edges = [
-        ([5, 9, 2, 7], [0.75, 0.125, 0.5, 0.25], 0.5),  # neither sorted by number nor by score
+    cases = tensors(
+        ([5, 9, 2, 7], [0.75, 0.125, 0.5, 0.25], 0.5),  # sorted neither by number nor by score
         ([5, 2], [0.25, 0.0], 0.5),
         ([5, 2], [0.5, 1.0], 0.5),  # all leave
         ([3], [0.25], 0.25),
         ([3], [0.25], 0.5),
-    ]
-    cases = [(torch.tensor(here), torch.tensor(score), threshold) for here, score, threshold in edges]
+    )
     cases += [(torch.randperm(20)[:n], torch.randint(8, (n,)) / 8, 0.5) for n in (7, 12)]
-    compare("who goes on", mine, right, cases, mistakes)
+    compare("who goes on", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def break_even(mine: Callable) -> None:
-    """mine(choosing, rest) -> the fraction of pictures that must leave at an exit for it to save time.
+def break_even(attempt: Callable) -> None:
+    """Check ``attempt(choosing, rest) -> fraction``: how many images must leave at an exit for it to save time.
 
-    Every picture there pays `choosing`; who stays pays `rest` as well; without the exit all would pay `rest`.
+    Every image pays ``choosing`` there; those that stay pay ``rest`` as well; without the exit, all pay ``rest``.
     """
     mistakes = [
-        (lambda c, r: r / c, "the other way round: what is paid, divided by what each one that leaves saves"),
-        (lambda c, r: c / (c + r), "who leaves saves the rest, not the rest and the choosing: that was paid"),
+        (lambda c, r: r / c, "the other way round: the price, divided by what each image that leaves saves"),
+        (lambda c, r: c / (c + r), "an image that leaves saves only the rest: the choosing was paid"),
         (lambda c, r: 1 - c / r, "that is the fraction that may stay"),
         (lambda c, r: r / (c + r), "leaving saves the rest: choosing = fraction * rest"),
     ]
     cases = [(0.1, 1.0), (0.3, 0.7), (2.0, 8.0), (3.0, 3.0), (0.0, 5.0)]
-    compare("the break-even", mine, lambda choosing, rest: choosing / rest, cases, mistakes)
+    compare("the break-even", attempt, lambda choosing, rest: choosing / rest, cases, mistakes)
 
 
 @repeatable()
-def within(mine: Callable) -> None:
-    """mine(seconds (N,), q) -> the shortest of these times within which at least a fraction q of pictures is answered.
+def within(attempt: Callable) -> None:
+    """Check ``attempt(seconds (N,), q) -> number``: the shortest of these times in which a fraction q is answered.
 
-    q is above 0 and at most 1.
+    At least that fraction of the images; q is above 0 and at most 1.
     """
 
     def right(seconds, q):
@@ -348,45 +315,42 @@ def within(mine: Callable) -> None:
 
     mistakes = [
         (lambda s, q: s[math.ceil(q * len(s) - 1e-9) - 1], "sort the times first"),
-        (
-            lambda s, q: right(-s, q).neg(),
-            "that is the time that a fraction q is *slower* than: sort from fast to slow",
-        ),
+        (lambda s, q: right(-s, q).neg(), "a fraction q is *slower* than that: sort from fast to slow"),
         (above, "one place too far: places count from 0, so the m-th time is at m - 1"),
-        (lambda s, q: s.quantile(q), "that lies between two times: one of the measured times is asked for"),
-        (lambda s, q: q * s.max(), "a fraction of the pictures, not of the longest time"),
-        (lambda s, q: s.mean(), "the mean says nothing about the slow ones"),
+        (lambda s, q: s.quantile(q), "that is between two times: return one of the measured times"),
+        (lambda s, q: q * s.max(), "take a fraction of the images, not of the longest time"),
+        (lambda s, q: s.mean(), "the mean says nothing about the slow images"),
     ]
-    # where q * N is a whole number, q is a sum of halves and quarters: rounding cannot move it
-    edges = [
-        ([3, 1, 2, 4], 0.5),  # 2 of 4, exactly
-        ([8, 1, 7, 2, 6, 3, 5, 4, 9], 0.25),  # 2.25: the third
-        ([8, 1, 7, 2, 6, 3, 5, 4], 0.25),
-        ([1, 2, 1, 1], 0.75),
-        ([2, 1, 5], 0.75),
-        ([2, 1, 5], 1.0),
-        ([2, 1, 5], 0.1),
-        ([7], 0.5),
-    ]
-    cases = [(torch.tensor(seconds, dtype=torch.float64), q) for seconds, q in edges]
+    # If q * N is a whole number, q is a sum of halves and quarters, so that rounding cannot move it
+    cases = tensors(
+        ([3.0, 1.0, 2.0, 4.0], 0.5),  # 2 of 4, exactly
+        ([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0, 9.0], 0.25),  # 2.25: the third
+        ([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0], 0.25),
+        ([1.0, 2.0, 1.0, 1.0], 0.75),
+        ([2.0, 1.0, 5.0], 0.75),
+        ([2.0, 1.0, 5.0], 1.0),
+        ([2.0, 1.0, 5.0], 0.1),
+        ([7.0], 0.5),
+        dtype=torch.float64,
+    )
     cases += [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.75), (30, 0.95), (101, 0.5), (10, 1.0))]
-    compare("the time within which", mine, right, cases, mistakes)
+    compare("the time within which", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def together(mine: Callable) -> None:
-    """mine(exit (batches, n), seconds (K,)) -> mean seconds of a batch that is done when its last picture is."""
+def together(attempt: Callable) -> None:
+    """Check ``attempt(exit (batches, n), seconds (K,)) -> number``: mean time of batches that wait for all images."""
     mistakes = [
-        (lambda exit, seconds: seconds[exit].mean(), "a batch is as slow as its slowest picture, not as the mean one"),
-        (lambda exit, seconds: seconds[exit.max()], "each batch has a slowest picture of its own"),
-        (lambda exit, seconds: seconds[exit.amax(0)].mean(), "the pictures of a batch are in dimension 1"),
-        (lambda exit, seconds: seconds[exit.amin(1)].mean(), "the slowest picture left last: max, not min"),
-        (lambda exit, seconds: seconds[exit.amax(1)].sum(), "the mean of the batches, not their sum"),
-        (lambda exit, seconds: seconds[exit].sum(1).mean(), "the pictures of a batch are worked on at the same time"),
+        (lambda exit, seconds: seconds[exit].mean(), "a batch is as slow as its slowest image, not as its mean image"),
+        (lambda exit, seconds: seconds[exit.max()], "each batch has its own slowest image"),
+        (lambda exit, seconds: seconds[exit.amax(0)].mean(), "the images of a batch are in dimension 1"),
+        (lambda exit, seconds: seconds[exit.amin(1)].mean(), "the slowest image left last: max, not min"),
+        (lambda exit, seconds: seconds[exit.amax(1)].sum(), "return the mean over the batches, not their sum"),
+        (lambda exit, seconds: seconds[exit].sum(1).mean(), "the images of a batch are processed at the same time"),
     ]
-    seconds = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
-    cases = [(torch.tensor([[1, 0], [0, 2], [0, 0], [0, 1]]), seconds), (torch.tensor([[1]]), seconds)]
+    seconds = [1.0, 2.0, 4.0]
+    cases = tensors(([[1, 0], [0, 2], [0, 0], [0, 1]], seconds), ([[1]], seconds), dtype=torch.float64)
     for K, n in ((6, 4), (7, 8)):
         exit = (torch.rand(20, n) ** 3 * K).long()
         cases.append((exit, torch.rand(K, dtype=torch.float64).cumsum(0)))
-    compare("a batch that waits", mine, lambda exit, seconds: seconds[exit.amax(1)].mean(), cases, mistakes)
+    compare("a batch that waits", attempt, lambda exit, seconds: seconds[exit.amax(1)].mean(), cases, mistakes)

@@ -7,32 +7,37 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dfs_edu.course.checks.answers import compare, repeatable
+from dfs_edu.course.checks.answers import compare, repeatable, tensors
 from dfs_edu.multiexit import MultiExit
 
 
 @repeatable()
-def accuracy(mine: Callable) -> None:
-    """mine(prediction (N,), label (N,)) -> the fraction of pictures that are right."""
+def accuracy(attempt: Callable) -> None:
+    """Check ``attempt(prediction (N,), label (N,)) -> fraction``: the images that are predicted right."""
 
     def right(prediction, label):
         return (prediction == label).double().mean()
 
     mistakes = [
-        (lambda p, y: (p == y).sum(), "that is their number: divide by the number of pictures"),
-        (lambda p, y: 1 - right(p, y), "those are the pictures that are wrong"),
-        (lambda p, y: 100 * right(p, y), "as a fraction, from 0 to 1, not in percent"),
-        (lambda p, y: p == y, "that says it for each picture: take the mean of its ones and zeros"),
+        (lambda p, y: (p == y).sum(), "that is their number: divide by the number of images"),
+        (lambda p, y: 1 - right(p, y), "those are the images that are wrong"),
+        (lambda p, y: 100 * right(p, y), "return a fraction, from 0 to 1, not in percent"),
+        (lambda p, y: p == y, "that is one answer per image: take the mean of these ones and zeros"),
     ]
-    edges = [([0, 1, 2, 0, 2], [0, 2, 2, 1, 0]), ([1, 2, 0], [1, 2, 2]), ([0, 0], [0, 0]), ([1, 2], [2, 1]), ([3], [3])]
-    cases = [(torch.tensor(prediction), torch.tensor(label)) for prediction, label in edges]
+    cases = tensors(
+        ([0, 1, 2, 0, 2], [0, 2, 2, 1, 0]),
+        ([1, 2, 0], [1, 2, 2]),
+        ([0, 0], [0, 0]),
+        ([1, 2], [2, 1]),
+        ([3], [3]),
+    )
     cases += [(torch.randint(0, 3, (N,)), torch.randint(0, 3, (N,))) for N in (10, 50, 200)]
-    compare("the accuracy", mine, right, cases, mistakes)
+    compare("the accuracy", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def exits(mine: Callable) -> None:
-    """mine(stages, heads, x) -> list of K logits: the loop of a multi-exit network."""
+def exits(attempt: Callable) -> None:
+    """Check ``attempt(stages, heads, x) -> list of K logits``: the loop of a multi-exit network."""
 
     def right(stages, heads, x):
         return MultiExit(stages, heads)(x)
@@ -49,49 +54,55 @@ def exits(mine: Callable) -> None:
         return [nn.Linear(4, 4) for _ in range(K)], [nn.Linear(4, 3) for _ in range(K)], torch.randn(5, 4)
 
     mistakes = [
-        (forgets_to_go_on, "every stage was given the picture: a stage reads what the stage before it made"),
+        (forgets_to_go_on, "every stage was given the image: a stage reads the output of the stage before it"),
         (last_only, "only the last exit answered: each stage is followed by its own head"),
     ]
-    compare("the loop", mine, right, [case(K) for K in (2, 1, 3, 4)], mistakes)
+    compare("the loop", attempt, right, [case(K) for K in (2, 1, 3, 4)], mistakes)
 
 
 @repeatable()
-def cumulative_macs(mine: Callable) -> None:
-    """mine(stage_macs, head_macs) -> K costs of leaving at each exit: trunk and all heads up to there."""
+def cumulative_macs(attempt: Callable) -> None:
+    """Check ``attempt(stage_macs (K,), head_macs (K,)) -> (K,)``: the cost of leaving at each exit, heads included."""
 
     def right(stages, heads):
         return (stages + heads).cumsum(0)
 
     mistakes = [
         (lambda s, h: s.cumsum(0), "the heads cost something too"),
-        (lambda s, h: s.cumsum(0) + h, "a picture that comes to exit 3 has been through heads 1 and 2 as well"),
-        (lambda s, h: s + h, "to come to exit k, a picture goes through every stage before it"),
+        (lambda s, h: s.cumsum(0) + h, "an image that reaches exit 3 has been through heads 1 and 2 as well"),
+        (lambda s, h: s + h, "to reach exit k, an image goes through every stage before it"),
     ]
-    cases = [(torch.tensor([10, 20, 5]), torch.tensor([1, 3, 2])), (torch.tensor([10]), torch.tensor([1]))]
+    cases = tensors(([10, 20, 5], [1, 3, 2]), ([10], [1]))
     cases += [(torch.randint(1, 99, (K,)), torch.randint(1, 9, (K,))) for K in (2, 5, 7)]
-    compare("the cost of leaving", mine, right, cases, mistakes)
+    compare("the cost of leaving", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def conv_macs(mine: Callable) -> None:
-    """mine(channels_in, channels_out, kernel, side, groups) -> MACs of a convolution on a square picture, same size."""
+def conv_macs(attempt: Callable) -> None:
+    """Check ``attempt(channels_in, channels_out, kernel, side, groups) -> MACs``: a convolution that keeps the size.
+
+    ``side`` is that of its square feature map.
+    """
 
     def right(cin, cout, k, side, groups):
         return cin // groups * cout * k**2 * side**2
 
     mistakes = [
-        (lambda i, o, k, s, g: i * o * k**2 * s**2, "in groups, an output channel reads only in/groups channels"),
+        (lambda i, o, k, s, g: i * o * k**2 * s**2, "with groups, an output channel reads only in/groups channels"),
         (lambda i, o, k, s, g: i // g * o * k**2, "those are the parameters: each is used at every position"),
         (lambda i, o, k, s, g: i // g * o * k * s**2, "a kernel has two sides"),
-        (lambda i, o, k, s, g: 2 * right(i, o, k, s, g), "that is FLOPs: a MAC is a multiplication with its addition"),
+        (lambda i, o, k, s, g: 2 * right(i, o, k, s, g), "those are FLOPs: a MAC is a multiplication and an addition"),
     ]
     cases = [(3, 64, 3, 32, 1), (16, 32, 5, 8, 4), (48, 48, 3, 7, 48), (8, 6, 1, 1, 1)]
-    compare("the MACs of a convolution", mine, right, cases, mistakes)
+    compare("the MACs of a convolution", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def evenly(mine: Callable) -> None:
-    """mine(macs (P,), exits) -> which places, from 0, lie nearest to k/(exits + 1) of macs[-1], for k = 1 ... exits."""
+def evenly(attempt: Callable) -> None:
+    """Check ``attempt(macs (P,), exits) -> places``: where to put evenly spaced exits.
+
+    They are the places, counted from 0, whose cost is nearest to k/(exits + 1) of macs[-1], for k = 1 ... exits.
+    """
 
     def nearest(macs, fractions):
         return (macs - macs[-1] * fractions[:, None]).abs().argmin(1)
@@ -109,93 +120,95 @@ def evenly(mine: Callable) -> None:
         return torch.searchsorted(macs, macs[-1] * fractions(exits, exits + 1))
 
     mistakes = [
-        (
-            lambda m, n: nearest(m, fractions(n, n)),
-            "the last exit is at the network's end already: divide by exits + 1",
-        ),
-        (not_before, "that is the first place behind each fraction: the one before it may be nearer"),
+        (lambda m, n: nearest(m, fractions(n, n)), "the network's end already has an exit: divide by exits + 1"),
+        (not_before, "that is the first place after each fraction: the one before it may be nearer"),
         (lambda m, n: not_before(m, n) - 1, "that is the last place before each fraction: the next may be nearer"),
         (by_place, "that counts places: one place may cost far more than another"),
-        (lambda m, n: m[right(m, n)], "return which places, not what they cost"),
+        (lambda m, n: m[right(m, n)], "return the places, not what they cost"),
     ]
-    edges = [
-        ([1, 5, 6, 12, 16, 20], 3),  # 5 is met exactly; 12 and 16 are the first after 10 and 15
-        ([1, 7, 14, 16], 1),  # 7 is the last before 8
-        ([1, 2, 3, 4], 1),
-        ([1, 6, 11, 15], 2),  # 6 and 11 are just after 5 and 10
-    ]
-    cases = [(torch.tensor(macs, dtype=torch.float64), exits) for macs, exits in edges]
+    cases = tensors(
+        ([1.0, 5.0, 6.0, 12.0, 16.0, 20.0], 3),  # 5 is met exactly; 12 and 16 are the first after 10 and 15
+        ([1.0, 7.0, 14.0, 16.0], 1),  # 7 is the last before 8
+        ([1.0, 2.0, 3.0, 4.0], 1),
+        ([1.0, 6.0, 11.0, 15.0], 2),  # 6 and 11 are just after 5 and 10
+        dtype=torch.float64,
+    )
     cases += [
         ((10 * torch.rand(P, dtype=torch.float64) ** 3 + 0.1).cumsum(0), n) for P, n in ((8, 2), (20, 3), (40, 5))
     ]
-    compare("evenly placed exits", mine, right, cases, mistakes)
+    compare("evenly placed exits", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def front(mine: Callable) -> None:
-    """mine(macs (P,), accuracy (P,)) -> bool (P,): points that no other beats, cheaper or as dear, and as right."""
+def front(attempt: Callable) -> None:
+    """Check ``attempt(macs (P,), accuracy (P,)) -> bool (P,)``: the points that no other point beats.
+
+    One beats another if it is better in cost or accuracy and no worse in the other of the two.
+    """
 
     def right(macs, accuracy):
-        no_dearer, no_worse = macs <= macs[:, None], accuracy >= accuracy[:, None]
+        as_cheap, as_accurate = macs <= macs[:, None], accuracy >= accuracy[:, None]
         better = (macs < macs[:, None]) | (accuracy > accuracy[:, None])
-        return ~(no_dearer & no_worse & better).any(1)
+        return ~(as_cheap & as_accurate & better).any(1)
 
     def record_so_far(macs, accuracy):
         return accuracy >= accuracy.cummax(0).values
 
     def twins_lose(macs, accuracy):
         as_good = (macs <= macs[:, None]) & (accuracy >= accuracy[:, None])
-        return as_good.sum(1) == 1  # itself
+        return as_good.sum(1) == 1  # only itself
 
     def better_in_both(macs, accuracy):
         return ~((macs < macs[:, None]) & (accuracy > accuracy[:, None])).any(1)
 
     mistakes = [
         (lambda m, a: ~right(m, a), "those are the points that are beaten: return the others"),
-        (twins_lose, "two equal points do not beat each other: one has to be better in one of the two"),
-        (better_in_both, "better in one of the two is enough, if the other is equal"),
-        (record_so_far, "the points come in any order: sort them by their cost first, or compare every pair"),
+        (twins_lose, "two equal points do not beat each other: one has to be better in cost or in accuracy"),
+        (better_in_both, "being better in one of the two is enough if the other is equal"),
+        (record_so_far, "the points come in any order: sort them by cost first, or compare every pair"),
         (lambda m, a: right(-m, a), "cheap is good: a point is beaten by one that costs less"),
-        (lambda m, a: right(m, a).nonzero()[:, 0], "return a bool for each point, not which ones"),
+        (lambda m, a: right(m, a).nonzero()[:, 0], "return a bool for each point, not their indices"),
     ]
-    edges = [
+    cases = tensors(
         ([3, 1, 4, 2, 4], [0.50, 0.25, 0.50, 0.75, 0.875]),
         ([2, 1, 1, 3], [0.50, 0.25, 0.25, 0.50]),  # equal twins; as accurate, but more expensive
         ([1, 1], [0.25, 0.50]),  # as cheap, but less accurate
         ([1], [0.0]),
         ([2, 2, 2], [0.50, 0.50, 0.50]),
-    ]
-    cases = [(torch.tensor(macs), torch.tensor(accuracy)) for macs, accuracy in edges]
+    )
     cases += [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
-    compare("the front", mine, right, cases, mistakes)
+    compare("the front", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def learning_rate(mine: Callable) -> None:
-    """mine(epoch, peak, milestones) -> the rate in an epoch, from 0, that is divided by 10 at each milestone."""
+def learning_rate(attempt: Callable) -> None:
+    """Check ``attempt(epoch, peak, milestones) -> rate``: the learning rate, divided by 10 at each milestone.
+
+    Epochs count from 0.
+    """
 
     def right(epoch, peak, milestones):
         return peak * 0.1 ** sum(epoch >= m for m in milestones)
 
     mistakes = [
-        (
-            lambda e, p, m: p * 0.1 ** sum(e > step for step in m),
-            "the epoch of the milestone itself has the lower rate",
-        ),
-        (lambda e, p, m: p * 0.1 ** (e >= m[0]), "each milestone divides once more"),
+        (lambda e, p, m: p * 0.1 ** sum(e > step for step in m), "the milestone epoch already has the lower rate"),
+        (lambda e, p, m: p * 0.1 ** (e >= m[0]), "each milestone divides the rate again"),
         (
             lambda e, p, m: p / 10 * sum(e >= step for step in m),
-            "dividing again and again is a power: 0.1 ** how often",
+            "repeated division is a power: 0.1 ** the number of milestones reached",
         ),
     ]
     cases = [(epoch, 0.1, [250, 280, 295]) for epoch in (0, 249, 250, 251, 279, 280, 285, 294, 295, 299)]
     cases += [(epoch, 0.4, [3, 7]) for epoch in (2, 3, 7, 20)] + [(epoch, 0.8, [1]) for epoch in (0, 1)]
-    compare("the learning rate", mine, right, cases, mistakes)
+    compare("the learning rate", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def warm_up(mine: Callable) -> None:
-    """mine(epoch, batch_size, base, warm) -> the rate: base, in `warm` epochs evenly up to base * batch_size / 256."""
+def warm_up(attempt: Callable) -> None:
+    """Check ``attempt(epoch, batch_size, base, warm) -> rate``: a linear warm-up of the learning rate.
+
+    It rises evenly within ``warm`` epochs, from ``base`` to ``base * batch_size / 256``.
+    """
 
     def rate(factor, epoch, batch_size, base, warm):
         return base * (1 + (factor(batch_size) - 1) * min(epoch / warm, 1))
@@ -206,26 +219,26 @@ def warm_up(mine: Callable) -> None:
     mistakes = [
         (lambda e, b, base, warm: base * b / 256, "that is the rate after the warm-up: it begins at base"),
         (lambda e, b, base, warm: base * b / 256 * min(e / warm, 1), "it begins at base, not at 0"),
-        (lambda e, b, base, warm: base * (1 + (b / 256 - 1) * e / warm), "behind the warm-up, the rate stays"),
+        (lambda e, b, base, warm: base * (1 + (b / 256 - 1) * e / warm), "after the warm-up, the rate stays the same"),
         (lambda *case: rate(lambda b: (b / 256) ** 0.5, *case), "the rule is linear: twice the batch, twice the rate"),
-        (lambda e, b, base, warm: base, "a batch of more than 256 pictures wants a higher rate"),
+        (lambda e, b, base, warm: base, "a batch of more than 256 images needs a higher rate"),
     ]
     cases = [(epoch, batch, 0.1, 5) for epoch, batch in ((0, 512), (2, 8192), (2.5, 1024), (5, 2048), (40, 4096))]
     cases += [(epoch, 1024, 0.2, 8) for epoch in (0, 1, 7.5, 8, 9)] + [(3, 256, 0.1, 5), (1, 512, 0.1, 1)]
-    compare("the warm-up", mine, right, cases, mistakes)
+    compare("the warm-up", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def normalise(mine: Callable) -> None:
-    """mine(pictures uint8 (B, 3, H, W), mean (3,), std (3,)) -> normalised floats of the same shape."""
+def normalise(attempt: Callable) -> None:
+    """Check ``attempt(images uint8 (B, 3, H, W), mean (3,), std (3,)) -> floats``: the images normalised."""
 
-    def right(pictures, mean, std):
-        return (pictures / 255 - mean[:, None, None]) / std[:, None, None]
+    def right(images, mean, std):
+        return (images / 255 - mean[:, None, None]) / std[:, None, None]
 
     mistakes = [
-        (lambda x, m, s: (x - m[:, None, None]) / s[:, None, None], "divide by 255 first: mean and std are of 0 to 1"),
+        (lambda x, m, s: (x - m[:, None, None]) / s[:, None, None], "divide by 255 first: mean and std are for [0, 1]"),
         (lambda x, m, s: x / 255 - m[:, None, None], "divide by std as well"),
-        (lambda x, m, s: (x / 255 - m) / s, "a mean for each column: mean[:, None, None] is one for each channel"),
+        (lambda x, m, s: (x / 255 - m) / s, "that is a mean per column: mean[:, None, None] is one per channel"),
         (lambda x, m, s: x / 255, "subtract the mean, and divide by std"),
     ]
     extremes = torch.tensor([[0, 255, 51], [102, 0, 204]], dtype=torch.uint8).expand(2, 3, 2, 3)
@@ -233,4 +246,4 @@ def normalise(mine: Callable) -> None:
     mean, std = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.5, 0.25, 2.0])
     cases = [(extremes, mean, std), (dark, mean, std)]
     cases += [(torch.randint(256, (B, 3, 3, 3), dtype=torch.uint8), torch.rand(3), 0.1 + torch.rand(3)) for B in (1, 4)]
-    compare("normalising", mine, right, cases, mistakes)
+    compare("normalising", attempt, right, cases, mistakes)

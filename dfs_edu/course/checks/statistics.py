@@ -1,4 +1,4 @@
-"""Exercises on what a number is worth."""
+"""Exercises on statistics: intervals, seeds, and choosing without the test split."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from dfs_edu import intervals
-from dfs_edu.course.checks.answers import compare, repeatable
+from dfs_edu.course.checks.answers import compare, repeatable, tensors
 
 
 @repeatable()
-def interval(mine: Callable) -> None:
-    """mine(differences (n,)) -> (mean, half width of its 95 % t-interval) of n seeds."""
+def interval(attempt: Callable) -> None:
+    """Check ``attempt(differences (n,)) -> (mean, half)``: mean of n seeds, half width of its 95 % t-interval."""
 
     def right(d):
         mean, half = intervals.interval(d[:, None].numpy())
@@ -25,27 +25,31 @@ def interval(mine: Callable) -> None:
         return lambda d: right(d) * torch.tensor([1, factor(len(d))], dtype=torch.float64)
 
     mistakes = [
-        (scaled(lambda n: n**0.5), "that is the spread of the seeds: the mean of n is known better by the root of n"),
-        (scaled(lambda n: ((n - 1) / n) ** 0.5), "divide by n - 1: the mean was taken from the same seeds"),
-        (scaled(lambda n: 1.959964 / _t95(n)), "1.96 is for very many seeds: for n few, t of n - 1 degrees of freedom"),
+        (scaled(lambda n: n**0.5), "that is the spread of the seeds: their mean varies less, by the root of n"),
+        (scaled(lambda n: ((n - 1) / n) ** 0.5), "divide by n - 1: the mean was estimated from the same seeds"),
+        (scaled(lambda n: 1.959964 / _t95(n)), "1.96 is for very many seeds: use t of n - 1 degrees"),
         (scaled(lambda n: 2), "half the width: from the mean to one end"),
         (lambda d: right(d)[0], "return two numbers, the mean and the half width"),
     ]
-    edges = [[-1.0, -2.0, -4.0], [0.5, 0.5, 0.5], [-0.25, 0.25, 0.0, 0.5, -0.5]]  # seeds that agree; a mean of 0
-    cases = [(torch.tensor(differences, dtype=torch.float64),) for differences in edges]
+    cases = tensors(
+        ([-1.0, -2.0, -4.0],),
+        ([0.5, 0.5, 0.5],),  # seeds that agree
+        ([-0.25, 0.25, 0.0, 0.5, -0.5],),  # a mean of 0
+        dtype=torch.float64,
+    )
     cases += [(torch.randn(n, dtype=torch.float64),) for n in (3, 5, 10)]
-    compare("the interval", mine, right, cases, mistakes)
+    compare("the interval", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def bootstrap(mine: Callable) -> None:
-    """mine(right (N,), drawn (R, N)) -> (low, high), the 95 % percentile interval of the accuracy.
+def bootstrap(attempt: Callable) -> None:
+    """Check ``attempt(right (N,), drawn (R, N)) -> (low, high)``: the 95 % percentile interval of the accuracy.
 
-    drawn   R resamples: of each, which N pictures it holds
+    ``drawn`` holds R resamples: the indices of the N images in each.
     """
 
-    def ends(of: Tensor, low=0.025, high=0.975):
-        return of.double().quantile(torch.tensor([low, high], dtype=torch.float64))
+    def ends(values: Tensor, low=0.025, high=0.975):
+        return values.double().quantile(torch.tensor([low, high], dtype=torch.float64))
 
     def right(right, drawn):
         return ends(right[drawn].double().mean(1))
@@ -56,21 +60,21 @@ def bootstrap(mine: Callable) -> None:
 
     mistakes = [
         (lambda r, d: ends(r[d].double().sum(1)), "that counts right answers: an accuracy is their mean"),
-        (lambda r, d: ends(r[d].double().mean(1), 0.05, 0.95), "95 % lie between: leave out 2.5 % at either end"),
+        (lambda r, d: ends(r[d].double().mean(1), 0.05, 0.95), "95 % are in between: leave out 2.5 % at either end"),
         (lambda r, d: ends(r[d].double().mean(1), 0, 1), "that is the range: leave out 2.5 % at either end"),
-        (lambda r, d: ends(r[d].double().mean(0)), "average over the pictures of a resample, dimension 1"),
-        (lambda r, d: ends(r), "those are quantiles of the pictures: resample, average, then take the quantiles"),
-        (normal, "that is an interval of a normal distribution: take the quantiles of the resamples' accuracies"),
+        (lambda r, d: ends(r[d].double().mean(0)), "average over the images of a resample, dimension 1"),
+        (lambda r, d: ends(r), "those are quantiles of the images: resample, average, then take the quantiles"),
+        (normal, "that assumes a normal distribution: take the quantiles of the resamples' accuracies"),
         (lambda r, d: right(r, d).flip(0), "the lower end first"),
     ]
-    # with 40 n + 1 resamples, both ends are the accuracy of a resample: every definition of a quantile gives the same
+    # With 40 n + 1 resamples both ends are the accuracy of a resample, so all definitions of a quantile agree
     cases = [_staircase()]
     cases += [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (401, N))) for N in (50, 200)]
-    compare("the bootstrap interval", mine, right, cases, mistakes)
+    compare("the bootstrap interval", attempt, right, cases, mistakes)
 
 
 def _staircase(N: int = 50, R: int = 41) -> tuple[Tensor, Tensor]:
-    """Resamples with 0, 1, ... 40 right answers of 50, in no order, so that no two quantiles are equal."""
+    """Resamples with 0, 1, ... 40 right answers out of 50, shuffled, so that no two quantiles are equal."""
     right = torch.arange(N) < N // 2
     count = torch.arange(R) * 7 % R
     drawn = torch.where(torch.arange(N) < count[:, None], 0, N - 1)  # the first image is right, the last one wrong
@@ -78,57 +82,57 @@ def _staircase(N: int = 50, R: int = 41) -> tuple[Tensor, Tensor]:
 
 
 @repeatable()
-def seeds_needed(mine: Callable) -> None:
-    """mine(deviation, gain) -> the least number of seeds, from 2, whose 95 % t-interval is at most as wide as the gain.
+def seeds_needed(attempt: Callable) -> None:
+    """Check ``attempt(deviation, gain) -> n``: the smallest n >= 2 whose 95 % t-interval reaches no further than gain.
 
-    deviation   of the difference of two arms from seed to seed; gain: a difference, in the same unit. What counts is
-                half the width: an interval around a mean of `gain` then leaves zero out
+    ``deviation`` is that of the difference between two arms from seed to seed, and ``gain`` is a difference, both in
+    the same unit. Half the width of the interval counts: around a mean of ``gain``, it then excludes zero.
     """
 
     def right(s, gain, t=_t95):
         return next((n for n in range(2, 1000) if t(n) * s / math.sqrt(n) <= gain), 1000)
 
     mistakes = [
-        (lambda s, g: right(s, g, lambda n: 1.959964), "1.96 is for very many seeds: for n few, t of n - 1 degrees"),
+        (lambda s, g: right(s, g, lambda n: 1.959964), "1.96 is for very many seeds: use t of n - 1 degrees"),
         (lambda s, g: right(s, g / 2), "half the width counts: from the mean to one end"),
         (lambda s, g: right(s, g, lambda n: _t95(n + 1)), "n seeds leave n - 1 degrees of freedom"),
-        (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)), "the mean of n is known better by the root of n"),
+        (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)), "a mean of n seeds varies less"),
         (lambda s, g: right(s, g) + 1, "one seed fewer is enough"),
     ]
     cases = [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5), (0.1, 1.0), (0.2, 0.9), (1.0, 0.1)]
-    compare("seeds needed", mine, right, cases, mistakes)
+    compare("seeds needed", attempt, right, cases, mistakes)
 
 
 @repeatable()
-def at_least_one(mine: Callable) -> None:
-    """mine(m) -> the chance that of m independent 95 % intervals around true zeros at least one leaves 0 out."""
+def at_least_one(attempt: Callable) -> None:
+    """Check ``attempt(m) -> chance``: at least one of m independent 95 % intervals around true zeros excludes 0."""
     mistakes = [
-        (lambda m: 0.05 * m, "that is how many to expect; a chance is never above 1"),
-        (lambda m: 0.95**m, "that is the chance that all of them hold 0"),
-        (lambda m: 1 - 0.05**m, "that is the chance that not all of them leave 0 out"),
-        (lambda m: 0.05**m, "that is the chance that all of them leave 0 out"),
+        (lambda m: 0.05 * m, "that is the expected number; a chance is never above 1"),
+        (lambda m: 0.95**m, "that is the chance that all of them contain 0"),
+        (lambda m: 1 - 0.05**m, "that is the chance that not all of them exclude 0"),
+        (lambda m: 0.05**m, "that is the chance that all of them exclude 0"),
     ]
-    compare("false alarms", mine, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes)
+    compare("false alarms", attempt, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes)
 
 
 @repeatable()
-def chosen(mine: Callable) -> None:
-    """mine(validation (A,), test (A,)) -> the accuracy to report, of A arms: the one chosen on validation, on test."""
+def chosen(attempt: Callable) -> None:
+    """Check ``attempt(validation (A,), test (A,)) -> accuracy``: on test, of the arm (of A) chosen on validation."""
     mistakes = [
-        (lambda v, t: t.max(), "the choice has looked at the test split: it will look better than it is"),
-        (lambda v, t: v.max(), "the best of many on validation was lucky there: report what it does on test"),
+        (lambda v, t: t.max(), "the choice has looked at the test split: the accuracy will look better than it is"),
+        (lambda v, t: v.max(), "the best of many on validation was lucky there: report its accuracy on test"),
         (lambda v, t: t.mean(), "one arm was chosen: report that one"),
     ]
-    edges = [
+    cases = tensors(
         ([0.7, 0.9, 0.8], [0.95, 0.6, 0.5]),
         ([0.9, 0.7, 0.8], [0.6, 0.95, 0.5]),
         ([0.7, 0.8, 0.9], [0.95, 0.6, 0.5]),
         ([0.5], [0.4]),
-    ]
-    cases = [(torch.tensor(validation), torch.tensor(test)) for validation, test in edges]
+    )
     cases += [(torch.rand(A), torch.rand(A)) for A in (8, 20)]
-    compare("the accuracy to report", mine, lambda v, t: t[v.argmax()], cases, mistakes)
+    compare("the accuracy to report", attempt, lambda v, t: t[v.argmax()], cases, mistakes)
 
 
 def _t95(n: int) -> float:
+    """The quantile of Student's t for a 95 % interval of n seeds."""
     return float(stdtrit(n - 1, 0.975))

@@ -1,8 +1,8 @@
-// The page's side of explore.ThresholdExplorer: it draws what Python computed and sends back what the sliders say.
-// Nothing is fetched from anywhere: the plot is inline SVG, the pictures come as one data URI.
+// The page's part of explorer.ThresholdExplorer: it draws what Python computed, and sends back the sliders' values.
+// It fetches nothing: the plot is inline SVG, and the images come as one data URI.
 
 const MMAC = 1e6;
-const EACH = 6; // pictures at an exit
+const EACH = 6; // images at each exit
 const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
 
 const mmacs = (macs) => (macs < 1000 * MMAC ? (macs / MMAC).toPrecision(4) : (macs / MMAC).toFixed(0)) + " MMACs";
@@ -24,28 +24,28 @@ function header(root) {
     element("div", "dfs-caption", box, caption);
     return { caption: box.firstChild, value: element("div", className, box), detail: element("div", "dfs-detail", box) };
   };
-  const [accuracy, macs, source] = [tile("dfs-accuracy", ""), tile("dfs-macs", "Average cost of a picture"), tile("dfs-source", "Thresholds")];
+  const [accuracy, macs, source] = [tile("dfs-accuracy", ""), tile("dfs-macs", "Average cost per image"), tile("dfs-source", "Thresholds")];
   return ({ macs: costs, splits: [[validation, fitted], [test, tested]] }, result) => {
     accuracy.caption.textContent = `Accuracy on ${test}`;
     accuracy.value.textContent = percent(result.accuracy, 2);
-    accuracy.detail.textContent = `measured on ${tested.toLocaleString("en")} pictures`;
+    accuracy.detail.textContent = `measured on ${tested.toLocaleString("en")} images`;
     macs.value.textContent = mmacs(result.macs);
     macs.detail.textContent = `${percent(result.macs / costs.at(-1))} of the whole network`;
     source.value.textContent = result.fitted ? "fitted" : "set by hand";
     source.detail.textContent = result.fitted
-      ? `to the budget, on ${fitted.toLocaleString("en")} pictures of ${validation}`
+      ? `to the budget, on ${fitted.toLocaleString("en")} ${validation} images`
       : `the budget shows their cost on ${validation}`;
   };
 }
 
-// How confident an exit is of the pictures that come to it: those from the threshold on, which leave, are coloured. The
+// The confidences of the images that reach an exit. Those at or above the threshold, which leave, are coloured. The
 // slider below has the same scale.
 function histogram(root) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "dfs-histogram");
   svg.setAttribute("viewBox", "0 0 1 1");
   svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true"); // shares and accuracies say it in words
+  svg.setAttribute("aria-hidden", "true"); // shares and accuracies say the same in words
   root.append(svg);
   const [stay, leave, mark] = ["dfs-stay", "dfs-leave", "dfs-threshold-mark"].map((className) => {
     const path = document.createElementNS(svg.namespaceURI, "path");
@@ -55,7 +55,7 @@ function histogram(root) {
   });
   return (counts, threshold, highest) => {
     const bar = (n, i) => {
-      const height = Math.sqrt(n / highest); // a root: few are seen beside many
+      const height = Math.sqrt(n / highest); // the root keeps small counts visible beside large ones
       return n ? `M${i / counts.length},1v${-height}h${0.9 / counts.length}v${height}z` : "";
     };
     const leaves = (i) => (i + 0.5) / counts.length >= threshold;
@@ -70,7 +70,7 @@ function controls(root, model) {
   const box = element("div", "dfs-controls", root);
   const [low, high] = [macs[0], macs.at(-1)];
 
-  // While an earlier message is under way, save_changes keeps only the latest value: no flood while a slider is dragged.
+  // While an earlier message is pending, save_changes keeps only the latest value: dragging a slider causes no flood.
   const send = (name, value) => {
     model.set(name, value);
     model.save_changes();
@@ -82,7 +82,7 @@ function controls(root, model) {
   const budgetValue = element("output", "dfs-budget-value", budgetRow);
   budget.addEventListener("input", () => send("budget", Math.min(low + (budget.value / steps) * (high - low), high)));
 
-  for (const [className, title] of [["", ""], ["", "threshold"], ["", ""], ["", "leaves here"], ["dfs-number", "right"]]) {
+  for (const [className, title] of [["", ""], ["", "threshold"], ["", ""], ["", "leave here"], ["dfs-number", "accuracy"]]) {
     element("span", "dfs-title " + className, box, title);
   }
   const rows = macs.map((_, k) => {
@@ -90,16 +90,16 @@ function controls(root, model) {
     const last = k === macs.length - 1;
     const cell = element("div", "dfs-cell", box);
     const drawHistogram = histogram(cell);
-    const input = last ? element("span", "dfs-all", cell, "takes all") : slider("dfs-threshold", `threshold of exit ${k + 1}`, 1, 0.01, cell);
+    const input = last ? element("span", "dfs-all", cell, "the rest") : slider("dfs-threshold", `threshold of exit ${k + 1}`, 1, 0.01, cell);
     const value = element("output", "dfs-number", box);
     const share = element("div", "dfs-share", box);
     const bar = element("div", "dfs-bar", element("div", "dfs-track", share));
-    return { input, drawHistogram, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), right: element("span", "dfs-number dfs-right", box) };
+    return { input, drawHistogram, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), accuracy: element("span", "dfs-number dfs-exit-accuracy", box) };
   });
   const sliders = rows.slice(0, -1);
   sliders.forEach(({ input }, k) =>
     input.addEventListener("input", () => {
-      const thresholds = [...model.get("thresholds")]; // only the one that moved: the others keep all their digits
+      const thresholds = [...model.get("thresholds")]; // the others keep all their digits
       thresholds[k] = Number(input.value);
       send("thresholds", thresholds);
     }),
@@ -111,7 +111,7 @@ function controls(root, model) {
     budgetValue.textContent = mmacs(spent);
     budget.setAttribute("aria-valuetext", `${mmacs(spent)} on ${splits[0][0]}`);
     const highest = Math.max(...result.histogram.flat()) || 1;
-    rows.forEach(({ input, drawHistogram, value, bar, shareValue, right }, k) => {
+    rows.forEach(({ input, drawHistogram, value, bar, shareValue, accuracy }, k) => {
       drawHistogram(result.histogram[k], thresholds[k], highest);
       if (k < sliders.length) {
         input.value = thresholds[k];
@@ -120,7 +120,7 @@ function controls(root, model) {
       }
       bar.style.width = 100 * result.share[k] + "%";
       shareValue.textContent = percent(result.share[k]);
-      right.textContent = percent(result.exit_accuracy[k]);
+      accuracy.textContent = percent(result.exit_accuracy[k]);
     });
   };
 }
@@ -170,7 +170,7 @@ function plot(root, { macs, curve, anytime, splits }) {
     draw("text", "dfs-tick", { x: PLOT.left - 6, y: y(tick / 100) + 4, "text-anchor": "end" }, tick);
   }
   const test = splits[1][0];
-  draw("text", "dfs-axis", { x: (PLOT.left + right) / 2, y: PLOT.height - 6, "text-anchor": "middle" }, "average cost in MMACs a picture");
+  draw("text", "dfs-axis", { x: (PLOT.left + right) / 2, y: PLOT.height - 6, "text-anchor": "middle" }, "average cost in MMACs per image");
   const middle = (PLOT.top + bottom) / 2;
   draw("text", "dfs-axis", { x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, `accuracy on ${test} in %`);
   draw("path", "dfs-curve", { d: "M" + curve[0].map((m, i) => `${x(m).toFixed(1)},${y(curve[1][i]).toFixed(1)}`).join("L") });
@@ -196,10 +196,10 @@ function gallery(root, { macs, sprite, size, labels, classes }) {
   const exits = macs.map((_, k) => {
     const column = element("div", "dfs-leavers", box);
     element("div", "dfs-name", column, `Leave at exit ${k + 1}`);
-    const grid = element("div", "dfs-pictures", column);
-    const nobody = element("div", "dfs-nobody", column, "none of the pictures shown");
+    const grid = element("div", "dfs-images", column);
+    const empty = element("div", "dfs-empty", column, "none of the images shown");
     const places = Array.from({ length: EACH }, () => {
-      const place = element("div", "dfs-picture", grid);
+      const place = element("div", "dfs-place", grid);
       const image = element("div", "dfs-image", place);
       image.setAttribute("role", "img");
       Object.assign(image.style, {
@@ -208,25 +208,25 @@ function gallery(root, { macs, sprite, size, labels, classes }) {
         backgroundImage: `url(${sprite})`,
         backgroundSize: `${size[1] * zoom}px ${size[0] * zoom * labels.length}px`,
       });
-      return { place, image, said: element("div", "dfs-said", place), truth: element("div", "dfs-truth", place) };
+      return { place, image, prediction: element("div", "dfs-prediction", place), truth: element("div", "dfs-truth", place) };
     });
-    return { nobody, places };
+    return { empty, places };
   });
   return (result) =>
-    exits.forEach(({ nobody, places }, k) => {
+    exits.forEach(({ empty, places }, k) => {
       const leavers = result.gallery[k];
-      nobody.hidden = leavers.length > 0;
-      places.forEach(({ place, image, said, truth }, i) => {
+      empty.hidden = leavers.length > 0;
+      places.forEach(({ place, image, prediction, truth }, i) => {
         place.hidden = i >= leavers.length;
         if (place.hidden) return;
         const [index, predicted] = leavers[i];
         const right = predicted === labels[index];
         place.classList.toggle("dfs-wrong", !right);
         image.style.backgroundPositionY = `-${index * size[0] * zoom}px`;
-        said.textContent = (right ? "✓ " : "✗ ") + names[predicted];
+        prediction.textContent = (right ? "✓ " : "✗ ") + names[predicted];
         truth.textContent = right ? "" : `is ${names[labels[index]]}`;
         place.title = right ? `${names[predicted]}, right` : `predicted ${names[predicted]}, is ${names[labels[index]]}`;
-        image.setAttribute("aria-label", `picture ${index}: ${place.title}`);
+        image.setAttribute("aria-label", `image ${index}: ${place.title}`);
       });
     });
 }
@@ -243,9 +243,9 @@ function render({ model, el }) {
     "div",
     "dfs-note",
     root,
-    `A picture leaves at the first exit whose confidence reaches its threshold. The budget's thresholds are those of the highest accuracy on ${setup.splits[0][0]}; ` +
-      `accuracy, cost, shares, pictures and histograms (confidence of the pictures that come to an exit; height by the root of their number) are those of ${setup.splits[1][0]}. Line: the budget curve; squares: all leave at one exit. ` +
-      `MMACs: millions of multiply-accumulates.`,
+    `An image leaves at the first exit whose confidence reaches its threshold. For a budget, the thresholds are those with the highest accuracy on ${setup.splits[0][0]}; ` +
+      `accuracy, cost, shares, images and histograms are measured on ${setup.splits[1][0]}. Histogram: confidence of the images that reach an exit; the height is the root of their number. ` +
+      `Line: the budget curve; squares: all images leave at one exit. MMACs: millions of multiply-accumulates.`,
   );
 
   const drawResult = () => {
@@ -255,7 +255,7 @@ function render({ model, el }) {
     drawPoint(result);
     drawGallery(result);
   };
-  const sliders = "change:thresholds change:budget"; // the result may stay the same
+  const sliders = "change:thresholds change:budget"; // the result may not have changed
   model.on(sliders, drawControls);
   model.on("change:result", drawResult);
   drawResult();

@@ -1,4 +1,4 @@
-// What the pages of all widgets share; page.py puts it before their own program.
+// Shared by all widgets: page.py puts it before their own code.
 
 const percent = (fraction, digits = 1) => (fraction == null ? "–" : (100 * fraction).toFixed(digits) + " %");
 
@@ -10,7 +10,7 @@ function element(tag, className, parent, text) {
   return node;
 }
 
-// The box of a widget, which readers of the screen hear by its name, and the title above it.
+// The box of a widget, with its name for screen readers, and the title above it.
 function frame(el, className, name, title) {
   const root = element("div", "dfs-widget " + className, el);
   root.setAttribute("role", "group");

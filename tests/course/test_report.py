@@ -98,7 +98,7 @@ def test_who_stopped_half_way_is_said_so(entries):
     ben = entries["ben", "01_one"]
     assert ben.named("passed") == ["a"]
     assert ben.named("not run") == ["checks.cosine"]
-    assert ben.problems == ["not run to its end: 1 of 4 cells were not run, the first the cell `def mine(g, h): ...`"]
+    assert ben.problems == ["not run to the end: 1 of 4 cells were not run, the first the cell `def mine(g, h): ...`"]
     assert [person for person, _ in entries].count("ben") == 1  # the editor's old version is none
 
 
@@ -159,7 +159,7 @@ def test_the_csv_can_be_read_by_machines(executed, tmp_path):
     assert one["findings"] == "it works, and costs 1 € more"
     assert json.loads(one["values"]) == {"seed": 3, "rows": [1.5, None]}
     assert two["problems"].startswith(
-        "error in the cell `1 / 0`: ZeroDivisionError: division by zero; not run to its end"
+        "error in the cell `1 / 0`: ZeroDivisionError: division by zero; not run to the end"
     )
 
 
@@ -339,7 +339,14 @@ def test_links_pipes_folders_and_huge_files_are_rows_and_are_not_opened(executed
     entries = {entry.person: entry for entry in report.collect([folder])}
     assert sorted(entries) == list("abcdefg")
     assert entries["f"].findings == ["it works"]
-    reasons = {"a": "a link", "b": "a link", "c": "no file", "d": "more than", "e": "a link", "g": "no notebook: g"}
+    reasons = {
+        "a": "a link",
+        "b": "a link",
+        "c": "not a regular file",
+        "d": "more than",
+        "e": "a link",
+        "g": "no notebook: g",
+    }
     for person, reason in reasons.items():
         assert reason in entries[person].problems[0], person
         assert not entries[person].readable
@@ -359,6 +366,26 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path, capsys):
     assert "no notebook: essay.docx" in said
     assert "no notebook: notes.txt" in said
     assert ".html" not in said
+
+
+def test_an_empty_folder_is_a_row_that_says_so(tmp_path, capsys):
+    notebook(tmp_path / "anna" / "01_a.ipynb", [])
+    (tmp_path / "ben" / "week 1").mkdir(parents=True)
+    (tmp_path / "eve").mkdir()
+    (tmp_path / "eve" / ".DS_Store").write_text("x")
+    anna, ben, eve = report.collect([tmp_path])
+    assert not anna.problems
+    for entry, person in ((ben, "ben"), (eve, "eve")):
+        assert (entry.person, entry.notebook, entry.readable) == (person, "", False)
+        assert entry.problems == ["an empty folder: nothing was handed in"]
+    _, alone = report.collect([tmp_path / "anna", tmp_path / "eve"])  # as a shell expands hand-ins/*
+    assert (alone.person, alone.problems) == ("eve", eve.problems)
+    rows = [(entry.person, entry.notebook) for entry in report.collect([tmp_path], only=["01"])]
+    assert rows == [("anna", "01_a"), ("ben", ""), ("ben", "01"), ("eve", ""), ("eve", "01")]
+    assert cli.main(["course", "--report", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.count("nothing was handed in") == 2
+    with pytest.raises(ValueError, match="no notebook in"):
+        report.collect([tmp_path / "eve"])
 
 
 def test_names_and_findings_cannot_forge_rows(tmp_path):
@@ -394,6 +421,6 @@ def test_only_exercises_of_what_was_handed_out_count(tmp_path):
 
 
 def test_the_courses_notebooks_tell_their_exercises(tmp_path):
-    found = report._handed_out(course.NOTEBOOKS)
+    found = report._exercises_of(course.NOTEBOOKS)
     assert found["02"] == ["the cosine", "the cosine matrix", "the share of conflict"]
     assert all(found.values())

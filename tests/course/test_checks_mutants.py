@@ -698,7 +698,7 @@ def inputs(name, seed, monkeypatch):
     monkeypatch.setattr(
         sys.modules[getattr(checks, name).__module__],
         "compare",
-        lambda exercise, mine, right, cases, mistakes: seen.extend([right, cases]),
+        lambda exercise, attempt, right, cases, mistakes: seen.extend([right, cases]),
     )
     getattr(checks, name)(None)
     return seen

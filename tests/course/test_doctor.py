@@ -111,8 +111,8 @@ def test_cifar100_says_where_it_looked_or_lies(tmp_path, monkeypatch):
 def test_a_missing_browser_is_advice(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("BROWSER_PATH", raising=False)
-    assert doctor._browser().state == ADVICE
-    assert doctor._guarded(doctor._browser).state == ADVICE
+    assert doctor._chromium().state == ADVICE
+    assert doctor._examined("chromium").state == ADVICE
 
 
 def test_a_stale_kernel_is_found(monkeypatch):

@@ -18,17 +18,15 @@ MACS = [1e6, 3e6, 8e6]
 CLASSES = ["ant", "bee", "cat", "dog"]
 
 
-def outputs(split, pictures=400, seed=0):
+def outputs(split, N=400, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    label = torch.randint(4, (pictures,), generator=generator)
-    right = torch.rand(3, pictures, generator=generator) < torch.tensor([[0.5], [0.7], [0.9]])
-    return Outputs(
-        torch.rand(3, pictures, generator=generator), torch.where(right, label, (label + 1) % 4), label, split
-    )
+    label = torch.randint(4, (N,), generator=generator)
+    right = torch.rand(3, N, generator=generator) < torch.tensor([[0.5], [0.7], [0.9]])
+    return Outputs(torch.rand(3, N, generator=generator), torch.where(right, label, (label + 1) % 4), label, split)
 
 
-def images(pictures=200):
-    return np.random.default_rng(0).integers(0, 256, (pictures, 3, 32, 32), dtype=np.uint8)
+def images(N=200):
+    return np.random.default_rng(0).integers(0, 256, (N, 3, 32, 32), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -95,8 +93,8 @@ def test_any_budget_in_between_is_found_as_well(explorer):
 
 
 def test_two_side_by_side_spend_the_same_part(explorer):
-    dearer = [2 * m for m in MACS]
-    other = ThresholdExplorer(outputs("validation", seed=2), outputs("test", seed=3), dearer, images(), CLASSES)
+    expensive = [2 * m for m in MACS]
+    other = ThresholdExplorer(outputs("validation", seed=2), outputs("test", seed=3), expensive, images(), CLASSES)
     box = side_by_side({"joint": explorer, "surgery": other})
     assert list(box.children) == [explorer, other]
     assert (explorer.setup["title"], other.setup["title"]) == ("joint", "surgery")
@@ -106,7 +104,7 @@ def test_two_side_by_side_spend_the_same_part(explorer):
     other.thresholds = [0.9, 0.4, 0.0]
     assert other.thresholds == [0.9, 0.4, 0.0]
     assert explorer.budget == pytest.approx(other.budget / 2)
-    with pytest.raises(ValueError, match="1 explorers: give two"):
+    with pytest.raises(ValueError, match="1 explorers: give at least two"):
         side_by_side({"joint": explorer})
 
 
@@ -120,7 +118,7 @@ def test_the_gallery_shows_who_leaves_where(explorer):
     assert [len(leavers) for leavers in explorer.result["gallery"]] == [EACH, 0, 0]
 
 
-def test_the_page_gets_the_pictures_in_their_order(explorer):
+def test_the_page_gets_the_images_in_their_order(explorer):
     smooth = np.repeat(np.arange(0, 200, dtype=np.uint8), 3 * 32 * 32).reshape(200, 3, 32, 32)  # JPEG keeps these
     explorer = ThresholdExplorer(outputs("validation"), outputs("test"), MACS, torch.from_numpy(smooth), CLASSES)
     data = base64.b64decode(explorer.setup["sprite"].removeprefix("data:image/jpeg;base64,"))
@@ -141,7 +139,7 @@ def test_a_move_sends_little(explorer, monkeypatch):
     assert len(json.dumps(sent)) < 1500
     state = {key: value for key, value in explorer.get_state().items() if key not in ("_esm", "_css")}
     state["setup"] = {**state["setup"], "sprite": ""}
-    assert len(json.dumps(state, default=str)) < 6000  # besides pictures and program
+    assert len(json.dumps(state, default=str)) < 6000  # besides the images and the program
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_wrong_arguments():
         ThresholdExplorer(validation, test, MACS, images(401), CLASSES)
     with pytest.raises(ValueError, match=r"float64"):
         ThresholdExplorer(validation, test, MACS, images() / 255, CLASSES)
-    with pytest.raises(ValueError, match="3 names of classes: the outputs need 4"):
+    with pytest.raises(ValueError, match="3 class names: the outputs need 4"):
         ThresholdExplorer(validation, test, MACS, images(), CLASSES[:3])
 
 

@@ -10,7 +10,7 @@ import re
 
 import nbformat
 import pytest
-from lab import PATIENCE, TOKEN, course_notebook, errors, heard, run_all_cells, shut_down
+from lab import PATIENCE, TOKEN, complaints, course_notebook, errors, run_all_cells, shut_down
 from test_browser import DRAWN, first_slider, moved, place, shown
 
 from dfs_edu.course.browser import chromium
@@ -34,16 +34,16 @@ def opened(lab, browser):
 
     def run(number: str, *wanted: str, ready: str):
         page = browser.new_page(viewport={"width": 1400, "height": 6000})  # JupyterLab renders what is in view
-        pages.append((page, heard(page)))
+        pages.append((page, complaints(page)))
         run_all_cells(lab, page, course_notebook(number, *wanted), f"{number}.ipynb", ready)
         return page
 
     yield run
-    for page, said in pages:
+    for page, messages in pages:
         wrong = errors(page)
         shut_down(page)
         assert wrong == []
-        assert said == []
+        assert messages == []
 
 
 def until(page, condition: str, argument=None) -> None:
@@ -61,7 +61,7 @@ def all_ran(page) -> None:
 
 
 def explore(page) -> None:
-    """The first slider by keyboard and by mouse: cheaper, dearer, cheaper."""
+    """The first slider by keyboard and by mouse: cheaper, more expensive, cheaper."""
     slider = first_slider(page)
     start, cost = place(page), shown(page, "macs")
     slider.press("Home")  # all leave at exit 1
@@ -69,11 +69,11 @@ def explore(page) -> None:
     assert cheap[0] < start[0]
     assert shown(page, "macs") < cost
     slider.press("End")  # only full confidence leaves at exit 1
-    dear = moved(page, since=cheap)
-    assert dear[0] > cheap[0]
+    expensive = moved(page, since=cheap)
+    assert expensive[0] > cheap[0]
     box = slider.bounding_box()
     page.mouse.click(box["x"] + 0.01 * box["width"], box["y"] + box["height"] / 2)
-    assert moved(page, since=dear)[0] < dear[0]
+    assert moved(page, since=expensive)[0] < expensive[0]
 
 
 @pytest.mark.parametrize("number", ["00", "08"])
@@ -86,7 +86,7 @@ def test_the_threshold_explorer(opened, number):
 def test_a_notebook_as_a_page_in_voila(lab, browser):
     nbformat.write(course_notebook("08", "ThresholdExplorer("), lab.folder / "voila08.ipynb")
     page = browser.new_page(viewport={"width": 1200, "height": 6000})
-    said = heard(page)
+    messages = complaints(page)
     try:
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(f"{lab.address}voila/render/voila08.ipynb?token={TOKEN}")
@@ -95,24 +95,24 @@ def test_a_notebook_as_a_page_in_voila(lab, browser):
         text = page.locator("body").inner_text()
         assert "import torch" not in text
         assert "Traceback" not in text
-        assert [text for text in said if not VOILA_ASKS.search(text)] == []
+        assert [text for text in messages if not VOILA_ASKS.search(text)] == []
     finally:
         page.close()
 
 
 def test_the_gallery_of_the_parts(opened):
-    page = opened("06", "ExitGallery(", ready=".dfs-looking .dfs-exit >> nth=5")
-    ways = page.locator(".dfs-looking .dfs-way")
-    assert ways.all_inner_texts() == ["Grad-CAM", "integrated gradients"]
-    for way in ways.all():
-        way.click()
-        page.get_by_role("button", name="picture 1:").click()
-        first, answers = page.evaluate(DRAWN), page.locator(".dfs-looking .dfs-sure").all_inner_texts()
-        page.get_by_role("button", name="picture 9:").click()
+    page = opened("06", "ExitGallery(", ready=".dfs-exit-gallery .dfs-exit >> nth=5")
+    methods = page.locator(".dfs-exit-gallery .dfs-method")
+    assert methods.all_inner_texts() == ["Grad-CAM", "integrated gradients"]
+    for method in methods.all():
+        method.click()
+        page.get_by_role("button", name="image 1:").click()
+        first, answers = page.evaluate(DRAWN), page.locator(".dfs-exit-gallery .dfs-confidence").all_inner_texts()
+        page.get_by_role("button", name="image 9:").click()
         until(page, "first => JSON.stringify((" + DRAWN + ")()) != JSON.stringify(first)", first)
         assert all(now != then for now, then in zip(page.evaluate(DRAWN), first, strict=True))
-        assert page.locator(".dfs-looking .dfs-sure").all_inner_texts() != answers
-        name = f"{way.inner_text()} of exit 6, picture 9"
+        assert page.locator(".dfs-exit-gallery .dfs-confidence").all_inner_texts() != answers
+        name = f"{method.inner_text()} of exit 6, image 9"
         assert page.get_by_role("img", name=name, exact=True).count() == 1
     all_ran(page)
 

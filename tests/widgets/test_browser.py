@@ -12,7 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from lab import PATIENCE, TOKEN, heard
+from lab import PATIENCE, TOKEN, complaints
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
@@ -124,6 +124,7 @@ def first_slider(page):
 
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # without it, JupyterLab asks
+IMPORT_TESTS = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}"
 SCRATCH = """
 import torch
 from dfs_edu.widgets.explorer import ThresholdExplorer
@@ -131,8 +132,8 @@ from dfs_edu.inference import Outputs
 from test_browser import MACS, random_outputs
 torch.manual_seed(0)
 validation, test = (Outputs(*random_outputs(seed), split=split) for seed, split in ((1, "validation"), (2, "test")))
-pictures = torch.randint(256, (120, 3, 32, 32)).to(torch.uint8)
-ThresholdExplorer(validation, test, MACS, pictures, [f"class {i}" for i in range(10)])
+images = torch.randint(256, (120, 3, 32, 32)).to(torch.uint8)
+ThresholdExplorer(validation, test, MACS, images, [f"class {i}" for i in range(10)])
 """
 MACS = [1e6, 3e6, 8e6]
 
@@ -146,7 +147,7 @@ def random_outputs(seed: int):
 
 
 def simulated(thresholds) -> tuple[float, float]:
-    """Accuracy in % and average MMACs of the scratch notebook's test outputs, picture by picture."""
+    """Accuracy in % and average MMACs of the scratch notebook's test outputs, image by image."""
     confidence, prediction, label = random_outputs(2)
     right = spent = 0
     for n in range(len(label)):
@@ -157,8 +158,7 @@ def simulated(thresholds) -> tuple[float, float]:
 
 
 def scratch():
-    tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    return new_notebook(cells=[new_code_cell(tests + SCRATCH)], metadata={"kernelspec": KERNEL})
+    return new_notebook(cells=[new_code_cell(IMPORT_TESTS + SCRATCH)], metadata={"kernelspec": KERNEL})
 
 
 def test_sliders_by_keyboard_and_mouse(run_all):
@@ -179,7 +179,7 @@ def test_sliders_by_keyboard_and_mouse(run_all):
     accuracy, cost = simulated([0.3, 0, 0])
     wait_until(page, "accuracy", accuracy)
     wait_until(page, "macs", cost)
-    assert place(page)[0] > before[0]  # dearer: to the right
+    assert place(page)[0] > before[0]  # more expensive: to the right
     assert place(page)[1] < before[1]  # and better: up
     before = place(page)
 
@@ -206,9 +206,9 @@ def outputs(split):
     label = torch.randint(10, (10_000,))
     right = torch.rand(7, 10_000) < torch.linspace(0.4, 0.9, 7)[:, None]
     return Outputs(torch.rand(7, 10_000), torch.where(right, label, (label + 1) % 10), label, split)
-pictures = torch.randint(256, (120, 3, 32, 32)).to(torch.uint8)
+images = torch.randint(256, (120, 3, 32, 32)).to(torch.uint8)
 macs = [1e6, 3e6, 8e6, 1.2e7, 2e7, 3e7, 5e7]
-ThresholdExplorer(outputs("validation"), outputs("test"), macs, pictures, [f"class {i}" for i in range(10)])
+ThresholdExplorer(outputs("validation"), outputs("test"), macs, images, [f"class {i}" for i in range(10)])
 """
 WATCH = """() => {
     window.times = [];
@@ -220,7 +220,7 @@ WATCH = """() => {
 
 
 def test_from_key_to_page_in_a_tenth_of_a_second(run_all):
-    """10,000 pictures, seven exits: from the key to the changed number, by the page's own clock."""
+    """10,000 images, seven exits: from the key to the changed number, by the page's own clock."""
     page = run_all(new_notebook(cells=[new_code_cell(LARGE)], metadata={"kernelspec": KERNEL}), "large.ipynb")
     page.evaluate(WATCH)
     for name in ("threshold of exit 1", "budget"):
@@ -250,9 +250,9 @@ from dfs_edu.widgets.gallery import ExitGallery
 from dfs_edu.inference import Outputs
 from test_browser import random_outputs
 outputs = Outputs(*(t[..., :12] for t in random_outputs(1)), "test")
-pictures = torch.randint(256, (12, 3, 32, 32)).to(torch.uint8)
+images = torch.randint(256, (12, 3, 32, 32)).to(torch.uint8)
 maps = dict(zip(("Grad-CAM", "integrated gradients"), np.random.default_rng(0).random((2, 3, 12, 32, 32))))
-gallery = ExitGallery(pictures, maps, outputs, [f"class {i}" for i in range(10)])
+gallery = ExitGallery(images, maps, outputs, [f"class {i}" for i in range(10)])
 gallery
 """
 DRAWN = """() => [...document.querySelectorAll(".dfs-map")].map(map => {
@@ -266,29 +266,28 @@ def coloured(png: bytes) -> bool:
     return bool((pixels.max(2) - pixels.min(2)).mean() > 20)
 
 
-def assert_gallery_shows(page, n: int, way: str) -> None:
-    """Picture n and no other is pressed; every exit's card says what it says about it."""
+def assert_gallery_shows(page, n: int, method: str) -> None:
+    """Image n and no other is pressed; every exit's card says what it says about it."""
     confidence, prediction, label = (t[..., n] for t in random_outputs(1))
-    pressed = page.locator(".dfs-looking button[aria-pressed=true]")
+    pressed = page.locator(".dfs-exit-gallery button[aria-pressed=true]")
     assert [pressed.nth(i).get_attribute("aria-label") or pressed.nth(i).inner_text() for i in range(2)] == [
-        f"picture {n + 1}: class {label}",
-        way,
+        f"image {n + 1}: class {label}",
+        method,
     ]
     assert pressed.count() == 2
-    assert page.locator(".dfs-looking .dfs-truth").inner_text() == f"class {label}"
+    assert page.locator(".dfs-exit-gallery .dfs-truth").inner_text() == f"class {label}"
     for k in range(3):
-        card = page.locator(".dfs-looking .dfs-exit").nth(k)
+        card = page.locator(".dfs-exit-gallery .dfs-exit").nth(k)
         mark = "✓" if prediction[k] == label else "✗"
-        assert card.locator(".dfs-said").inner_text() == f"{mark} class {prediction[k]}"
-        assert shown(card, "sure") == pytest.approx(100 * float(confidence[k]), abs=0.06)
-        assert card.get_by_role("img", name=f"{way} of exit {k + 1}, picture {n + 1}", exact=True).count() == 1
+        assert card.locator(".dfs-prediction").inner_text() == f"{mark} class {prediction[k]}"
+        assert shown(card, "confidence") == pytest.approx(100 * float(confidence[k]), abs=0.06)
+        assert card.get_by_role("img", name=f"{method} of exit {k + 1}, image {n + 1}", exact=True).count() == 1
 
 
 def test_the_gallery_shows_where_exits_look(run_all):
-    tests = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    notebook = new_notebook(cells=[new_code_cell(tests + GALLERY)], metadata={"kernelspec": KERNEL})
-    page = run_all(notebook, "gallery.ipynb", ready=".dfs-looking .dfs-exit >> nth=2")
-    said = heard(page)
+    notebook = new_notebook(cells=[new_code_cell(IMPORT_TESTS + GALLERY)], metadata={"kernelspec": KERNEL})
+    page = run_all(notebook, "gallery.ipynb", ready=".dfs-exit-gallery .dfs-exit >> nth=2")
+    errors = complaints(page)
     assert_gallery_shows(page, 0, "Grad-CAM")
     first = page.evaluate(DRAWN)
     assert len({tuple(look) for look in first}) == 3  # each exit draws a part of its own
@@ -296,14 +295,14 @@ def test_the_gallery_shows_where_exits_look(run_all):
 
     assert coloured(page.locator(".dfs-stack").first.screenshot())  # the map lies over the grey photo, not under it
 
-    page.get_by_role("button", name="picture 4:").click()
+    page.get_by_role("button", name="image 4:").click()
     assert_gallery_shows(page, 3, "Grad-CAM")
     assert all(now != then for now, then in zip(page.evaluate(DRAWN), first, strict=True))
 
     page.keyboard.press("ArrowRight")  # in command mode, JupyterLab would take these for itself
     assert_gallery_shows(page, 4, "Grad-CAM")
     focused = "document.activeElement.getAttribute('aria-label')"
-    assert page.evaluate(focused).startswith("picture 5:")
+    assert page.evaluate(focused).startswith("image 5:")
     page.keyboard.press("End")
     assert_gallery_shows(page, 11, "Grad-CAM")
     page.keyboard.press("ArrowRight")  # there is no thirteenth
@@ -311,7 +310,7 @@ def test_the_gallery_shows_where_exits_look(run_all):
     page.keyboard.press("Home")
     assert page.evaluate(DRAWN) == first
 
-    page.keyboard.press("Tab")  # one stop for all pictures, then the ways
+    page.keyboard.press("Tab")  # one stop for all images, then the methods
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert_gallery_shows(page, 0, "integrated gradients")
@@ -321,9 +320,9 @@ def test_the_gallery_shows_where_exits_look(run_all):
 
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     page.reload()  # the kernel goes on, and knows where the page was
-    page.locator(".dfs-looking .dfs-exit >> nth=2").wait_for()
+    page.locator(".dfs-exit-gallery .dfs-exit >> nth=2").wait_for()
     assert_gallery_shows(page, 0, "integrated gradients")
-    assert said == []
+    assert errors == []
 
 
 def test_what_a_check_says_is_seen_and_its_state_kept(run_all):

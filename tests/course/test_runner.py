@@ -217,6 +217,15 @@ def test_missing_notebook_is_named(tmp_path):
         course.run([tmp_path / "absent.ipynb"], out=tmp_path)
 
 
+@pytest.mark.parametrize(("change", "reason"), [({"metadata": {}}, "No kernel name found"), ({"cells": 3}, "")])
+def test_a_notebook_that_cannot_be_executed_is_named(tmp_path, change, reason):
+    """A hand-in may lack its kernelspec, or hold anything."""
+    path = notebook(tmp_path / "anna" / "01_a.ipynb", "1")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"anna.01_a\.ipynb: not a notebook that can be executed: .*{reason}"):
+        course.run([path], out=tmp_path / "out")
+
+
 def test_record_takes_arrays_and_tensors_and_refuses_what_json_cannot_hold():
     values = {"a": torch.tensor([1.5, float("inf")]), "b": torch.tensor(2), "c": {1: (True, None)}}
     assert course._plain(values) == {"a": [1.5, None], "b": 2, "c": {"1": [True, None]}}
@@ -264,9 +273,9 @@ def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
     only = arguments("--only", "10,1").only
     assert [path.name for path in course.chosen(only=only)] == ["10_how.ipynb", "01_what.ipynb"]
     assert course.chosen([tmp_path / names[1]], ["02"]) == [tmp_path / names[1]]
-    with pytest.raises(ValueError, match="--only 03: none of 01, 02, 10"):
+    with pytest.raises(ValueError, match="--only 03: not one of 01, 02, 10"):
         course.chosen(only=["03"])
-    with pytest.raises(ValueError, match=r"04: no such notebook; by number .* --only"):
+    with pytest.raises(ValueError, match=r"04: no such notebook; to choose by number, use --only"):
         course.chosen(["04"])
 
 
