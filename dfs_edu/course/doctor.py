@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib.metadata
 import os
@@ -221,14 +220,3 @@ def text(checks: list[Check]) -> str:
         if check.todo:
             rows.append(["", "", f"-> {check.todo}"])
     return aligned(["state", "what", "found"], rows)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add no options: ``dfs-edu doctor`` takes none."""
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``dfs-edu doctor``; the exit status is 1 if anything is missing that the course cannot run without."""
-    checks = report()
-    print(text(checks))
-    return int(any(check.state == MISSING for check in checks))

@@ -6,7 +6,6 @@ code serves `make course`, the tests, and `make notebooks`, which writes the com
 
 from __future__ import annotations
 
-import argparse
 import html
 import math
 import os
@@ -292,71 +291,9 @@ def numbers(words: str) -> list[str]:
     """Parse numbers of notebooks: "03,04" or "3,4" becomes ["03", "04"].
 
     Raises:
-        argparse.ArgumentTypeError: One of them is not a number.
+        ValueError: One of them is not a number.
     """
     parsed = [word.strip().zfill(2) for word in words.split(",")]
     if not all(word.isdecimal() for word in parsed):
-        raise argparse.ArgumentTypeError(f"{words!r}: give numbers of notebooks separated by commas, such as 03,04")
+        raise ValueError(f"--only {words!r}: give numbers of notebooks separated by commas, such as 03,04")
     return parsed
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``dfs-edu course``."""
-    from dfs_edu.data import DATASETS
-    from dfs_edu.training.recipes import SCALES
-
-    add = parser.add_argument
-    add("paths", nargs="*", help="notebooks, or with --report also folders of them; default: the whole course")
-    add("--only", type=numbers, default=(), metavar="03,04", help="only the notebooks with these numbers")
-    add("--scale", choices=SCALES, help="how much work to do; default: the notebook's own, lesson")
-    add("--dataset", choices=DATASETS, help="default: the notebook's own, digits")
-    add("--seed", type=int, help="default: the notebook's own, 0")
-    add("--device", help="cpu, cuda, cuda:1, mps; default: the notebook's own")
-    add("--out", default="build/course", metavar="DIR", help="folder for executed notebooks (default: %(default)s)")
-    add("--timeout", type=int, default=3600, help="limit for one cell, in seconds (default: %(default)s)")
-    add(
-        "--write-back",
-        action="store_true",
-        help="replace the notebooks with their normalised execution, to commit it; they run with their own parameters",
-    )
-    add(
-        "--report",
-        action="store_true",
-        help="execute nothing: report on the executed notebooks in --out or in PATHS, with one folder per person",
-    )
-    add("--copy", metavar="DIR", help="execute nothing: copy the notebooks of the course into a folder to work in")
-    add("--csv", metavar="FILE", help="also write the report to a file, one row per person and notebook")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``dfs-edu course``; the exit status is 0 if every notebook succeeded, or, for a report, could be read."""
-    given = {name: getattr(args, name) for name in ("scale", "dataset", "seed", "device")}
-    parametrised = any(value is not None for value in given.values())
-    if args.report:
-        if parametrised or args.write_back:
-            raise ValueError("--report executes nothing: leave out parameters and --write-back")
-        return _report(args)
-    if args.copy:
-        print(f"{len(copy_to(args.copy))} notebooks in {args.copy}: open them in JupyterLab")
-        return 0
-    if args.csv:
-        raise ValueError("--csv belongs to --report")
-    if args.write_back and parametrised:
-        # A committed notebook must show the results of its own parameters
-        raise ValueError("--write-back runs the notebooks with their own parameters: leave out the others")
-    results = run(chosen(args.paths, args.only), **given, out=args.out, timeout=args.timeout)
-    failed = sum(bool(result.error) for result in results)
-    print(f"\n{table(results)}\n\n{len(results) - failed} of {len(results)} notebooks succeeded.")
-    print(f"Executed notebooks and pages: {args.out}")
-    if args.write_back:
-        write_back(results)
-    return int(failed > 0)
-
-
-def _report(args: argparse.Namespace) -> int:
-    entries = report.collect(args.paths or [args.out], args.only, NOTEBOOKS)
-    print(report.table(entries))
-    if args.csv:
-        report.write_csv(entries, args.csv)
-        print(f"written to {args.csv}")
-    return int(not all(entry.readable for entry in entries))

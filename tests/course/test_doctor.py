@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import os
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import pytest
 
 from dfs_edu import data
+from dfs_edu.commands.notebooks import doctor as command
 from dfs_edu.course import doctor
 from dfs_edu.course.doctor import ADVICE, MISSING, OK, Check
 
@@ -40,7 +40,7 @@ def without(monkeypatch, missing: str) -> None:
 
 
 def test_a_working_machine_is_reported_as_one(fast, capsys):
-    assert doctor.main(argparse.Namespace()) == 0
+    assert command() == 0
     shown = capsys.readouterr().out
     names = "python torch torchvision gpu bf16 cores memory disk digits cifar100 jupyter kernel chromium"
     assert all(f" {name} " in shown for name in names.split())
@@ -55,7 +55,7 @@ def test_every_problem_says_what_to_do(fast):
 
 def test_a_missing_torchvision_is_essential_and_does_not_end_the_report(fast, monkeypatch, capsys):
     without(monkeypatch, "torchvision")
-    assert doctor.main(argparse.Namespace()) == 1
+    assert command() == 1
     shown = capsys.readouterr().out
     assert "missing  torchvision  ModuleNotFoundError" in shown
     assert "chromium" in shown
