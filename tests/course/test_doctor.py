@@ -6,6 +6,7 @@ import builtins
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,7 +129,7 @@ def test_a_stale_kernel_is_found(monkeypatch):
 def test_little_memory_and_disk_are_advice(monkeypatch):
     monkeypatch.setattr(doctor.os, "sysconf", lambda name: 1000 if "PAGES" in name else 4096)
     assert doctor._memory().state == ADVICE
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: argparse.Namespace(free=2**20))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
     assert doctor._disk().state == ADVICE
 
 
