@@ -47,8 +47,7 @@ def prepared(
 ) -> tuple[MultiExit, Tensor, Tensor]:
     """A network of 100 classes, random images and labels; the same ones every time."""
     torch.manual_seed(0)
-    net = dfs.build(backbone, 100, junction).to(device)
-    net = net.to(memory_format=memory_format)  # ty: ignore[no-matching-overload]  torch's stubs lack it
+    net = dfs.build(backbone, 100, junction).to(device).to(memory_format=memory_format)
     images = torch.randn(batch, 3, *[pixels_of(backbone)] * 2, device=device).contiguous(memory_format=memory_format)
     return net, images, torch.randint(100, (batch,), device=device)
 

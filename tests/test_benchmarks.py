@@ -1,6 +1,6 @@
-"""Every benchmark still runs, on a network and a number of rounds so small that its times say nothing.
+"""Every benchmark still runs, with a network and a number of rounds so small that its times mean nothing.
 
-That of ImageNet is left out: it takes a thousand pictures to measure anything.
+ImageNet's is not tested: it needs a thousand images to measure anything.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import pytest
 from dfs_edu import data
 
 TINY = ["--backbone", "vgg7-4", "--batch", "4", "--rounds", "1"]
-# benchmark -> its arguments, and the words that stand before each of its results
+# benchmark -> its arguments, and how lines of its results start
 RUNS = {
     "engine": ([*TINY, "--no-compile"], ["plain", "engine in fp32", "where the time goes"]),
     "step": (TINY, ["joint", "surgery, cat and detach", "surgery, as built here"]),
