@@ -40,7 +40,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Read the fields of ``Outputs`` that ``write`` wrote. Files of older versions hold 1 - confidence and fewer words.
 
     Raises:
-        KeyError, TypeError, ValueError, ...: one of ``DAMAGED``, for any other file.
+        Exception: one of ``DAMAGED``, for any other file.
     """
     _check_headers(path)
     with np.load(path, allow_pickle=False) as file:

@@ -12,8 +12,9 @@ answers and cost of every cut, and an argmax over them picks the best one.
 an exit's turn comes. No step makes a set within its budget worse. It is done twice:
 
 1. Lagrangian relaxation: no budget, but a price lambda per MAC; maximise right answers - lambda * cost. Many prices
-   give a family of sets from cheap to expensive, each a trade-off among all exits at once. It skips the budgets between
-   its members, hence the second step.
+   give a family of sets from cheap to expensive, each a trade-off among all exits at once. An exact maximiser would be
+   the best set within its own cost (Everett, Operations Research, 1963), on the upper convex hull of accuracy against
+   cost. The hull skips most budgets: hence the second step.
 2. Within each budget, from several starts: the family's best set within the budget, its cheapest set beyond the
    budget, geometric shares, and the best that two exits do on their own. What exceeds the budget is saved, what is left
    of it is spent. (Two exits on their own: sometimes several exits have to be switched off together, because they are
@@ -34,7 +35,7 @@ from dfs_edu.inference.checks import checked_budgets, checked_macs, refuse_test
 from dfs_edu.inference.outputs import Outputs
 from dfs_edu.inference.thresholds import between, geometric_within
 
-PRICES = torch.logspace(-0.7, 0.7, 32, dtype=torch.float64)  # in units of what going on from exit 1 to exit K gains
+PRICES = torch.logspace(-0.7, 0.7, 32, dtype=torch.float64)  # 1: what exit K gains over exit 1, per MAC between them
 SWEEPS = 2  # over all exits; further ones change next to nothing
 
 
@@ -64,7 +65,7 @@ def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: S
     within, beyond = search.around(search.family(), budgets)
     starts = torch.cat([within, beyond, geometric_within(outputs, macs, budgets), search.pairs(budgets)])  # (4 P, K)
 
-    # One sweep tells which start is the best. Then sweep again from the best alone
+    # One sweep from each tells which is the best (what was found for one budget may serve another, too); then refine it
     sets = search.around(search.climb_within(starts, budgets.repeat(4), sweeps=1), budgets)[0]  # (P, K)
     return search.around(search.climb_within(sets, budgets, SWEEPS), budgets)[0]
 
@@ -75,7 +76,7 @@ class _Search:
     Right answers are counted and costs are sums of MACs: both are totals over the images.
     """
 
-    def __init__(self, outputs: Outputs, macs: Tensor):
+    def __init__(self, outputs: Outputs, macs: Tensor) -> None:
         self.confidence, self.macs = outputs.confidence, macs
         self.right = outputs.correct.double()  # (K, N)
         self.accuracy = outputs.accuracy
@@ -91,7 +92,7 @@ class _Search:
     def family(self) -> Tensor:
         """Step 1: the sets (2 * 32, K) that two sweeps find for each price, without a budget."""
         N = self.confidence.shape[1]
-        gain = (self.accuracy[-1] - self.accuracy[0]).clamp(min=1 / N)
+        gain = (self.accuracy[-1] - self.accuracy[0]).clamp(min=1 / N)  # at least one image's worth
         prices = gain * PRICES / (self.macs[-1] - self.macs[0])  # right answers per MAC
         sets = torch.ones(len(PRICES), len(self.macs))  # start: every image goes to the last exit
         sets[:, -1] = 0

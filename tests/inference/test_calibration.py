@@ -74,7 +74,7 @@ def test_calibrating_changes_confidence_and_no_prediction():
 
 
 def by_hand():
-    """Bins of a fifth: 0.5 and 0.55 with one right, 0.9 and 1 with two right; nobody anywhere else."""
+    """Bins of a fifth: 0.5 and 0.55 with one right, 0.9 and 1 with two right; all other bins are empty."""
     confidence = torch.tensor([[0.5, 0.55, 0.9, 1.0]])
     return Outputs(confidence, torch.tensor([[0, 1, 2, 3]]), torch.tensor([0, 0, 2, 3]), "test")
 
@@ -100,7 +100,7 @@ def on_the_edges():
     return Outputs(confidence, right, torch.ones(8, dtype=torch.int64), "test")
 
 
-def test_who_is_certain_is_in_the_last_bin_of_the_error_too():
+def test_a_confidence_of_one_is_in_the_last_bin_of_the_error_too():
     sure = Outputs(torch.tensor([[0.9, 1.0]]), torch.tensor([[1, 0]]), torch.tensor([1, 1]), "test")
     assert inference.calibration_error(sure, bins=5).tolist() == pytest.approx([0.95 - 0.5])
     assert inference.reliability(sure, bins=5).count.tolist() == [[0, 0, 0, 0, 2]]
@@ -115,7 +115,7 @@ def test_the_error_is_what_the_diagram_shows(outputs, bins):
     torch.testing.assert_close(inference.calibration_error(outputs, bins), apart.sum(1), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_refused():
+def test_wrong_arguments():
     with pytest.raises(ValueError, match="temperatures must be fitted on validation"):
         inference.fit_temperatures(made([1.0], pictures=9, split="test"))
     with pytest.raises(ValueError, match="hold no logits"):

@@ -1,9 +1,11 @@
 """What is taken away says what the network says: every family, any number of images, early exit and all."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from dfs_edu.inference import EarlyExit, Outputs
 from dfs_edu.inference.exporting import export, in_float32
 from dfs_edu.inference.runtime import Runner
 
+ROOT = str(Path(dfs.__file__).parents[1])
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TEMPERATURE = 0.1  # tiny untrained networks are hardly sure of anything
 
@@ -203,6 +206,30 @@ def test_what_export_refuses_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="input_shape"):
         export(net, tmp_path / "new", **how, input_shape=(3, 2, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+sys.modules |= dict.fromkeys(["onnx", "onnxscript", "onnxruntime"])  # as if they were not installed
+import dfs_edu as dfs
+from dfs_edu.inference import exporting, runtime
+net = dfs.build("vgg7-1", 2)
+for call in (
+    lambda: exporting.export(net, "net", classes="ab", mean=[0] * 3, std=[1] * 3, thresholds=[0] * 6),
+    lambda: runtime.Runner("net"),
+):
+    try:
+        call()
+    except ImportError as error:
+        print(error.name)
+"""
+
+
+def test_onnx_is_needed_only_for_an_export(tmp_path):
+    code = [sys.executable, "-c", WITHOUT_THE_EXTRA]
+    done = subprocess.run(code, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True)
+    assert done.stdout.split() == ["onnx", "onnxruntime"], done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trained_network_from_the_command_line(tmp_path, capsys, monkeypatch):

@@ -206,7 +206,7 @@ def test_thresholds_of_another_network_or_other_temperatures_are_refused(tmp_pat
     assert Outputs.joined([validation, validation]).source == validation.source
 
 
-def test_outputs_of_nobody_known_may_be_tried():
+def test_outputs_of_an_unknown_network_may_be_tried():
     """Recorded by an older version, or made by hand."""
     batches = [(varied(4), torch.arange(4))]
     known = inference.collect(float64_net(0), batches, "validation")

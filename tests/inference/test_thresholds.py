@@ -101,6 +101,6 @@ def test_wrong_shares_and_budgets():
         with pytest.raises(ValueError, match="budget="):
             inference.thresholds_for_budget(outputs, MACS, budget)
     with pytest.raises(ValueError, match="exits"):
-        inference.budget_curve(random_outputs(exits=4), outputs.__class__(*vars(hand_outputs()).values()), [1, 2, 3, 4])
+        inference.budget_curve(random_outputs(exits=4), hand_outputs(), [1, 2, 3, 4])
     with pytest.raises(ValueError, match="budgets=1"):
         inference.budget_curve(outputs, hand_outputs("test"), MACS, budgets=1)
