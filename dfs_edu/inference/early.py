@@ -80,8 +80,8 @@ class EarlyExit:
                     active = staying if active is None else active[staying]
                     self.judge.keep(staying)
                 logits = steps.send(staying)  # the next stage runs on the images that stay, None: on all
-            if last:
-                self._check_finite(logits)
+            if last and not logits.isfinite().all():
+                raise ValueError("the last exit's logits are not finite: images or weights hold NaN or infinity")
         return labels, exits
 
     @staticmethod
@@ -91,12 +91,6 @@ class EarlyExit:
             return score.new_empty(0) if score.item() >= threshold else None
         staying = (~(score >= threshold)).nonzero()[:, 0]  # an image whose score is NaN goes on, too
         return None if len(staying) == len(score) else staying
-
-    @staticmethod
-    def _check_finite(logits: Tensor) -> None:
-        """Raise ValueError for NaN or infinity."""
-        if not logits.isfinite().all():
-            raise ValueError("the last exit's logits are not finite: the images or the weights hold NaN or infinity")
 
 
 def _compiled(net: MultiExit) -> MultiExit:

@@ -165,7 +165,7 @@ class Part(nn.Module):
 
 
 def parts(net: MultiExit, shape: tuple[int, int, int]) -> Iterator[tuple[Literal["stages", "heads"], Part]]:
-    """Stages and heads as ``Part``s, in the order in which they run, each with the key of its list in the manifest."""
+    """Each stage and head as a ``Part``, in the order in which they run, with the key of its list in the manifest."""
     weight = next(net.parameters())
     state: State = torch.zeros(BATCH, *shape, device=weight.device, dtype=weight.dtype)
     before: Junction | None = None

@@ -1,6 +1,6 @@
 """Early exit on ONNX Runtime, from what ``dfs-edu export`` wrote. Needs numpy and onnxruntime, nothing of dfs_edu.
 
-A copy of this file is beside the exported network, as runtime.py:
+A copy of this file is beside the exported network, as runtime.py::
 
     from runtime import Runner
     labels, exits = Runner("folder")(images)      # uint8 (B, 3, H, W)
@@ -91,9 +91,8 @@ class Runner:
         self.thresholds = self._checked(shipped if thresholds is None else thresholds, len(heads))
 
         options.setdefault("providers", onnxruntime.get_available_providers())
-        if (
-            "sess_options" not in options
-        ):  # with two sessions per exit, waiting threads would take the working one's cores
+        if "sess_options" not in options:
+            # With two sessions per exit, threads that wait would spin and take the cores of the one that works
             options["sess_options"] = onnxruntime.SessionOptions()
             options["sess_options"].add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.stages, self.heads = (
@@ -111,14 +110,17 @@ class Runner:
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         B, K = len(images), len(self.heads)
         labels, exits, active = np.zeros(B, np.int64), np.zeros(B, np.int64), np.arange(B)
-        before, streak = None, np.zeros(B, np.int64)
+        before, streak = None, np.zeros(B, np.int64)  # of the images in `active`: last predictions, agreements in a row
         for k, (logits, keep) in enumerate(self._walk(images)):
+            # All images that are still here get this exit's answer; those that stay are overwritten further on
             p = softmax(logits / self.temperatures[k])
             prediction = p.argmax(1)
             streak = (streak + 1) * (prediction == before) if before is not None else streak
-            labels[active], exits[active] = prediction, k  # images that stay are overwritten further on
+            labels[active], exits[active] = prediction, k
             if k == K - 1 and not np.isfinite(logits).all():
                 raise ValueError("the last exit's logits are not finite: the images hold NaN or infinity")
+
+            # Those whose score, in float32 as in `EarlyExit`, does not reach the threshold go on
             stays = ~(self.score(p, streak / max(K - 1, 1)).astype(np.float32) >= np.float32(self.thresholds[k]))
             if k == K - 1 or not stays.any():
                 break
