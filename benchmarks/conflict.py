@@ -16,13 +16,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 import dfs_edu as dfs
 from benchmarks.turns import MIB, arguments, prepared, taken
 from dfs_edu.losses import exit_losses, separate_losses
-from dfs_edu.multiexit import MultiExit
+from dfs_edu.multiexit import MultiExit, State
 from dfs_edu.training.results import device_name
 from dfs_edu.training.trainer import pick_device
 
@@ -64,7 +64,7 @@ def stage_passes(way: Callable, net: MultiExit, images: Tensor, labels: Tensor) 
     """How often a backward pass brings a gradient to the output of a stage."""
     entered = []
 
-    def watch(_stage, _inputs, feature) -> None:
+    def watch(_stage: nn.Module, _inputs: tuple, feature: State) -> None:
         tensors = [feature] if isinstance(feature, Tensor) else feature
         register_multi_grad_hook(tensors, lambda _: entered.append(1), mode="any")  # once per pass
 

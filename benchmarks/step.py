@@ -31,10 +31,10 @@ class CatAndDetach(Junction):
 
     beta: float = 0.5
 
-    def on_scale(self, i, scales):
+    def on_scale(self, i: int, scales: int) -> Junction:
         return self if i == scales - 1 else dfs.Joint()
 
-    def split(self, f):
+    def split(self, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         dim = channel_dim(f)
         shared = round(f.shape[dim] * self.beta)
         a, b = f.split([shared, f.shape[dim] - shared], dim)
