@@ -1,1 +1,1 @@
-"""What `make bench` runs: times and operations, interleaved in one run, quoted as ratios of medians."""
+"""What ``make bench`` runs: times and operation counts. Variants take turns in one run; quote ratios of medians."""

@@ -1,9 +1,9 @@
-"""Reading batches of training pictures, augmented: whole batches on the device, and picture by picture with PIL.
+"""Reading augmented batches of training images: whole batches on the device, and image by image with PIL.
 
-Both crop, flip, apply AutoAugment's policy, cut a square out and normalise: `Batches`, as this package trains, and
-torchvision's transforms in a DataLoader with a worker for every core. The contestants take turns in one run, since the
-speed of a shared machine drifts; what counts is the ratio of the medians. Workers live for one turn, so that they
-disturb no other, and the clock starts when what they prepared while they started is used up.
+Both crop, flip, apply AutoAugment's policy, cut a square out and normalise: ``Batches``, as this package trains, and
+torchvision's transforms in a DataLoader with a worker for every core. The variants take turns in one run, since the
+speed of a shared machine drifts; the ratio of the medians is what counts. Workers live for one turn, so that they
+do not disturb the next, and timing starts when the batches that they prepared during their start are used up.
 """
 
 from __future__ import annotations
@@ -25,20 +25,24 @@ from tqdm import tqdm
 
 import dfs_edu as dfs
 from benchmarks.step import make_step
-from dfs_edu.data import Augmentation, Batches, DataError, Dataset
+from dfs_edu.data import Augmentation, Batches, DataError, Dataset, Split
 from dfs_edu.training import heap
 from dfs_edu.training.results import device_name
 from dfs_edu.training.trainer import bf16_pays, pick_device
 
-BACKBONE = "vgg7-64"  # whose training step is the measure
-AHEAD = 2  # batches that a worker prepares ahead
-OURS, THEIRS = 16_384, 2_560  # pictures of a turn: a second or a few, on two cores
+BACKBONE = "vgg7-64"  # its training step is the yardstick
+AHEAD = 2  # batches that a worker prepares in advance
+WHOLE, PIL = 16_384, 2_560  # images per turn: one second to a few, on two cores
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--batch", type=int, nargs="*", default=[128, 512], help="pictures; PIL and the step: the first"
+        "--batch",
+        type=int,
+        nargs="*",
+        default=[128, 512],
+        help="images per batch; PIL and the training step use the first",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -48,38 +52,43 @@ def main() -> None:
     if device.type == "cpu":
         heap.keep_freed()  # as train() does
     dataset = load()
-    how = replace(dataset.augmentation, autoaugment=True, cutout=dataset.train.images.shape[-1] // 2)
+    assert isinstance(dataset.train, Split)  # in memory
+    augmentation = replace(dataset.augmentation, autoaugment=True, cutout=dataset.train.images.shape[-1] // 2)
     first = args.batch[0]
     step = make_step(BACKBONE, first, dfs.Joint(), device, bf16=bf16_pays(device))
     readers = {
-        batch: partial(next, endless(Batches(dataset.train, dataset, batch, True, device=device, augmentation=how)))
+        batch: partial(
+            next, endless(Batches(dataset.train, dataset, batch, True, device=device, augmentation=augmentation))
+        )
         for batch in args.batch
     }
-    ours, theirs, steps = {batch: [] for batch in readers}, [], []  # seconds of a batch, round by round
+    whole, pil, steps = {batch: [] for batch in readers}, [], []  # seconds per batch, one entry per round
     for _ in tqdm(range(args.rounds)):
         for batch, read in readers.items():
-            ours[batch].append(seconds(read, -(-OURS // batch), 1, device))
+            whole[batch].append(seconds(read, -(-WHOLE // batch), 1, device))
         steps.append(seconds(step, 3, 1, device))
         loader = DataLoader(
-            OneByOne(dataset, how), first, shuffle=True, num_workers=args.workers, prefetch_factor=AHEAD
+            OneByOne(dataset, augmentation), first, shuffle=True, num_workers=args.workers, prefetch_factor=AHEAD
         )
-        theirs.append(seconds(partial(next, endless(loader)), -(-THEIRS // first), AHEAD * args.workers, device))
+        pil.append(seconds(partial(next, endless(loader)), -(-PIL // first), AHEAD * args.workers, device))
 
     print(f"\n{dataset.name}, {device_name(device)}, median of {args.rounds} rounds")
-    report(ours, theirs, steps, first, args.workers)
+    report(whole, pil, steps, first, args.workers)
 
 
-def report(ours: dict[int, list[float]], theirs: list[float], steps: list[float], first: int, workers: int) -> None:
-    one_by_one, step = first / statistics.median(theirs), statistics.median(steps)
-    print(f"{f'PIL, {workers} workers':26} {one_by_one:9,.0f} pictures/s")
-    for batch, values in ours.items():
+def report(whole: dict[int, list[float]], pil: list[float], steps: list[float], first: int, workers: int) -> None:
+    """Print images per second, and the share of a training step that reading takes."""
+    one_by_one, step = first / statistics.median(pil), statistics.median(steps)
+    print(f"{f'PIL, {workers} workers':26} {one_by_one:9,.0f} images/s")
+    for batch, values in whole.items():
         rate = batch / statistics.median(values)
-        print(f"{f'whole batches of {batch}':26} {rate:9,.0f} pictures/s, {rate / one_by_one:.1f} times as many")
-    reading = statistics.median(ours[first])
+        print(f"{f'whole batches of {batch}':26} {rate:9,.0f} images/s, {rate / one_by_one:.1f} times as many")
+    reading = statistics.median(whole[first])
     print(f"{f'a batch of {first}':26} {1000 * reading:9.1f} ms, {reading / step:.1%} of a training step of {BACKBONE}")
 
 
 def load() -> Dataset:
+    """CIFAR-100, or the digits where it is not installed."""
     try:
         return dfs.data.load("cifar100")
     except DataError:
@@ -87,40 +96,43 @@ def load() -> Dataset:
 
 
 def seconds(call: Callable[[], object], times: int, before: int, device: torch.device) -> float:
-    """Of a call, after some calls that are not timed."""
-    for i in range(before + times):
-        if i == before:
-            synchronise(device)
-            start = time.perf_counter()
+    """Seconds per call, over ``times`` calls after ``before`` calls that are not timed."""
+    for _ in range(before):
+        call()
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(times):
         call()
     synchronise(device)
     return (time.perf_counter() - start) / times
 
 
 def synchronise(device: torch.device) -> None:
+    """Wait for a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def endless(batches: Iterable) -> Iterator:
+    """One epoch after the other."""
     while True:
         yield from batches
 
 
 class OneByOne(torch.utils.data.Dataset):
-    """The training pictures, each augmented by torchvision's transforms of PIL pictures."""
+    """The training images, each augmented by torchvision's transforms of PIL images."""
 
-    def __init__(self, dataset: Dataset, how: Augmentation):
+    def __init__(self, dataset: Dataset, augmentation: Augmentation):
         self.images = dataset.train.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
         self.labels = dataset.train.labels.tolist()
-        fill = (how.fill,) * 3
+        fill = (augmentation.fill,) * 3
         self.transform = transforms.Compose(
             [
-                transforms.RandomCrop(self.images.shape[1:3], how.pad, fill=fill),
+                transforms.RandomCrop(self.images.shape[1:3], augmentation.pad, fill=fill),
                 transforms.RandomHorizontalFlip(),
-                transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10, fill=fill),
+                transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10, fill=list(fill)),
                 transforms.ToTensor(),
-                partial(cut_out, side=how.cutout),
+                partial(cut_out, side=augmentation.cutout),
                 transforms.Normalize(dataset.mean, dataset.std),
             ]
         )
@@ -128,8 +140,8 @@ class OneByOne(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[i])), self.labels[i]
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
 def cut_out(image: Tensor, side: int) -> Tensor:

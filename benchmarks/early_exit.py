@@ -1,7 +1,7 @@
-"""Early exit for real against the whole network: how much of the MACs that are not spent comes back as time.
+"""Early exit at run time against the whole network: how much of the MACs that it saves comes back as time.
 
-A network's thresholds are set so that chosen parts of the pictures leave at each exit; the contestants take turns. At
-batch 1, and where few leave, starting operations and picking pictures out costs more than it saves: that is shown too.
+Thresholds are set so that chosen shares of the images leave at each exit; the variants take turns. At batch 1, and when
+few images leave, launching operations and selecting images can cost more than early exit saves: that is shown, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import dfs_edu as dfs
 from benchmarks.turns import prepared
@@ -23,10 +23,15 @@ from dfs_edu.training.results import device_name
 from dfs_edu.training.trainer import pick_device
 
 BACKBONES = ("vgg7-64", "resnet18", "msdnet-cifar")
-CALLS = {1: 64, 32: 8, 256: 2}  # pictures at once, and calls a round
-PICTURES = 512
-WARM_UP = 2  # rounds that are not counted
-LEAVE = {"nobody": 0.0, "a quarter": 0.25, "half": 0.5, "nearly all": 0.9}  # of all pictures, before the last exit
+CALLS = {1: 64, 32: 8, 256: 2}  # images per call, and calls per round
+IMAGES = 512
+WARM_UP = 2  # rounds that are not timed
+LEAVE = {
+    "none": 0.0,
+    "a quarter": 0.25,
+    "half": 0.5,
+    "nearly all": 0.9,
+}  # fraction of all images that leaves before the last exit
 
 
 def main() -> None:
@@ -35,7 +40,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=list(CALLS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--compile", action="store_true", help="compiled stages too, at batch 1: takes minutes")
+    parser.add_argument("--compile", action="store_true", help="also with compiled stages, at batch 1: takes minutes")
     args = parser.parse_args()
     device = pick_device(args.device)
     if device.type == "cpu":
@@ -46,22 +51,23 @@ def main() -> None:
 
 
 def compare(backbone: str, batch: int, device: torch.device, rounds: int, compiled: bool) -> None:
-    net, images, _ = prepared(backbone, PICTURES, device)
+    net, images, _ = prepared(backbone, IMAGES, device)
     settle(net, images)
-    macs = torch.as_tensor(dfs.probes.cost(net, (3, *[pixels_of(backbone)] * 2)).macs).double()
+    macs = torch.as_tensor(dfs.probes.cost(net, (3, pixels_of(backbone), pixels_of(backbone))).macs).double()
     with evaluating(net):
         logits = torch.stack(net(images)).float().cpu()
-    outputs = Outputs.of(logits, logits[0].argmax(1), "validation")  # nobody looks at the labels
+    outputs = Outputs.of(logits, logits[0].argmax(1), "validation")  # the labels do not matter
     batches = images[: CALLS.get(batch, 3) * batch].split(batch)
 
     def whole(part: Tensor) -> None:
         with evaluating(net):
             net(part)
 
-    ways, ratios = {"whole network": whole}, {"whole network": 1.0}
-    for name, part in LEAVE.items():
+    ways: dict[str, Callable[[Tensor], object]] = {"whole network": whole}
+    ratios = {"whole network": 1.0}
+    for name, early in LEAVE.items():
         K = len(macs)
-        share = torch.tensor([part / (K - 1)] * (K - 1) + [1 - part], dtype=torch.float64)
+        share = torch.tensor([early / (K - 1)] * (K - 1) + [1 - early], dtype=torch.float64)
         thresholds = fit_thresholds(outputs, share)
         exits = apply(outputs, thresholds, macs).exit[: len(batches) * batch]
         for suffix in ("", ", compiled")[: 1 + compiled]:
@@ -74,7 +80,7 @@ def compare(backbone: str, batch: int, device: torch.device, rounds: int, compil
 
 
 class Calls:
-    """A contestant's round: a call for each batch. seconds: of every call, round by round."""
+    """One round of a variant: one call per batch. ``seconds`` lists those of every call, round by round."""
 
     def __init__(self, way: Callable[[Tensor], object], batches: Sequence[Tensor], device: torch.device):
         self.way, self.batches, self.device, self.seconds = way, batches, device, []
@@ -90,10 +96,10 @@ class Calls:
         self.seconds.append(times)
 
 
-def settle(net, images: Tensor) -> None:
-    """BatchNorm's statistics of these pictures, so that exits differ in what they say."""
+def settle(net: nn.Module, images: Tensor) -> None:
+    """Set BatchNorm's statistics to those of these images, so that the exits' answers differ."""
     for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
         net.train()(images)
@@ -101,12 +107,13 @@ def settle(net, images: Tensor) -> None:
 
 
 def report(seconds: dict[str, list[list[float]]], ratios: dict[str, float]) -> None:
+    """Print times per call, speed-ups, and the speed-ups that the MACs promise."""
     rounds = {name: statistics.median(map(statistics.mean, times)) for name, times in seconds.items()}
     for name, mean in rounds.items():
         p50, p95 = torch.tensor(seconds[name]).flatten().quantile(torch.tensor([0.5, 0.95])).tolist()
         speed = rounds["whole network"] / mean
         print(
-            f"{name:34} {1000 * mean:8.2f} ms a call (p50 {1000 * p50:.2f}, p95 {1000 * p95:.2f}), "
+            f"{name:34} {1000 * mean:8.2f} ms per call (p50 {1000 * p50:.2f}, p95 {1000 * p95:.2f}), "
             f"{speed:5.2f} times as fast, {ratios[name]:5.2f} by MACs: {speed / ratios[name]:4.0%} of it"
         )
 

@@ -1,7 +1,8 @@
 """A training step of the engine against a plain loop of the same network: float32, eager, contiguous.
 
-The engine's parts are added one by one, so that one sees what each is worth: first what changes no numbers (channels
-last, fused optimizer, own backward pass of depthwise convolutions, kept memory). The contestants take turns.
+The engine's parts are added one by one, so that you see what each is worth: first those that change no numbers
+(channels last, fused optimizer, our own backward pass for depthwise convolutions, memory that is kept). The variants
+take turns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dfs_edu.training.trainer import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 128, "msdnet-cifar": 64, "resnet18": 64}
 COMPILED = "... compiled"
-# What a profile is grouped by: a part of a step, and what the names of its operations hold
+# Groups of a profile: a part of a step, and a pattern in the names of its operations
 PARTS = {
     "convolution": "convolution",
     "BatchNorm": "batch_norm",
@@ -40,15 +41,15 @@ PARTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", nargs="*", default=list(BATCHES))
-    parser.add_argument("--batch", type=int, help="pictures a step (default: by network)")
+    parser.add_argument("--batch", type=int, help="images per step (default: by network)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--no-compile", action="store_true", help="leave out what is compiled: it takes minutes")
+    parser.add_argument("--no-compile", action="store_true", help="skip the compiled variant: it takes minutes")
     args = parser.parse_args()
     device = pick_device(args.device)
     for backbone in args.backbone:
         batch = args.batch or BATCHES.get(backbone, 64)
-        steps = contestants(backbone, batch, device, compiled=not args.no_compile)
+        steps = variants(backbone, batch, device, compiled=not args.no_compile)
         seconds = dfs.probes.seconds(steps, args.rounds, title=backbone)
         print(f"\n{backbone}, batch {batch}, {device_name(device)}, median of {args.rounds} rounds")
         plain = statistics.median(seconds["plain"])
@@ -60,9 +61,12 @@ def main() -> None:
         print("where the time goes, eager: " + ", ".join(f"{name} {part:.0%}" for name, part in parts.items()))
 
 
-def contestants(backbone: str, batch: int, device: torch.device, compiled: bool) -> dict:
+def variants(backbone: str, batch: int, device: torch.device, compiled: bool) -> dict[str, Callable[[], None]]:
+    """Training steps by name: the plain loop, then the engine with more and more of its parts."""
     if device.type == "cpu":
-        steps = {"plain": elsewhere(plain_step, backbone, batch, device)}  # with the memory of an untouched process
+        steps = {
+            "plain": elsewhere(plain_step, backbone, batch, device)
+        }  # a process whose memory settings are untouched
         heap.keep_freed()
     else:
         steps = {"plain": plain_step(backbone, batch, device)}
@@ -75,10 +79,10 @@ def contestants(backbone: str, batch: int, device: torch.device, compiled: bool)
 
 
 def profiled(step: Callable[[], None]) -> dict[str, float]:
-    """The parts that a step's time goes to, as fractions; what is in none of PARTS comes last."""
-    on = [torch.profiler.ProfilerActivity.CPU]
-    on += [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-    with torch.profiler.profile(activities=on) as profile:
+    """Where a step's time goes, as fractions: PARTS, then the rest."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    with torch.profiler.profile(activities=activities) as profile:
         for _ in range(3):
             step()
     spent = dict.fromkeys([*PARTS, "the rest"], 0.0)
@@ -89,7 +93,8 @@ def profiled(step: Callable[[], None]) -> dict[str, float]:
     return {part: time / total for part, time in spent.items()}
 
 
-def plain_step(backbone: str, batch: int, device: torch.device):
+def plain_step(backbone: str, batch: int, device: torch.device) -> Callable[[], None]:
+    """A training step as a tutorial writes it."""
     net, images, labels = prepared(backbone, batch, device, memory_format=torch.contiguous_format)
     for module in net.modules():
         if type(module) is Conv2d:
@@ -104,8 +109,8 @@ def plain_step(backbone: str, batch: int, device: torch.device):
     return update
 
 
-def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, compiled: bool):
-    """As trainer.py does it."""
+def engine_step(backbone: str, batch: int, device: torch.device, bf16: bool, compiled: bool) -> Callable[[], None]:
+    """A training step as in trainer.py."""
     net, images, labels = prepared(backbone, batch, device)
     objective = Objective(net)
     forward = torch.compile(objective) if compiled else objective

@@ -1,19 +1,22 @@
 """A training step of each method against the plain sum of the losses: time, and memory.
 
-Time: the methods take turns. Memory: of all tensors that a step makes, what is alive at the same time, at most, beyond
-the network, its optimizer's state and the batch. Gradient equilibrium is a junction, and stands here for comparison.
+Time: the methods take turns. Memory: the peak of all tensors that a step makes and that are alive together, beyond the
+network, its optimizer's state and the batch. Gradient equilibrium is a junction, and is here for comparison.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 import dfs_edu as dfs
 from benchmarks.turns import arguments, prepared, taken
 from dfs_edu import methods
 from dfs_edu.losses import separate_losses
+from dfs_edu.surgery import Junction
 from dfs_edu.training import heap
 from dfs_edu.training.results import device_name
 from dfs_edu.training.trainer import bf16_pays, pick_device
@@ -32,8 +35,9 @@ def main() -> None:
 
 def compare(backbone: str, batch: int, rounds: int, device: torch.device) -> None:
     bf16 = bf16_pays(device)
-    named = {name: (name, dfs.Joint()) for name in methods.METHODS} | {"equilibrium": ("sum", dfs.Equilibrium())}
-    made = {name: make_step(backbone, batch, *how, device, bf16) for name, how in named.items()}
+    pairs: dict[str, tuple[str, Junction]] = {name: (name, dfs.Joint()) for name in methods.METHODS}
+    pairs["equilibrium"] = ("sum", dfs.Equilibrium())
+    made = {name: make_step(backbone, batch, *pair, device, bf16) for name, pair in pairs.items()}
     steps = {name: step for name, (step, _) in made.items()}
     seconds = dfs.probes.seconds(steps, rounds, warm_up=1, title=backbone)
     precision = "bf16" if bf16 else "fp32"
@@ -45,8 +49,10 @@ def compare(backbone: str, batch: int, rounds: int, device: torch.device) -> Non
         print(f"{name:12} {1000 * median:8.1f} ms, {memory:6.0f} MiB   of the sum: {times}")
 
 
-def make_step(backbone: str, batch: int, method: str, junction, device: torch.device, bf16: bool) -> tuple:
-    """A training step on random pictures, forward, the method's backward, optimizer, and what is there before it."""
+def make_step(
+    backbone: str, batch: int, method: str, junction: Junction, device: torch.device, bf16: bool
+) -> tuple[Callable[[], None], list[Tensor]]:
+    """A training step on random images (forward, the method's backward, optimizer), and the tensors before it."""
     net, images, labels = prepared(backbone, batch, device, junction)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
     trunk, heads = list(net.stages.parameters()), list(net.heads.parameters())
@@ -60,7 +66,7 @@ def make_step(backbone: str, batch: int, method: str, junction, device: torch.de
         optimizer.step()
         optimizer.zero_grad()
 
-    step()  # makes the optimizer's state
+    step()  # creates the optimizer's state
     return step, [images, labels, *net.state_dict().values(), *optimizer.state.values()]
 
 

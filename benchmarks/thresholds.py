@@ -1,8 +1,8 @@
-"""Thresholds for 40 budgets on 10,000 pictures and seven exits: all at once, and picture by picture.
+"""Thresholds for 40 budgets on 10,000 images and seven exits: all at once, and image by image.
 
-The loop is what published code does: sort, cut, and send each picture through the exits, one after the other, reading
-numbers out of tensors; the same loop over Python's lists is shown too. Both are timed on one budget, and counted for
-all. The search has no loop to be compared with; its time is shown.
+The loop is what published code does: sort, cut, and send each image through the exits, one after the other, reading
+numbers out of tensors; the same loop over Python lists is shown, too. Both are timed on one budget and multiplied by
+their number. The search has no loop to be compared with; only its time is shown.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import time
 from functools import partial
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from dfs_edu.inference import Outputs, apply, best_thresholds, fit_thresholds, geometric_shares
-from dfs_edu.inference.thresholds import Curve, _fit
+from dfs_edu.inference import Curve, Outputs, apply, best_thresholds, fit_thresholds, geometric_shares
+from dfs_edu.inference.thresholds import fit_shares
 
-PICTURES, EXITS, BUDGETS = 10_000, 7, 40
+IMAGES, EXITS, BUDGETS = 10_000, 7, 40
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    validation, test = made("validation", 0), made("test", 1)
+    validation, test = drawn("validation", 0), drawn("test", 1)
     macs = torch.arange(1, EXITS + 1, dtype=torch.float64)
     shares = geometric_shares(torch.logspace(-1, 1, BUDGETS), EXITS)
     budgets = torch.linspace(1, EXITS, BUDGETS, dtype=torch.float64)
@@ -33,7 +34,7 @@ def main() -> None:
     ways = {
         "loop over tensors": partial(loop, validation, test, macs, shares[BUDGETS // 2]),
         "loop over lists": partial(loop, validation, test, macs, shares[BUDGETS // 2], lists=True),
-        "all at once": lambda: Curve.of(test, _fit(validation, shares)[0], macs),
+        "all at once": lambda: Curve.of(test, fit_shares(validation, shares)[0], macs),
         "search": partial(best_thresholds, validation, macs, budgets),
     }
     seconds = {name: [] for name in ways}
@@ -43,7 +44,7 @@ def main() -> None:
             way()
             seconds[name].append(time.perf_counter() - start)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"\n{BUDGETS} budgets, {PICTURES:,} pictures, {EXITS} exits, median of {args.rounds} rounds")
+    print(f"\n{BUDGETS} budgets, {IMAGES:,} images, {EXITS} exits, median of {args.rounds} rounds")
     print(f"geometric shares, all at once     {median['all at once']:8.3f} s")
     for name in ("loop over tensors", "loop over lists"):
         whole = BUDGETS * median[name]
@@ -51,26 +52,25 @@ def main() -> None:
     print(f"search for the highest accuracy   {median['search']:8.3f} s")
 
 
-def made(split: str, seed: int) -> Outputs:
-    """Deeper exits are right more often, and whoever is right is more often sure."""
+def drawn(split: str, seed: int) -> Outputs:
+    """Random outputs: deeper exits are right more often, and right answers are more confident."""
     generator = torch.Generator().manual_seed(seed)
-    label = torch.randint(10, (PICTURES,), generator=generator)
-    right = torch.rand(EXITS, PICTURES, generator=generator) < torch.linspace(0.4, 0.9, EXITS)[:, None]
-    confidence = (torch.rand(EXITS, PICTURES, generator=generator) + 0.5 * right) / 1.5
+    label = torch.randint(10, (IMAGES,), generator=generator)
+    right = torch.rand(EXITS, IMAGES, generator=generator) < torch.linspace(0.4, 0.9, EXITS)[:, None]
+    confidence = (torch.rand(EXITS, IMAGES, generator=generator) + 0.5 * right) / 1.5
     return Outputs(confidence, torch.where(right, label, (label + 1) % 10), label, split)
 
 
-def loop(validation: Outputs, test: Outputs, macs, share, lists: bool = False) -> tuple[float, float]:
-    """Accuracy and cost of one set of shares, picture by picture."""
+def loop(validation: Outputs, test: Outputs, macs: Tensor, share: Tensor, lists: bool = False) -> tuple[float, float]:
+    """Accuracy and cost of one set of shares, image by image."""
     K, N = validation.confidence.shape
     read = torch.Tensor.tolist if lists else lambda tensor: tensor
-    confidence, here, thresholds = read(validation.confidence), set(range(N)), []
+    confidence, active, thresholds = read(validation.confidence), set(range(N)), []
     for k in range(K - 1):
-        ranked = sorted(here, key=lambda n: -float(confidence[k][n]))
-        leave = min(round(N * share[: k + 1].sum().item()) - (N - len(here)), len(ranked))
-        nobody = leave <= 0
-        thresholds.append(1.0 if nobody else float(confidence[k][ranked[leave - 1]]))
-        here -= set() if nobody else set(ranked[:leave])
+        ranked = sorted(active, key=lambda n: -float(confidence[k][n]))
+        leave = min(round(N * share[: k + 1].sum().item()) - (N - len(active)), len(ranked))
+        thresholds.append(float(confidence[k][ranked[leave - 1]]) if leave > 0 else 1.0)
+        active -= set(ranked[: max(leave, 0)])
     confidence, prediction, label, costs = map(read, (test.confidence, test.prediction, test.label, macs))
     right = cost = 0
     for n in range(N):
@@ -80,8 +80,8 @@ def loop(validation: Outputs, test: Outputs, macs, share, lists: bool = False) -
     return right / N, cost / N
 
 
-def check(validation: Outputs, test: Outputs, macs, share) -> None:
-    """Both ways do the same job."""
+def check(validation: Outputs, test: Outputs, macs: Tensor, share: Tensor) -> None:
+    """Raise RuntimeError unless the loop and the package agree."""
     point = apply(test, fit_thresholds(validation, share), macs)
     accuracy, cost = loop(validation, test, macs, share, lists=True)
     if abs(point.accuracy - accuracy) > 1e-3 or abs(point.macs - cost) > 1e-2:

@@ -1,6 +1,6 @@
-"""Every benchmark still runs, on a network and a number of rounds so small that its times say nothing.
+"""Every benchmark still runs, with a network and a number of rounds so small that its times mean nothing.
 
-That of ImageNet is left out: it takes a thousand pictures to measure anything.
+ImageNet's is not tested: it needs a thousand images to measure anything.
 """
 
 import importlib
@@ -11,13 +11,13 @@ import pytest
 from dfs_edu import data
 
 TINY = ["--backbone", "vgg7-4", "--batch", "4", "--rounds", "1"]
-# benchmark -> its arguments, and the words that stand before each of its results
+# benchmark -> its arguments, and how lines of its results start
 RUNS = {
     "engine": ([*TINY, "--no-compile"], ["plain", "engine in fp32", "where the time goes"]),
     "step": (TINY, ["joint", "surgery, cat and detach", "surgery, as built here"]),
     "conflict": (TINY, ["two gradients", "naive", "truncated", "probe"]),
     "methods": (TINY, ["sum", "pcgrad", "nash-mtl", "equilibrium"]),
-    "early_exit": (TINY, ["whole network", "nobody leave early", "nearly all leave early"]),
+    "early_exit": (TINY, ["whole network", "none leave early", "nearly all leave early"]),
     "thresholds": (["--rounds", "1"], ["geometric shares, all at once", "search for the highest accuracy"]),
     "augment": (["--batch", "8", "--rounds", "1", "--workers", "1"], ["PIL, 1 workers", "whole batches of 8"]),
 }
@@ -30,8 +30,8 @@ def test_runs(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     if name == "augment":
         monkeypatch.setattr(benchmark, "load", lambda: data.load("digits").first(64, 8))
-        monkeypatch.setattr(benchmark, "OURS", 16)
-        monkeypatch.setattr(benchmark, "THEIRS", 16)
+        monkeypatch.setattr(benchmark, "WHOLE", 16)
+        monkeypatch.setattr(benchmark, "PIL", 16)
     benchmark.main()
     said = capsys.readouterr().out.splitlines()
     for words in expected:

@@ -1,4 +1,4 @@
-"""On a real GPU what test_devices.py cannot show, since fake tensors hold no numbers. Left out where there is none."""
+"""On a real GPU what inference/test_devices.py cannot show: fake tensors hold no numbers. Skipped without a GPU."""
 
 import copy
 import sys

@@ -1,7 +1,9 @@
-"""Take a trained network away: one torch.export program and one ONNX file for each stage and each head, and a manifest.
+"""Export a trained network: a torch.export program and an ONNX file for each stage and each head, and a manifest.
 
-The state that travels between the files is the feature as the stage made it; what a junction lets through (in
-evaluation nearly always all of it) is part of the head and of the next stage. So early exit can stop between files.
+The state that travels between the files is the feature as the stage computed it. What a junction lets through (in
+evaluation nearly always all of it) is part of the head and of the next stage, so early exit can stop between files.
+
+ONNX and the packages around it are imported only when a network is exported.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal, cast
 
-import onnx
 import torch
 from torch import Tensor, nn
 
@@ -27,16 +29,18 @@ from dfs_edu.multiexit import MultiExit, State, checked_shape
 from dfs_edu.probes import cost
 from dfs_edu.surgery import Junction
 
-BATCH = 2  # of the pictures that the programs are made with; they run with any number
+BATCH = 2  # images in the example that the programs are made with; they run with any number
 
 
 def new_folder(folder: str | os.PathLike) -> Path:
-    """The path of a folder that an export can make.
+    """The path of a new folder for an export, checked before hours of work depend on it.
 
-    Raises FileExistsError where it is there already, and OSError where it cannot be written.
+    Raises:
+        FileExistsError: it exists already.
+        OSError: it cannot be written.
     """
     if Path(folder).exists():
-        raise FileExistsError(f"{folder} is there already: choose another folder")
+        raise FileExistsError(f"{folder} exists already: choose another folder")
     check_writable(folder)
     return Path(folder)
 
@@ -54,25 +58,41 @@ def export(
     input_shape: Sequence[int] = (3, 32, 32),
     name: str = "",
 ) -> Path:
-    """Write the network into a new folder, with the runner that needs numpy and onnxruntime alone (runtime.py).
+    """Write the network into a new folder, with a runner (runtime.py) that needs only numpy and onnxruntime.
 
-    classes       the names of the classes, in order
-    mean, std     of a channel, in units of 0 to 1, by which pictures are normalised
-    thresholds, temperatures, criterion   of `EarlyExit`, kept in the manifest
-    input_shape   (3, H, W) of a picture
-    name          what the network is called in the manifest
+    The batch size is free, the size of the images is not. The files compute in float32, as the runner does: a network
+    in another precision (bfloat16, float16, float64) is exported as a float32 copy. The folder appears complete or not
+    at all.
 
-    The batch size is free, the picture's size is not. Files are of float32, in which the runner works: a network in
-    another precision (bfloat16, float16, float64) is exported as a float32 copy. The folder appears whole or not at
-    all. Raises FileExistsError where it is there already, and ValueError for arguments that do not fit the network.
+    Args:
+        net: the network.
+        folder: where to; it must not exist.
+        classes: the names of the classes, in order.
+        mean: per channel, in units of 0 to 1, by which images are normalised.
+        std: the same.
+        thresholds: of ``EarlyExit``, kept in the manifest.
+        temperatures: of ``EarlyExit``, kept in the manifest.
+        criterion: of ``EarlyExit``, kept in the manifest.
+        input_shape: (3, H, W) of an image.
+        name: what the network is called in the manifest.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ImportError: a package of the extra ``export`` is missing.
+        FileExistsError: the folder exists already.
+        ValueError: arguments that do not fit the network.
     """
+    versions = exporter_versions()
     folder, K, shape = new_folder(folder), len(net.heads), checked_shape(input_shape)
-    if (known := net.heads[-1].fc.out_features) != len(classes):
+    known = cast(nn.Linear, net.heads[-1].fc).out_features
+    if known != len(classes):
         raise ValueError(f"{len(classes)} names of classes for a network of {known}")
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": runtime.FORMAT,
         "name": name,
-        "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
+        "versions": versions,
         "picture": {"shape": shape, "mean": [float(m) for m in mean], "std": [float(s) for s in std]},
         "classes": list(classes),
         "criterion": criterion,
@@ -82,92 +102,112 @@ def export(
         "stages": [],
         "heads": [],
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with _appearing_whole(folder) as beside:
         net = in_float32(net)
-        with evaluating(net), quiet():
+        with evaluating(net), _quiet():
             for kind, part in parts(net, shape):
                 manifest[kind].append(write(part, beside, f"{kind[:-1]}{len(manifest[kind]) + 1}"))
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
         shutil.copy(runtime.__file__, beside / "runtime.py")
+    return folder
+
+
+def exporter_versions() -> dict[str, str]:
+    """Versions of torch and onnx for the manifest. Raises ImportError if a package that an export needs is missing."""
+    import onnx
+    import onnxscript  # noqa: F401  torch.onnx imports it, but late: after minutes of work
+
+    return {"torch": torch.__version__, "onnx": onnx.__version__}
+
+
+@contextmanager
+def _appearing_whole(folder: Path) -> Generator[Path]:
+    """A temporary folder that takes its place as ``folder`` at the end, or is removed after an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield beside
         beside.chmod(0o755)
         beside.rename(folder)
     except BaseException:
         shutil.rmtree(beside)
         raise
-    return folder
 
 
 def in_float32(net: MultiExit) -> MultiExit:
-    """The network itself where all of it is float32, else a copy that is."""
-    kinds = {t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()}
-    return net if kinds <= {torch.float32} else copy.deepcopy(net).float()
+    """The network itself if all of it is float32, else a float32 copy."""
+    dtypes = {t.dtype for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()}
+    return net if dtypes <= {torch.float32} else copy.deepcopy(net).float()
 
 
 class Part(nn.Module):
-    """A stage or a head that takes the state as separate tensors, and what the junction before it lets through.
+    """A stage or a head, and the junction before it, with the state as separate tensors.
 
-    example   the state that comes to it, of a few pictures
+    Args:
+        module: the stage or head.
+        junction: the junction that its input passes, None for the first stage.
+        side: which of the junction's views it reads: 0 the onward view, 1 the exit view.
+        example: a state that reaches it, of a few images.
     """
 
-    def __init__(self, module: nn.Module, junction: Junction | None, side: int, example: State):
+    def __init__(self, module: nn.Module, junction: Junction | None, side: int, example: State) -> None:
         super().__init__()
         self.module, self.junction, self.side = module, junction, side
         self.many = isinstance(example, list)
-        self.example = tuple(example) if self.many else (example,)
+        self.example: tuple[Tensor, ...] = tuple(example) if isinstance(example, list) else (example,)
 
-    def forward(self, *state: Tensor):
-        """The state, a tensor (B, ...) each, through the junction and the module: tensors again."""
-        whole = list(state) if self.many else state[0]
+    def forward(self, *state: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The state, tensors (B, ...), through the junction and the module: again one tensor or several."""
+        whole: State = list(state) if self.many else state[0]
         whole = whole if self.junction is None else self.junction(whole)[self.side]
         out = self.module(whole)
         return tuple(out) if isinstance(out, list) else out
 
 
-def parts(net: MultiExit, shape: tuple[int, int, int]):
-    """("stages" or "heads", Part) in the order in which they run."""
+def parts(net: MultiExit, shape: tuple[int, int, int]) -> Iterator[tuple[Literal["stages", "heads"], Part]]:
+    """Each stage and head as a ``Part``, in the order in which they run, with the key of its list in the manifest."""
     weight = next(net.parameters())
-    state, before = torch.zeros(BATCH, *shape, device=weight.device, dtype=weight.dtype), None
+    state: State = torch.zeros(BATCH, *shape, device=weight.device, dtype=weight.dtype)
+    before: Junction | None = None
     for stage, junction, head in zip(net.stages, net.junctions, net.heads, strict=True):
         part = Part(stage, before, 0, state)
         yield "stages", part
-        state = part(*part.example)
-        state, before = list(state) if isinstance(state, tuple) else state, junction
+        feature = part(*part.example)
+        state, before = list(feature) if isinstance(feature, tuple) else feature, junction
         yield "heads", Part(head, junction, 1, state)
 
 
-def write(part: Part, folder: Path, name: str) -> dict:
-    """Both files of a part; what the manifest says of it."""
+def write(part: Part, folder: Path, name: str) -> dict[str, Any]:
+    """Write both files of a part, and return its entry in the manifest."""
     part = part.eval()
     out = part(*part.example)
     outs = out if isinstance(out, tuple) else (out,)
     batch = torch.export.Dim("batch", min=1)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # the exporter cannot trace tensors of inference mode
         example = tuple(t.clone() for t in part.example)
         program = torch.export.export(part, example, dynamic_shapes=(tuple({0: batch} for _ in example),))
     torch.export.save(program, folder / f"{name}.pt2")
-    names = {"input": [f"in{i}" for i in range(len(example))], "output": [f"out{i}" for i in range(len(outs))]}
-    onnx_program = torch.onnx.export(
-        program, input_names=names["input"], output_names=names["output"], dynamo=True, verbose=False
-    )
+
+    inputs, outputs = [f"in{i}" for i in range(len(example))], [f"out{i}" for i in range(len(outs))]
+    onnx_program = torch.onnx.export(program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
+    assert onnx_program is not None  # it is without a file name
     onnx_program.save(folder / f"{name}.onnx")
-    sizes = {"input": example, "output": outs}
     return {
         "onnx": f"{name}.onnx",
         "program": f"{name}.pt2",
-        **{
-            f"{side}s": [
-                {"name": n, "shape": ["batch", *t.shape[1:]]} for n, t in zip(names[side], sizes[side], strict=True)
-            ]
-            for side in ("input", "output")
-        },
+        "inputs": _described(inputs, example),
+        "outputs": _described(outputs, outs),
     }
 
 
+def _described(names: Sequence[str], tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Name and shape of each tensor, the batch size left open."""
+    return [{"name": name, "shape": ["batch", *t.shape[1:]]} for name, t in zip(names, tensors, strict=True)]
+
+
 @contextmanager
-def quiet():
-    """The exporters talk about versions of operators that nobody asked for."""
+def _quiet() -> Generator[None]:
+    """Silence the exporters, which report on versions of operators that nobody asked for."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""The one way in which a trained network is set to leave early: what is evaluated is what is exported."""
+"""How a trained network is set to leave early, in one way only: what is evaluated is what is exported."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from dfs_edu.inference.solver import best_thresholds
 
 @dataclass(frozen=True)
 class Policy:
-    """When images leave, for one budget: the arguments of `EarlyExit` and of `export.export`.
+    """When images leave, for one budget: the arguments of ``EarlyExit`` and of ``exporting.export``.
 
-    criterion     what is compared with the thresholds, a key of `CRITERIA`
-    temperatures  float32 (K,), by which the exits' logits are divided first
-    thresholds    float32 (K,)
+    Attributes:
+        criterion: what is compared with the thresholds, a key of ``CRITERIA``.
+        temperatures: float32 (K,), by which the exits' logits are divided first.
+        thresholds: float32 (K,).
     """
 
     criterion: str
@@ -28,8 +29,8 @@ class Policy:
     @property
     def name(self) -> str:
         """How the thresholds were found, in words."""
-        cooled = " ".join(f"{t:.3g}" for t in self.temperatures.tolist())
-        return f"best_thresholds by {self.criterion} at the temperatures {cooled}"
+        temperatures = " ".join(f"{t:.3g}" for t in self.temperatures.tolist())
+        return f"best_thresholds by {self.criterion} at the temperatures {temperatures}"
 
 
 def fit_policies(
@@ -38,20 +39,19 @@ def fit_policies(
     budgets: Sequence[float] | Tensor,
     criterion: str = "confidence",
 ) -> list[Policy]:
-    """One policy for each average cost of `budgets`, in MACs: temperatures first, then the search for thresholds.
+    """Fit one policy per average cost in ``budgets``, in MACs: temperatures first, then the search for thresholds.
 
-    A policy is the same whatever other budgets it is fitted with.
+    A policy does not depend on the other budgets that it is fitted with.
 
     Args:
         validation: outputs of the validation split, collected with logits=True.
         macs: K cumulative costs of leaving at each exit.
-        budgets: average costs, from the first exit's on.
-        criterion: a key of `CRITERIA`.
+        budgets: average costs, from the first exit's cost onwards.
+        criterion: a key of ``CRITERIA``.
 
     Raises:
         ValueError: outputs of the test split or without logits, or a budget below the first exit's cost.
     """
     temperatures = fit_temperatures(validation)
     scored = validation.again(criterion, temperatures)
-    found = [best_thresholds(scored, macs, [budget])[0] for budget in budgets]
-    return [Policy(criterion, temperatures, thresholds) for thresholds in found]
+    return [Policy(criterion, temperatures, best_thresholds(scored, macs, [budget])[0]) for budget in budgets]

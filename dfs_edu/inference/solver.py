@@ -1,18 +1,26 @@
-"""Thresholds that make the most of a budget: the highest accuracy on validation at an average cost.
+"""Solver: thresholds of the highest validation accuracy within an average cost.
 
-The cut of one exit, everything else as it is, is found exactly: with the pictures in the order of their confidence, a
-running sum says for every possible cut how many answers are right and what they cost. Going over the exits again and
-again from deep to shallow, each cut made the best for the others, is coordinate ascent. It is done twice:
+**The problem.** Each set of thresholds sends every image out at one exit. Maximise the number of right answers, subject
+to an average cost of at most the budget. Only the order of the confidences matters, so an exit has N + 1 possible cuts.
 
-1. for a price of cost, lambda, without a budget: right answers minus lambda times cost. Many prices give sets of
-   thresholds from cheap to dear, each a trade between all exits at once;
-2. within each budget, from the best of these that is within it, from the cheapest that is beyond it, from geometric
-   shares, and from the best that two exits do alone: what is too dear is saved, and what is left of the budget is
-   spent. (Two alone: where deeper exits are no better for those that come to them than what they cost, several have
-   to be switched off together, and no step that moves one exit finds that.)
+**One exit is solved exactly.** Fix the thresholds of all other exits. Then it is known what becomes of an image that
+passes exit k: its answer and its cost further on. Lower the threshold of exit k from above the highest confidence to
+below the lowest, and the images that reach it leave one after the other. Two running sums along this order give right
+answers and cost of every cut, and an argmax over them picks the best one.
 
-No step makes a set within the budget worse, so the result is at least as good as geometric shares on the outputs that
-it was found on.
+**All exits by coordinate ascent**, from deep to shallow, so that what becomes of images further on is up to date when
+an exit's turn comes. No step makes a set within its budget worse. It is done twice:
+
+1. Lagrangian relaxation: no budget, but a price lambda per MAC; maximise right answers - lambda * cost. Many prices
+   give a family of sets from cheap to expensive, each a trade-off among all exits at once. An exact maximiser would be
+   the best set within its own cost (Everett, Operations Research, 1963), on the upper convex hull of accuracy against
+   cost. The hull skips most budgets: hence the second step.
+2. Within each budget, from several starts: the family's best set within the budget, its cheapest set beyond the
+   budget, geometric shares, and the best that two exits do on their own. What exceeds the budget is saved, what is left
+   of it is spent. (Two exits on their own: sometimes several exits have to be switched off together, because they are
+   worth less to the images that reach them than they cost; no step that moves a single exit finds that.)
+
+The result is not always the optimum, but on the outputs it was found on it is at least as good as geometric shares.
 """
 
 from __future__ import annotations
@@ -23,18 +31,24 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from dfs_edu.inference.checks import checked_budgets, checked_macs, refuse_test
 from dfs_edu.inference.outputs import Outputs
-from dfs_edu.inference.thresholds import between, checked_budgets, checked_macs, geometric_within, refuse_test
+from dfs_edu.inference.thresholds import between, geometric_within
 
-PRICES = torch.logspace(-0.7, 0.7, 32, dtype=torch.float64)  # about 1: what the way from exit 1 to exit K gains for it
+PRICES = torch.logspace(-0.7, 0.7, 32, dtype=torch.float64)  # 1: what exit K gains over exit 1, per MAC between them
 SWEEPS = 2  # over all exits; further ones change next to nothing
 
 
 def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: Sequence[float] | Tensor) -> Tensor:
-    """Thresholds (P, K) of high accuracy on these outputs within average costs `budgets` (P,), in MACs.
+    """Thresholds (P, K), float32, of high accuracy on these outputs within P average costs.
 
-    Raises ValueError for outputs of the test split, and for a budget below the first exit's cost, which every picture
-    pays.
+    Args:
+        outputs: of the validation split.
+        macs: K cumulative costs.
+        budgets: P average costs, in MACs.
+
+    Raises:
+        ValueError: outputs of the test split, or a budget below the first exit's cost, which every image pays.
 
     >>> confidence = torch.tensor([[0.9, 0.8, 0.3, 0.2], [0.9, 0.9, 0.9, 0.9]])
     >>> prediction = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])  # exit 1 is right where it is sure
@@ -45,117 +59,157 @@ def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: S
     refuse_test(outputs)
     macs = checked_macs(macs, len(outputs.confidence))
     budgets = checked_budgets(budgets, macs)
-    search, N = _Search(outputs, macs), len(outputs.label)
-    gain = (outputs.accuracy[-1] - outputs.accuracy[0]).clamp(min=1 / N)
-    deep = torch.ones(len(PRICES), len(macs))
-    deep[:, -1] = 0
-    free = torch.full((len(PRICES),), torch.inf, dtype=torch.float64)
-    family = search.climb(deep, gain * PRICES / (macs[-1] - macs[0]), free)
-    sets = [*search.around(torch.cat(family), budgets), geometric_within(outputs, macs, budgets), search.pairs(budgets)]
-    thrift = 0.5 / N / macs[-1].item()  # of equally many right answers the cheapest: all the cost is below one answer
-    for sweeps in (1, SWEEPS):  # one sweep tells which start is the best; what serves one budget may serve another, too
-        start, room = torch.cat(sets), budgets.repeat(len(sets))
-        found = search.climb(start, torch.full_like(room, thrift), room, sweeps)[-1]
-        sets = [search.around(found, budgets)[0]]
-    return sets[0]
+    search = _Search(outputs, macs)
+
+    # Four starts for each budget
+    within, beyond = search.around(search.family(), budgets)
+    starts = torch.cat([within, beyond, geometric_within(outputs, macs, budgets), search.pairs(budgets)])  # (4 P, K)
+
+    # One sweep from each tells which is the best (what was found for one budget may serve another, too); then refine it
+    sets = search.around(search.climb_within(starts, budgets.repeat(4), sweeps=1), budgets)[0]  # (P, K)
+    return search.around(search.climb_within(sets, budgets, SWEEPS), budgets)[0]
 
 
 class _Search:
-    """Sets of thresholds (P, K), all P at once, on N pictures. Right answers are counted; costs are sums of MACs."""
+    """Coordinate ascent of P sets of thresholds (P, K) at once, on N images.
 
-    def __init__(self, outputs: Outputs, macs: Tensor):
+    Right answers are counted and costs are sums of MACs: both are totals over the images.
+    """
+
+    def __init__(self, outputs: Outputs, macs: Tensor) -> None:
         self.confidence, self.macs = outputs.confidence, macs
-        self.right = outputs.correct.double()
+        self.right = outputs.correct.double()  # (K, N)
+        self.accuracy = outputs.accuracy
         self.ranked, self.order = outputs.ranking  # (K, N)
+
+        # possible[k, n]: can a threshold let exactly the n most confident images leave at exit k?
         ends = torch.ones(len(macs), 1, dtype=torch.bool)
-        rising = self.ranked[:, 1:] < self.ranked[:, :-1]  # equal confidences leave together
-        self.possible = torch.cat([ends, rising, ends], 1)  # (K, N + 1), may so many leave?
-        certain = (self.ranked >= 1).sum(1, keepdim=True)  # they leave at threshold 1 as well
+        falling = self.ranked[:, 1:] < self.ranked[:, :-1]  # images of equal confidence leave together
+        self.possible = torch.cat([ends, falling, ends], 1)  # (K, N + 1)
+        certain = (self.ranked >= 1).sum(1, keepdim=True)  # these leave even at threshold 1
         self.possible &= torch.arange(self.possible.shape[1]) >= certain
 
-    def climb(self, thresholds: Tensor, price: Tensor, budgets: Tensor, sweeps: int = SWEEPS) -> list[Tensor]:
-        """The thresholds after each sweep, for a price (P,) of cost and within budgets (P,)."""
-        steps = [thresholds]
-        for _ in range(sweeps):
-            steps.append(self._sweep(steps[-1], price, budgets))
-        return steps[1:]
+    def family(self) -> Tensor:
+        """Step 1: the sets (2 * 32, K) that two sweeps find for each price, without a budget."""
+        N = self.confidence.shape[1]
+        gain = (self.accuracy[-1] - self.accuracy[0]).clamp(min=1 / N)  # at least one image's worth
+        prices = gain * PRICES / (self.macs[-1] - self.macs[0])  # right answers per MAC
+        sets = torch.ones(len(PRICES), len(self.macs))  # start: every image goes to the last exit
+        sets[:, -1] = 0
+        no_budget = torch.full_like(prices, torch.inf)
+        first = self._sweep(sets, prices, no_budget)
+        return torch.cat([first, self._sweep(first, prices, no_budget)])
 
-    def _sweep(self, thresholds: Tensor, price: Tensor, budgets: Tensor) -> Tensor:
-        """Each exit's best cut in turn, deep to shallow."""
+    def climb_within(self, thresholds: Tensor, budgets: Tensor, sweeps: int) -> Tensor:
+        """Step 2: sweeps from sets (P, K) within budgets (P,)."""
+        # A price so low that all the cost is worth half an answer: among equally many right answers, the cheapest
+        thrift = torch.full_like(budgets, 0.5 / self.confidence.shape[1] / self.macs[-1].item())
+        for _ in range(sweeps):
+            thresholds = self._sweep(thresholds, thrift, budgets)
+        return thresholds
+
+    def _sweep(self, thresholds: Tensor, prices: Tensor, budgets: Tensor) -> Tensor:
+        """Each exit's best cut in turn, from deep to shallow, for prices (P,) within budgets (P,)."""
         thresholds = thresholds.clone()
-        here, gone = self._arrivals(thresholds)
-        right, cost = (of[-1].expand(here[0].shape) for of in (self.right, self.macs))  # of leaving at the last exit
+        # What arrives at exit k depends on shallower exits only, which have not moved when its turn comes
+        arriving, before = self._walk(thresholds)
+
+        # right and cost (P, N): what becomes of an image that passes exit k. At first, it leaves at the last exit
+        right, cost = (last.expand(arriving[0].shape) for last in (self.right[-1], self.macs[-1]))
         for k in reversed(range(len(self.macs) - 1)):
-            cut, fits = self._cut(k, here[k], gone[k], right, cost, price, budgets)
+            cut, fits = self._best_cut(k, arriving[k], before[k], right, cost, prices, budgets)
             thresholds[:, k] = torch.where(fits, cut, thresholds[:, k])
-            leaves = self.confidence[k] >= thresholds[:, k : k + 1]
+            leaves = self.confidence[k] >= thresholds[:, k : k + 1]  # (P, N), if they get as far as this
             right, cost = torch.where(leaves, self.right[k], right), torch.where(leaves, self.macs[k], cost)
         return thresholds
 
-    def _cut(self, k: int, here: Tensor, gone: Tensor, right: Tensor, cost: Tensor, price: Tensor, budgets: Tensor):
-        """The best threshold (P,) of exit k, to which come the pictures `here` (P, N), the others being `gone` (2, P).
+    def _best_cut(
+        self, k: int, arriving: Tensor, before: Tensor, right: Tensor, cost: Tensor, prices: Tensor, budgets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The best threshold (P,) of exit k, all others fixed, and whether any cut of this exit is within the budget.
 
-        right and cost (P, N): what comes of a picture that goes on. Also (P,): is there one within the budget? Where
-        there is none, a shallower exit will have to save; the first one always can.
+        If none is, a shallower exit has to save; the first one always can.
+
+        Args:
+            k: the exit, from 0.
+            arriving: bool (P, N), the images that reach it.
+            before: (2, P), right answers and cost of the images that have left before it.
+            right: (P, N), whether an image that passes exit k is classified correctly further on.
+            cost: (P, N), what it costs there.
+            prices: (P,), right answers per MAC.
+            budgets: (P,), average MACs.
         """
-        order, N = self.order[k], here.shape[1]
-        base = gone + torch.stack([(here * right).sum(1), (here * cost).sum(1)])  # (2, P): nobody leaves at k
-        gains = torch.stack([here * (self.right[k] - right), here * (self.macs[k] - cost)]).index_select(2, order)
-        total_right, total_cost = torch.cat([base[..., None], base[..., None] + gains.cumsum(2)], 2)  # (P, N + 1)
-        value = total_right - price[:, None] * total_cost
-        within = self.possible[k] & (total_cost <= N * budgets[:, None] * (1 + 1e-12))
-        return self._threshold(k, value.where(within, -torch.inf).argmax(1)), within.any(1)
+        # Totals if every image passes exit k, and what each image changes if it leaves here instead
+        passing = before + torch.stack([(arriving * right).sum(1), (arriving * cost).sum(1)])  # (2, P)
+        change = torch.stack([arriving * (self.right[k] - right), arriving * (self.macs[k] - cost)])  # (2, P, N)
+
+        # Running sums, the most confident image first: totals of all N + 1 cuts
+        steps = change.index_select(2, self.order[k]).cumsum(2)
+        total_right, total_cost = torch.cat([passing[..., None], passing[..., None] + steps], 2)  # (P, N + 1) each
+
+        # The best of those that a threshold can make and that are within the budget, up to rounding
+        value = total_right - prices[:, None] * total_cost
+        N = arriving.shape[1]
+        allowed = self.possible[k] & (total_cost <= N * budgets[:, None] * (1 + 1e-12))
+        return self._threshold(k, value.where(allowed, -torch.inf).argmax(1)), allowed.any(1)
 
     def _threshold(self, k: int, leaving: Tensor) -> Tensor:
-        """The threshold at which so many of all pictures, the most confident ones, would leave at exit k."""
+        """The threshold of exit k that the given number (P,) of images reaches, counted over all N images."""
         ranked, N = self.ranked[k], self.ranked.shape[1]
         t = between(ranked[(leaving - 1).clamp(min=0)], ranked[leaving.clamp(max=N - 1)])
         return torch.where(leaving == 0, 1.0, torch.where(leaving == N, 0.0, t))
 
+    def _walk(self, thresholds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Which images reach each exit, bool (P, N), and right answers and cost (2, P) of those that left before it.
+
+        Each list has K + 1 entries: the last is behind the last exit, where no image arrives and all have left.
+        """
+        active = torch.ones(len(thresholds), self.confidence.shape[1], dtype=torch.bool)
+        totals = torch.zeros(2, len(thresholds), dtype=torch.float64)
+        arriving, before = [active], [totals]
+        for k, macs in enumerate(self.macs):
+            leaves = active & (self.confidence[k] >= thresholds[:, k : k + 1])
+            totals = totals + torch.stack([(leaves * self.right[k]).sum(1), leaves.sum(1) * macs])
+            active = active & ~leaves
+            arriving.append(active)
+            before.append(totals)
+        return arriving, before
+
+    def around(self, thresholds: Tensor, budgets: Tensor) -> tuple[Tensor, Tensor]:
+        """For each budget (P,), the best of these sets within it and the cheapest of them beyond it, (P, K) each."""
+        first, last = torch.zeros(1, thresholds.shape[1]), torch.ones(1, thresholds.shape[1])
+        last[0, -1] = 0
+        candidates = torch.cat([first, last, thresholds])  # with all images at the first exit, and all at the last
+        right, cost = self._walk(candidates)[1][-1]
+        fits = cost <= budgets[:, None] * self.confidence.shape[1]  # (P, candidates)
+        fits[:, 0] = True  # up to rounding, where the budget is exactly the first exit's cost
+        return candidates[right.where(fits, -1).argmax(1)], candidates[cost.where(~fits, torch.inf).argmin(1)]
+
     def pairs(self, budgets: Tensor) -> Tensor:
-        """For each budget the best (P, K) in which some leave at one exit and all others at one deeper exit."""
-        K, N = self.confidence.shape
+        """For each budget (P,), the best set (P, K) with which images leave at two exits only."""
+        K = len(self.macs)
         best = torch.full((len(budgets),), -torch.inf, dtype=torch.float64)
         sets = torch.ones(len(budgets), K)
         for i, j in combinations(range(K), 2):
-            gains = (self.right[i] - self.right[j])[self.order[i]].cumsum(0)
-            right = self.right[j].sum() + torch.cat(
-                [gains.new_zeros(1), gains]
-            )  # (N + 1,), for so many that leave at i
-            best_from, leaving_from = right.where(self.possible[i], -torch.inf).flip(0).cummax(0)
-            saving = N * (self.macs[j] - budgets) / (self.macs[j] - self.macs[i])
-            least = saving.ceil().clamp(0, N).long()  # (P,), so many have to leave at i
-            value = best_from[N - least].where(saving <= N, -torch.inf)
+            value, cut = self._best_of_pair(i, j, budgets)
+            pair = torch.ones(len(budgets), K)
+            pair[:, i], pair[:, j:] = cut, 0
             better = value > best
-            cut = self._threshold(i, N - leaving_from[N - least])
-            alone = torch.ones(len(budgets), K)
-            alone[:, i], alone[:, j:] = cut, 0
-            best, sets = torch.where(better, value, best), torch.where(better[:, None], alone, sets)
+            best, sets = torch.where(better, value, best), torch.where(better[:, None], pair, sets)
         return sets
 
-    def _arrivals(self, thresholds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Who comes to each exit (P, N), and right answers and cost (2, P) of those who left before."""
-        here = torch.ones(len(thresholds), self.confidence.shape[1], dtype=torch.bool)
-        gone = torch.zeros(2, len(thresholds), dtype=torch.float64)
-        arrived, before = [], []
-        for k, macs in enumerate(self.macs):
-            arrived.append(here)
-            before.append(gone)
-            leaves = here & (self.confidence[k] >= thresholds[:, k : k + 1])
-            gone = gone + torch.stack([(leaves * self.right[k]).sum(1), leaves.sum(1) * macs])
-            here = here & ~leaves
-        return [*arrived, here], [*before, gone]
+    def _best_of_pair(self, i: int, j: int, budgets: Tensor) -> tuple[Tensor, Tensor]:
+        """Right answers (P,), -inf if too expensive, and exit i's threshold (P,), if all others leave at exit j."""
+        # Right answers of every cut of exit i: a running sum, as in `_best_cut`
+        N = self.confidence.shape[1]
+        gains = (self.right[i] - self.right[j])[self.order[i]].cumsum(0)
+        right = self.right[j].sum() + torch.cat([gains.new_zeros(1), gains])  # (N + 1,)
 
-    def effect(self, thresholds: Tensor) -> Tensor:
-        """Right answers and cost (2, P), summed over the pictures."""
-        return self._arrivals(thresholds)[1][-1]
+        # n images at exit i cost n macs_i + (N - n) macs_j, which is within N * budget from `least` images onwards
+        saving = N * (self.macs[j] - budgets) / (self.macs[j] - self.macs[i])
+        least = saving.ceil().clamp(0, N).long()  # (P,)
 
-    def around(self, thresholds: Tensor, budgets: Tensor) -> tuple[Tensor, Tensor]:
-        """For each budget, of these sets the one with the most right answers within it, and the cheapest beyond it."""
-        ends = torch.ones(2, thresholds.shape[1])  # nobody goes on, everybody does
-        ends[0], ends[1, -1] = 0, 0
-        candidates = torch.cat([ends, thresholds])
-        right, cost = self.effect(candidates)
-        fits = cost <= budgets[:, None] * self.confidence.shape[1]  # (P, candidates)
-        fits[:, 0] = True
-        return candidates[right.where(fits, -1).argmax(1)], candidates[cost.where(~fits, torch.inf).argmin(1)]
+        # So the best cut is a maximum over n >= least: running maxima from the end serve all budgets at once
+        maximum, place = right.where(self.possible[i], -torch.inf).flip(0).cummax(0)
+        value = maximum[N - least].where(saving <= N, -torch.inf)
+        return value, self._threshold(i, N - place[N - least])

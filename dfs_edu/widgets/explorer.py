@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dfs_edu import figures, inference
 from dfs_edu.inference import Outputs
-from dfs_edu.inference.thresholds import check_pair
+from dfs_edu.inference.checks import check_pair
 from dfs_edu.widgets import page
 
 GALLERY = 120  # images sent to the page, about 1 kB each

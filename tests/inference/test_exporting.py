@@ -1,9 +1,11 @@
-"""What is taken away says what the network says: every family, any number of pictures, early exit and all."""
+"""What is taken away says what the network says: every family, any number of images, early exit and all."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from dfs_edu.inference import EarlyExit, Outputs
 from dfs_edu.inference.exporting import export, in_float32
 from dfs_edu.inference.runtime import Runner
 
+ROOT = str(Path(dfs.__file__).parents[1])
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 TEMPERATURE = 0.1  # tiny untrained networks are hardly sure of anything
 
@@ -42,7 +45,7 @@ def exported(name, side, folder, criterion="confidence", junction=None):
         logits = torch.stack(net(normalised(images)))
     scores = Outputs.of(logits, torch.zeros(len(images)).long(), "test", criterion, [TEMPERATURE] * K).confidence
     ranked = scores.sort(1).values[:-1]
-    middle = (ranked[:, 7] + ranked[:, 8]) / 2  # between two pictures, so that rounding moves nobody
+    middle = (ranked[:, 7] + ranked[:, 8]) / 2  # between two images, so that rounding moves nobody
     thresholds = [*middle.tolist(), 0] if criterion != "patience" else [0.9 / (K - 1)] * (K - 1) + [0]
     how = {"thresholds": thresholds, "temperatures": [TEMPERATURE] * K, "criterion": criterion}
     export(net, folder, classes=list("abcde"), mean=MEAN, std=STD, input_shape=(3, side, side), name="mine", **how)
@@ -172,9 +175,9 @@ def test_what_the_runner_refuses(taken, tmp_path):
     folder, side, _, thresholds, _ = taken
     runner = Runner(folder)
     for wrong in (pictures(side)[0], pictures(side + 1), pictures(side)[:0]):
-        with pytest.raises(ValueError, match="pictures of shape"):
+        with pytest.raises(ValueError, match="images of shape"):
             runner(wrong)
-    with pytest.raises(ValueError, match="pictures of float64"):
+    with pytest.raises(ValueError, match="images of float64"):
         runner(pictures(side).astype(float))
     nothing = np.full((1, 3, side, side), np.nan, np.float32)
     with pytest.raises(ValueError, match="not finite"):
@@ -192,7 +195,7 @@ def test_what_export_refuses_leaves_nothing_behind(tmp_path):
     net = dfs.build("vgg7-2", 5)
     how = {"classes": list("abcde"), "mean": MEAN, "std": STD, "thresholds": [0.5] * 5 + [0]}
     (tmp_path / "there").mkdir()
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         export(net, tmp_path / "there", **how)
     with pytest.raises(ValueError, match="3 names of classes for a network of 5"):
         export(net, tmp_path / "new", **how | {"classes": list("abc")})
@@ -203,6 +206,30 @@ def test_what_export_refuses_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="input_shape"):
         export(net, tmp_path / "new", **how, input_shape=(3, 2, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+sys.modules |= dict.fromkeys(["onnx", "onnxscript", "onnxruntime"])  # as if they were not installed
+import dfs_edu as dfs
+from dfs_edu.inference import exporting, runtime
+net = dfs.build("vgg7-1", 2)
+for call in (
+    lambda: exporting.export(net, "net", classes="ab", mean=[0] * 3, std=[1] * 3, thresholds=[0] * 6),
+    lambda: runtime.Runner("net"),
+):
+    try:
+        call()
+    except ImportError as error:
+        print(error.name)
+"""
+
+
+def test_onnx_is_needed_only_for_an_export(tmp_path):
+    code = [sys.executable, "-c", WITHOUT_THE_EXTRA]
+    done = subprocess.run(code, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True)
+    assert done.stdout.split() == ["onnx", "onnxruntime"], done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trained_network_from_the_command_line(tmp_path, capsys, monkeypatch):
@@ -217,13 +244,13 @@ def test_a_trained_network_from_the_command_line(tmp_path, capsys, monkeypatch):
     how = {"thresholds": runner.manifest["thresholds"], "temperatures": runner.manifest["temperatures"]}
     batches = dfs.data.batches(test, dfs.data.load("digits"), 64)
     expected = EarlyExit(run.network, **how)(next(iter(batches))[0])
-    assert (labels == expected[0].numpy()).mean() > 0.98  # a picture next to a threshold may cross it
+    assert (labels == expected[0].numpy()).mean() > 0.98  # a image next to a threshold may cross it
     assert (exits == expected[1].numpy()).mean() > 0.98
     spent = np.array(runner.manifest["macs"])[exits].mean() / runner.manifest["macs"][-1]
     assert spent < 0.6
     monkeypatch.setattr(inference, "collect", None)  # it looks before it works
     assert cli.main(["export", str(run.folder), "--budget", "0.3", "--device", "cpu"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert cli.main(["export", str(run.folder), "--budget", "1.5"]) == 1
     assert "--budget 1.5" in capsys.readouterr().err
 

@@ -55,7 +55,7 @@ def test_close_to_the_best_of_all_sets_of_thresholds(seed):
     best = torch.stack([accuracy[cost <= b + 1e-9].max() for b in budgets])
     found, _ = spent(outputs, inference.best_thresholds(outputs, MACS[:3], budgets))
     assert (found <= best).all()
-    assert (best - found).mean() < 0.02  # of 14 pictures, one is 0.07
+    assert (best - found).mean() < 0.02  # of 14 images, one is 0.07
     assert found[-1] == best[-1]  # with room for everything
 
 
@@ -110,7 +110,7 @@ def test_a_budget_curve_by_the_solver():
     ("outputs", "budgets", "message"),
     [
         (outputs_of(0, split="test"), [2.0], "thresholds must be fitted on validation"),
-        (outputs_of(0), [2.0, 0.5], "budget=0.5: every picture pays exit 1"),
+        (outputs_of(0), [2.0, 0.5], "budget=0.5: every image pays for exit 1"),
         (outputs_of(0), [float("nan")], "budget=nan"),
         (outputs_of(0), [], r"budgets of shape \(0,\)"),
     ],
@@ -118,27 +118,3 @@ def test_a_budget_curve_by_the_solver():
 def test_what_it_refuses(outputs, budgets, message):
     with pytest.raises(ValueError, match=message):
         inference.best_thresholds(outputs, MACS, budgets)
-
-
-# Bootstrap
-
-
-def test_the_bootstrap_of_an_accuracy_is_nearly_the_binomial_interval():
-    right = torch.zeros(2, 400, dtype=torch.bool)
-    right[0, :300] = True
-    low, high = inference.bootstrap(right, resamples=4000)
-    assert low[0].item() == pytest.approx(0.75 - 1.96 * (0.75 * 0.25 / 400) ** 0.5, abs=0.005)
-    assert high[0].item() == pytest.approx(0.75 + 1.96 * (0.75 * 0.25 / 400) ** 0.5, abs=0.005)
-    assert (low[1], high[1]) == (0, 0)
-    assert torch.equal(low, inference.bootstrap(right, resamples=4000)[0])  # the seed is fixed
-
-
-def test_a_difference_of_two_that_agree_nearly_everywhere_is_surer_than_either():
-    generator = torch.Generator().manual_seed(0)
-    first = torch.rand(1000, generator=generator) < 0.6
-    second = first.clone()
-    second[:20] = True
-    low, high = inference.bootstrap(torch.stack([second.float() - first.float()]))
-    assert 0 < low < (second.float() - first.float()).mean() < high
-    alone_low, alone_high = inference.bootstrap(first[None])
-    assert high - low < 0.3 * (alone_high - alone_low)

@@ -125,8 +125,8 @@ def test_without_gradients(name):
 
 
 @every_network
-def test_pictures_leave(name, monkeypatch):
-    """All of early exit, where half of the pictures that reach an exit go on."""
+def test_images_leave(name, monkeypatch):
+    """All of early exit, where half of the images that reach an exit go on."""
     net = on_meta(name, Surgery(0.5))
     sizes, early_exit = [], inference.EarlyExit(net, [0.5] * (len(net.heads) - 1) + [0])
 
@@ -283,7 +283,7 @@ def test_a_constant_on_the_cpu_is_refused():
             wrong(images)
 
 
-def test_so_are_pictures_labels_indices_and_weights_on_the_cpu():
+def test_so_are_images_labels_indices_and_weights_on_the_cpu():
     net = on_meta("vgg7-64", Surgery(0.5))
     with gpu():
         images, labels = batch("vgg7-64")

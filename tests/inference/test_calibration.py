@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from torch.nn import functional as F
 
 from dfs_edu import inference
-from dfs_edu.inference import Judge, Outputs
+from dfs_edu.inference import Outputs
 
 
 def made(temperatures, pictures=6000, classes=5, split="validation", seed=0):
@@ -74,13 +74,13 @@ def test_calibrating_changes_confidence_and_no_prediction():
 
 
 def by_hand():
-    """Bins of a fifth: 0.5 and 0.55 with one right, 0.9 and 1 with two right; nobody anywhere else."""
+    """Bins of a fifth: 0.5 and 0.55 with one right, 0.9 and 1 with two right; all other bins are empty."""
     confidence = torch.tensor([[0.5, 0.55, 0.9, 1.0]])
     return Outputs(confidence, torch.tensor([[0, 1, 2, 3]]), torch.tensor([0, 0, 2, 3]), "test")
 
 
 def test_calibration_error_by_hand():
-    # half the pictures: |0.525 - 0.5|; the other half: |0.95 - 1|
+    # half the images: |0.525 - 0.5|; the other half: |0.95 - 1|
     assert inference.calibration_error(by_hand(), bins=5).tolist() == pytest.approx([0.5 * 0.025 + 0.5 * 0.05])
 
 
@@ -100,7 +100,7 @@ def on_the_edges():
     return Outputs(confidence, right, torch.ones(8, dtype=torch.int64), "test")
 
 
-def test_who_is_certain_is_in_the_last_bin_of_the_error_too():
+def test_a_confidence_of_one_is_in_the_last_bin_of_the_error_too():
     sure = Outputs(torch.tensor([[0.9, 1.0]]), torch.tensor([[1, 0]]), torch.tensor([1, 1]), "test")
     assert inference.calibration_error(sure, bins=5).tolist() == pytest.approx([0.95 - 0.5])
     assert inference.reliability(sure, bins=5).count.tolist() == [[0, 0, 0, 0, 2]]
@@ -115,12 +115,12 @@ def test_the_error_is_what_the_diagram_shows(outputs, bins):
     torch.testing.assert_close(inference.calibration_error(outputs, bins), apart.sum(1), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_refused():
+def test_wrong_arguments():
     with pytest.raises(ValueError, match="temperatures must be fitted on validation"):
         inference.fit_temperatures(made([1.0], pictures=9, split="test"))
     with pytest.raises(ValueError, match="hold no logits"):
         inference.fit_temperatures(Outputs(torch.ones(1, 2), torch.zeros(1, 2).long(), torch.zeros(2).long(), "train"))
-    with pytest.raises(ValueError, match="scores by 'margin' are no probabilities"):
+    with pytest.raises(ValueError, match="scores by 'margin' are not probabilities"):
         inference.calibration_error(made([1.0], pictures=9).again("margin"))
     with pytest.raises(ValueError, match="bins=0"):
         inference.reliability(by_hand(), bins=0)
@@ -129,43 +129,3 @@ def test_what_is_refused():
             made([1.0, 1.0], pictures=9).again(temperatures=wrong)
     with pytest.raises(ValueError, match="criterion='certainty': use one of confidence, margin, entropy, patience"):
         made([1.0], pictures=9).again("certainty")
-
-
-# Criteria
-
-
-def test_scores_of_one_picture_by_hand():
-    logits = torch.tensor([[0.7, 0.2, 0.1]]).log()
-    score = {name: Judge(1, name)(logits)[0].item() for name in inference.CRITERIA}
-    assert score["confidence"] == pytest.approx(0.7)
-    assert score["margin"] == pytest.approx(0.5)
-    entropy = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
-    assert score["entropy"] == pytest.approx(1 - entropy / math.log(3))
-    assert score["patience"] == 0
-
-
-def test_patience_counts_exits_that_agree_with_the_one_before():
-    said = torch.tensor([[0, 1], [0, 0], [0, 0], [2, 0], [2, 0]])  # of five exits, for two pictures
-    judge = Judge(5, "patience")
-    scores = torch.stack([judge(5.0 * F.one_hot(k, 3))[0] for k in said])
-    assert (4 * scores).T.tolist() == [[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]]
-    judge.restart()
-    assert judge(5.0 * F.one_hot(said[0], 3))[0].tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("name", inference.CRITERIA)
-def test_scores_are_from_0_to_1_and_no_two_batches_meet(name):
-    logits = 3 * torch.randn(4, 50, 7, generator=torch.Generator().manual_seed(0))
-    whole = Outputs.of(logits, torch.zeros(50).long(), "validation", name)
-    assert whole.confidence.min() >= 0
-    assert whole.confidence.max() <= 1
-    parts = [
-        Outputs.of(logits[:, p], torch.zeros(len(p)).long(), "validation", name) for p in torch.arange(50).split(9)
-    ]
-    torch.testing.assert_close(Outputs.joined(parts).confidence, whole.confidence)
-
-
-def test_sure_and_unsure():
-    logits = torch.tensor([[1000.0, 0, 0], [0.0, 0, 0]])
-    for name, unsure in (("confidence", 1 / 3), ("margin", 0), ("entropy", 0)):
-        assert Judge(1, name)(logits)[0].tolist() == pytest.approx([1, unsure], abs=1e-6)
