@@ -21,6 +21,7 @@ from PIL import Image
 from dfs_edu import figures
 from dfs_edu.course import browser, publish
 from dfs_edu.course import runner as course
+from dfs_edu.values import plain
 
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 PLOT = 'import plotly.graph_objects as go\ngo.Figure(go.Scatter(x=[1, 2], y=[3, 4])).show("plotly_mimetype")'
@@ -219,9 +220,9 @@ def test_missing_notebook_is_named(tmp_path):
 
 def test_record_takes_arrays_and_tensors_and_refuses_what_json_cannot_hold():
     values = {"a": torch.tensor([1.5, float("inf")]), "b": torch.tensor(2), "c": {1: (True, None)}}
-    assert course._plain(values) == {"a": [1.5, None], "b": 2, "c": {"1": [True, None]}}
+    assert plain(values) == {"a": [1.5, None], "b": 2, "c": {"1": [True, None]}}
     with pytest.raises(TypeError, match="cannot record"):
-        course._plain(object())
+        plain(object())
 
 
 def arguments(*words):

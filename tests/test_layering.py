@@ -31,7 +31,7 @@ LAYERS = (
     ("backbones", "losses", "methods"),
     ("multiexit", "cuts"),
     ("splitgrad", "distributed"),
-    ("surgery", "files", "intervals", "precision", "tables"),
+    ("surgery", "files", "intervals", "modes", "precision", "tables", "values"),
 )
 LEVEL = {room: len(LAYERS) - i for i, layer in enumerate(LAYERS) for room in layer}
 

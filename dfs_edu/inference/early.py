@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu.inference.criteria import Judge
-from dfs_edu.inference.outputs import evaluating
 from dfs_edu.inference.thresholds import checked_thresholds
+from dfs_edu.modes import evaluating
 from dfs_edu.multiexit import MultiExit
 
 

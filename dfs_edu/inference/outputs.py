@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from dfs_edu.files import check_file, write_whole
 from dfs_edu.inference.criteria import Judge, checked_criterion
+from dfs_edu.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -257,17 +257,3 @@ def _at(digest: str, temperatures) -> str:
     if not digest or temperatures is None or all(t == 1 for t in temperatures):
         return digest
     return f"{digest} " + ",".join(f"{float(t):.6g}" for t in temperatures)
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every module has the mode that it had."""
-    in_training = [module for module in net.modules() if module.training]
-    if in_training:
-        net.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in in_training:
-            module.training = True

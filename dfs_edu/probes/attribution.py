@@ -18,8 +18,8 @@ import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerConductance, LayerGradCam
 from torch import Tensor
 
+from dfs_edu.modes import as_found, in_any_mode
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.gradients import as_found, in_any_mode
 from dfs_edu.probes.watching import Watched, maps, watched
 from dfs_edu.surgery import Surgery
 
@@ -187,7 +187,7 @@ def _watched(net: MultiExit, images: Tensor, targets: Tensor | None) -> Iterator
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
         raise ValueError(f"images: {_said(images)}; give normalised pictures (B, C, H, W) in floating point")
     net = watched(net)
-    with as_found(net, images.device):
+    with as_found(net):
         with torch.no_grad():
             classes = min(logits.shape[1] for logits in net(images[:1]))  # pictures that are too small end here
         if targets is not None:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import widest
-from dfs_edu.probes.gradients import Leg, in_any_mode, in_legs
+from dfs_edu.probes.gradients import Leg, in_legs
 
 
 @dataclass(frozen=True)

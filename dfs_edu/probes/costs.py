@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit, checked_shape
-from dfs_edu.probes.gradients import in_any_mode
 
 
 @dataclass(frozen=True)

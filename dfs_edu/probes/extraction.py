@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dfs_edu.modes import as_found, evaluating, in_any_mode
 from dfs_edu.multiexit import MultiExit, State
-from dfs_edu.probes.gradients import as_found, in_any_mode
 from dfs_edu.surgery import Surgery, channel_dim
 
 PARTS = ("shared", "specific")  # f+ and f-
@@ -62,7 +61,7 @@ def features(net: MultiExit, batches: Batches, beta: float | None = None) -> Fea
     """
     cut = cuts(net, beta)
     rows, labels = [[] for _ in cut], []
-    with evaluating(net):
+    with as_found(net), evaluating(net):
         for images, label in batches:
             labels.append(label.cpu())
             state = images
@@ -90,15 +89,6 @@ def cuts(net: MultiExit, beta: float | None = None) -> list[Surgery | None]:
     if beta is not None:
         return [*[Surgery(beta)] * (len(net.junctions) - 1), None]
     return [junction if isinstance(junction, Surgery) else None for junction in net.junctions]
-
-
-@contextmanager
-def evaluating(net: MultiExit) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards modes, buffers and random state are as they were."""
-    device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    with as_found(net, device), torch.no_grad():
-        net.eval()
-        yield
 
 
 def _shared_first(f: Tensor, cut: Surgery | None) -> Tensor:

@@ -11,48 +11,17 @@ two ends. These are let go as soon as they have been used, the activations of a 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from itertools import chain
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from dfs_edu.modes import as_found
 from dfs_edu.multiexit import MultiExit, State
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Gradients = list[Tensor | None]  # of some tensors, in their order; None stands for one that is exactly zero
-
-
-def in_any_mode(probe: Callable[P, R]) -> Callable[P, R]:
-    """A probe that gives the same answers under `torch.inference_mode()` and without gradients as outside.
-
-    It runs outside both. Tensors and networks among its arguments that were made under inference mode can take part in
-    no gradient: it gets copies of them.
-    """
-
-    @wraps(probe)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.inference_mode(False), torch.enable_grad():
-            args, kwargs = tree_map(_usable, (args, kwargs))
-            return probe(*args, **kwargs)
-
-    return run
-
-
-def _usable(value):
-    """The value, or a copy of a tensor or network that was made under inference mode."""
-    if isinstance(value, Tensor) and value.is_inference():
-        return value.clone()
-    if isinstance(value, nn.Module) and any(t.is_inference() for t in chain(value.parameters(), value.buffers())):
-        return copy.deepcopy(value)
-    return value
 
 
 @dataclass(frozen=True)
@@ -119,7 +88,7 @@ def in_legs(net: MultiExit, images: Tensor, labels: Tensor) -> Iterator[list[Leg
     head, and FloatingPointError for a loss that is not finite.
     """
     _check(net, images, labels)
-    with as_found(net, images.device), torch.enable_grad():
+    with as_found(net), torch.enable_grad():
         net.train()
         yield _forward(net, images, labels)
 
@@ -144,25 +113,6 @@ def _forward(net: MultiExit, images: Tensor, labels: Tensor) -> list[Leg]:
 
 def _tensors(state: State) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else state
-
-
-@contextmanager
-def as_found(net: nn.Module, device: torch.device) -> Iterator[None]:
-    """Whatever happens inside, the modes and buffers of the network and torch's random state are put back after it.
-
-    The random state is the CPU's and, where `device` is a CUDA device, that one's.
-    """
-    modes = [(module, module.training) for module in net.modules()]
-    buffers = [(m, name, b, b.clone()) for m in net.modules() for name, b in m.named_buffers(recurse=False)]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            with torch.no_grad():
-                for module, name, buffer, value in buffers:
-                    setattr(module, name, buffer.copy_(value))
 
 
 def _check(net: MultiExit, images: Tensor, labels: Tensor) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfs_edu.modes import as_found, evaluating, in_any_mode
 from dfs_edu.multiexit import MultiExit, State
-from dfs_edu.probes.extraction import PARTS, Batches, cuts, evaluating
-from dfs_edu.probes.gradients import in_any_mode
+from dfs_edu.probes.extraction import PARTS, Batches, cuts
 from dfs_edu.surgery import Junction, Surgery
 
 FILLS = ("mean", "zero")
@@ -62,7 +62,7 @@ def ablation(net: MultiExit, batches: Batches, beta: float | None = None, fill: 
     if not any(cut):
         raise ValueError("nothing is cut in this network: beta=0.5, say, asks as if it were")
     right, right_without, seen = np.zeros(K), {part: np.zeros((K, K)) for part in PARTS}, 0
-    with evaluating(net):
+    with as_found(net), evaluating(net):
         fills = _means(net, batches) if fill == "mean" else [None] * K
         for images, labels in batches:
             seen += len(labels)

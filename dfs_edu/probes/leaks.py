@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.gradients import Gradients, Leg, in_any_mode, in_legs, pull
+from dfs_edu.probes.gradients import Gradients, Leg, in_legs, pull
 from dfs_edu.probes.paths import add, cut_of, squares
 from dfs_edu.surgery import Surgery
 

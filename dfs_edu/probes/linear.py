@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from dfs_edu.modes import in_any_mode
 from dfs_edu.probes.extraction import PARTS, Features
-from dfs_edu.probes.gradients import in_any_mode
 
 READ = (*PARTS, "mixed", "whole")
 

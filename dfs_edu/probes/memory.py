@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from dfs_edu.losses import exit_losses
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit, checked_shape
-from dfs_edu.probes.gradients import in_any_mode
 
 
 @dataclass(frozen=True)

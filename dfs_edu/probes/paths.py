@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import widest
-from dfs_edu.probes.gradients import Gradients, in_any_mode, in_legs, pull
+from dfs_edu.probes.gradients import Gradients, in_legs, pull
 from dfs_edu.surgery import Surgery, channel_dim
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dfs_edu.probes.gradients import in_any_mode
+from dfs_edu.modes import in_any_mode
 from dfs_edu.surgery import Junction
 
 SIDES = ("deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls")

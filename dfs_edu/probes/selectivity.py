@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dfs_edu.probes.gradients import in_any_mode
+from dfs_edu.modes import in_any_mode
 
 
 @in_any_mode

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfs_edu.probes.gradients import in_any_mode
+from dfs_edu.modes import in_any_mode
 
 
 def cka(X: Tensor, Y: Tensor, unbiased: bool = True) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes.cosines import conflict
+from dfs_edu.values import plain
 
 DIGITS = 3  # of what is recorded
 
@@ -41,7 +42,7 @@ class ConflictTracker:
         self.layers = report.layers
         stages = report.by_stage()
         found = {"cosine": stages.pairs(), "norm": stages.norm, "conflicting": report.conflicting()}
-        return {"step": step, **{name: _plain(values) for name, values in found.items()}}
+        return {"step": step, **{name: plain(values, DIGITS) for name, values in found.items()}}
 
 
 def history(looks: list[dict]) -> dict[str, np.ndarray]:
@@ -63,9 +64,3 @@ def share_by_stage(found: dict) -> np.ndarray:
         some = met.any(1)
         shares[some, s] = np.nansum(layers[some], 1) / met[some].sum(1)
     return shares
-
-
-def _plain(values: np.ndarray):
-    if values.ndim:
-        return [_plain(value) for value in values]
-    return float(f"{values:.{DIGITS}g}") if np.isfinite(values) else None
