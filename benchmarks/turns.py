@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import dfs_edu as dfs
 from dfs_edu.backbones import pixels_of
-from dfs_edu.probes.memory import _Live
+from dfs_edu.probes.memory import LiveBytes
 from dfs_edu.surgery import Joint, Junction
 
 MIB = 2**20
@@ -30,7 +30,7 @@ def arguments(purpose: str, batches: Mapping[str, int], rounds: int) -> argparse
 
 def taken(way: Callable[[], object], there: Iterable[Tensor]) -> float:
     """MiB of the tensors made by a call that are alive at most, beyond those that are there before."""
-    with _Live() as live:
+    with LiveBytes() as live:
         before = live.follow(list(there))
         way()
     return (live.peak - before) / MIB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from itertools import chain
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Generator[None, None, None]:
     """Put the network in eval mode, without gradients; afterwards every module is in the mode that it was in."""
     in_training = [module for module in net.modules() if module.training]
     if in_training:  # early exit enters here for every batch: a network already in eval mode costs nothing
@@ -32,7 +32,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def as_found(net: nn.Module) -> Iterator[None]:
+def as_found(net: nn.Module) -> Generator[None, None, None]:
     """Afterwards restore the network's modes and buffers and torch's random state, whatever happened inside.
 
     The random state is the CPU's and, if the network is on a CUDA device, that device's.

@@ -129,8 +129,8 @@ def test_what_is_the_same_for_all_pictures_is_like_nothing():
     [
         (gaussian(5, 2), gaussian(6, 2), True, r"shapes \[\(5, 2\), \(6, 2\)\]"),
         (gaussian(5), gaussian(5, 2), True, r"shapes \[\(5,\)"),
-        (gaussian(3, 2), gaussian(3, 2), True, "3 pictures: .* needs 4"),
-        (gaussian(1, 2), gaussian(1, 2), False, "1 pictures: .* needs 2"),
+        (gaussian(3, 2), gaussian(3, 2), True, "3 images: .* at least 4"),
+        (gaussian(1, 2), gaussian(1, 2), False, "1 images: .* at least 2"),
         (gaussian(5, 2), gaussian(5, 2) / 0, True, "infinite"),
     ],
 )
@@ -218,7 +218,7 @@ def test_bad_calls_are_named():
     with pytest.raises(TypeError, match="Linear"):
         features(nn.Linear(2, 2), [])
     for probe in (features, ablation):
-        with pytest.raises(ValueError, match="batches holds no pictures"):
+        with pytest.raises(ValueError, match="batches holds no images"):
             probe(net, [], beta=0.5)
         with pytest.raises(ValueError, match="beta=2"):
             probe(net, pictures("vgg7"), beta=2)
