@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_conflict import assert_untouched, scales_network, snapshot
+from test_cosines import assert_untouched, scales_network, snapshot
 from tiny import FAMILIES
 from torch import nn
 
