@@ -151,7 +151,7 @@ def accuracy_over_time(
 ) -> go.Figure:
     """Draw one line per run, name -> record, with one mark per epoch; time is that of training, without validation.
 
-    `exit` is the index of the exit that is shown, from 0; -1: the last.
+    ``exit`` is the index of the exit that is shown, from 0; -1: the last.
     """
     curves = {}
     for name, record in records.items():
@@ -170,8 +170,8 @@ def gaps(
     Long names and titles are broken into lines, so that the panels keep their share of a narrow page.
 
     Args:
-        differences: name -> (mean (E,), half the interval's width (E,)), fractions. E is `exits`, or one more: the last
-            entry is then the mean of the exits.
+        differences: name -> (mean (E,), half the interval's width (E,)), fractions. E is ``exits``, or one more: the
+            last entry is then the mean of the exits.
         exits: how many exits there are.
     """
     width, columns = len(next(iter(differences.values()))[0]), 3

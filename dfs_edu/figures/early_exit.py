@@ -173,7 +173,7 @@ def waits(
 ) -> go.Figure:
     """Draw the fraction of images that took no longer than a time: name -> seconds per image (N,).
 
-    At most `points` values of each are drawn.
+    At most ``points`` values of each are drawn.
     """
     fig = figure([], title, "milliseconds", "images answered in %")
     for i, (name, times) in enumerate(seconds.items()):

@@ -36,7 +36,7 @@ NAMES = {"shared": "f+", "specific": "f-", "mixed": "half of each", "whole": "f+
 def cka_heatmaps(
     matrices: Mapping, names: Sequence[str], title: str = "How similar are two parts? Linear CKA"
 ) -> go.Figure:
-    """Draw CKA matrices (M, M), by name, side by side, from 0 to 1; `names` are those of the M parts.
+    """Draw CKA matrices (M, M), by name, side by side, from 0 to 1; ``names`` are those of the M parts.
 
     Raises:
         ValueError: if there are no matrices.

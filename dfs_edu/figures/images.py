@@ -51,11 +51,11 @@ def looks(
     title: str = "Where each exit looks",
     zoom: int = 3,
 ) -> go.Figure:
-    """Draw images below each other; beside each, in grey, what each exit looks at: the lighter, the more (see `heat`).
+    """Draw images below each other and, beside each, in grey, what each exit looks at: the lighter, the more.
 
     Args:
         images: uint8 (N, 3, H, W).
-        maps: (K, N, H, W), large where something speaks for the class.
+        maps: (K, N, H, W), large where something speaks for the class (see ``heat``).
         names: N short texts below the images, such as their true classes.
         answers: K lists of N short texts below the maps, such as the exits' predictions.
         zoom: screen pixels per image pixel.
@@ -130,7 +130,7 @@ class Sheet:
         headings: Sequence[str] = (),
         colours: int | None = None,
     ) -> go.Figure:
-        """Draw tiles, uint8 (H, W, 3), captions below them, headings above the columns, and a title at the `top`."""
+        """Draw tiles, uint8 (H, W, 3), captions below them, headings above the columns, and a title at the ``top``."""
         down, _ = self.corner(self.columns * -(-len(tiles) // self.columns))
         across = self.columns * (self.width + self.gap)
         canvas = np.zeros((down, across, 4), np.uint8)  # transparent between the tiles
@@ -149,7 +149,7 @@ class Sheet:
         return fig.update_yaxes(visible=False, range=[down - 0.5, -0.5])
 
     def _text(self, text: str, n: int, y: int, anchor: str, size: int) -> dict:
-        """A text in the middle of tile n, `y` below its top."""
+        """A text in the middle of tile n, ``y`` below its top."""
         top, left = self.corner(n)
         place = {"x": left + self.width / 2 - 0.5, "y": top + y - 0.5, "xanchor": "center", "yanchor": anchor}
         return {"text": text, "showarrow": False, "font": {"size": size}, **place}

@@ -62,7 +62,7 @@ MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;"})
 def literal(draw: Callable[..., go.Figure]) -> Callable[..., go.Figure]:
     """Decorate a function that draws: the texts passed to it are shown literally, though plotly reads markup in texts.
 
-    A folder of images may be called `<a href=...>`; in a legend it would become a link.
+    A folder of images may be called ``<a href=...>``; in a legend it would become a link.
     """
 
     @wraps(draw)
@@ -94,7 +94,7 @@ def require(**arguments: Sized) -> None:
 
 
 def rounded(values, digits: int = 4) -> list:
-    """Plain numbers, None for NaN: short in a notebook's JSON."""
+    """Return plain numbers, None for NaN: short in a notebook's JSON."""
     return [None if np.isnan(v) else round(float(v), digits) for v in np.asarray(values, dtype=float)]
 
 
@@ -124,16 +124,15 @@ def style(i: int) -> dict[str, dict]:
     }
 
 
-def lines(fig: go.Figure, curves: Mapping, markers: bool = True) -> go.Figure:
+def lines(fig: go.Figure, curves: Mapping) -> go.Figure:
     """Add one line per curve, name -> (x, y) as they are shown, and a legend below."""
     for i, (name, (x, y)) in enumerate(curves.items()):
-        look = style(i) if markers else {"line": style(i)["line"]}
-        fig.add_scatter(x=x, y=y, name=name, mode="lines+markers" if markers else "lines", **look)
+        fig.add_scatter(x=x, y=y, name=name, mode="lines+markers", **style(i))
     return fig.update_layout(legend=below())
 
 
 def exit_numbers(values: Sized) -> list[int]:
-    """The exits' numbers, from 1, of one value per exit."""
+    """Return the exits' numbers, from 1, given one value per exit."""
     return list(range(1, len(values) + 1))
 
 
@@ -148,12 +147,12 @@ def exit_ticks(exits: int) -> dict[str, Any]:
 
 
 def below() -> dict[str, Any]:
-    """A legend under the plot and its axis, so that the plot keeps its full width."""
+    """Return a legend under the plot and its axis, so that the plot keeps its full width."""
     return {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}
 
 
 def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
-    """The faint area between two lines over the same x, without an entry in the legend."""
+    """Return the faint area between two lines over the same x, without an entry in the legend."""
     r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return go.Scatter(
         x=x + x[::-1],
@@ -174,9 +173,10 @@ def colour_bar(unit: str) -> dict[str, Any]:
 
 
 def panels(names: Iterable[str], title: str, height: int, bottom: int, **layout) -> tuple[go.Figure, list[dict]]:
-    """Make a figure with one empty panel per name, side by side on one vertical axis; `bottom` pixels hold the legend.
+    """Make a figure with one empty panel per name, side by side on one vertical axis, and a legend at the bottom.
 
-    Returns the figure, and where each panel is, as for `divide`.
+    Returns:
+        The figure, and the row and column of each panel.
     """
     fig = panelled(title, height, bottom, **layout)
     names = list(names)
@@ -197,7 +197,7 @@ def divide(
     vertical: float | None = None,
     shared_yaxes: bool | str = True,
 ) -> list[dict[str, int]]:
-    """Divide a figure into panels, one per name, row by row; return the row and column of each, for `add_trace`.
+    """Divide a figure into panels, one per name, row by row; return the row and column of each, for ``add_trace``.
 
     Args:
         fig: the figure to divide.
@@ -215,7 +215,7 @@ def divide(
 
 
 def row_count(items: Sized, columns: int) -> int:
-    """How many rows hold the items."""
+    """Return how many rows hold the items."""
     return -(-len(items) // columns)
 
 
@@ -241,7 +241,7 @@ def heatmaps(
         columns: name -> the names of its columns.
         x: title of the horizontal axes.
         unit: title of the colour bar.
-        scale: colours from `low` to `high`.
+        scale: colours from ``low`` to ``high``.
         low: value of the first colour.
         high: value of the last colour.
         hover: what the pointer shows; the panel's name follows.

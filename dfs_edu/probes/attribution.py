@@ -150,7 +150,7 @@ def conductance(
         start, K = _baseline(baseline, images), len(net.stages)
         flows = np.full((2, K - 1, K, len(images)), np.nan)
         for j in range(K):
-            for k, cut in enumerate(parts[: j + 1]):
+            for k, cut in enumerate(parts[: j + 1]):  # the features that exit j's logit depends on
                 path = _along_path(LayerConductance(_logits(net, j), places[k]), start, steps)
                 through = _in_batches(path, net, j, images, targets).detach()
                 shared = torch.where(cut.is_shared(through), through, 0)
@@ -162,13 +162,13 @@ def conductance(
 
 def _parts(net: MultiExit, beta: float | None) -> list[Surgery]:
     """The cut of each exit's feature but the last."""
-    found = cuts(net, beta)[:-1]
-    if not found:
+    before_last = cuts(net, beta)[:-1]
+    if not before_last:
         raise ValueError("a network with 1 exit: its feature is never cut in two")
-    for k, (cut, junction) in enumerate(zip(found, net.junctions, strict=False), start=1):
+    for k, (cut, junction) in enumerate(zip(before_last, net.junctions, strict=False), start=1):
         if cut is None:
             raise ValueError(f"beta=None, but exit {k} has the junction {junction}: say what share of channels is f+")
-    return [cut for cut in found if cut is not None]
+    return [cut for cut in before_last if cut is not None]
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import widest
-from dfs_edu.probes.gradients import Gradients, Segment, segments
+from dfs_edu.probes.gradients import Gradients, Segment, in_segments
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,19 @@ def conflict(net: MultiExit, images: Tensor, labels: Tensor) -> Conflict:
     >>> np.isnan(report.norm[2]).tolist()  # exit 1 lies before the second stage
     [True, False, False, False, False, False]
     """
-    with segments(net, images, labels) as parts:
-        return _walk(net, parts)
+    with in_segments(net, images, labels) as segments:
+        return _walk(net, segments)
 
 
-def _walk(net: MultiExit, parts: list[Segment]) -> Conflict:
+def _walk(net: MultiExit, segments: list[Segment]) -> Conflict:
     """Walk the segments from the deepest to the first; they are used up."""
-    K = len(parts)
+    K = len(segments)
     stages = [_layers(stage, f"stages.{s}") for s, stage in enumerate(net.stages)]
     names = [name for layers in stages for name in layers]
     cosine, norm = np.full((len(names), K, K), np.nan), np.full((len(names), K), np.nan)
     upstream: list[Gradients] = []
     for s in reversed(range(K)):
-        gradients, upstream = parts.pop().backward(upstream)
+        gradients, upstream = segments.pop().backward(upstream)
         for name, layer in stages[s].items():
             row = names.index(name)
             cosine[row, s:, s:], norm[row, s:] = _compare([_concatenated(layer, exit) for exit in gradients])

@@ -123,7 +123,8 @@ def _params(net: MultiExit) -> tuple[np.ndarray, np.ndarray]:
 def _step_flops(net: MultiExit, image: Tensor) -> tuple[int, int, int]:
     """FLOPs of a training step: forward as counted, backward as counted, backward by theory."""
     label = torch.zeros(1, dtype=torch.int64, device=image.device)
-    layers, theory = [], []  # forward FLOPs of each layer; backward FLOPs of each that the loss depends on
+    # Hooks note the theory of every layer while torch counts: FLOPs forward, and backward if the loss depends on it.
+    layers, theory = [], []
     hooks = [
         module.register_forward_hook(lambda *call: _expect(*call, layers, theory))
         for module in net.modules()
@@ -137,6 +138,7 @@ def _step_flops(net: MultiExit, image: Tensor) -> tuple[int, int, int]:
                 loss.backward()
     for hook in hooks:
         hook.remove()
+    # What no layer's hook has seen are attention's products; each passes a gradient to both factors.
     attention = forward.get_total_flops() - sum(layers)
     return forward.get_total_flops(), backward.get_total_flops(), sum(theory) + 2 * attention * bool(theory)
 

@@ -83,7 +83,7 @@ class _Start(torch.autograd.Function):
 
 
 @contextmanager
-def segments(net: MultiExit, images: Tensor, labels: Tensor) -> Generator[list[Segment], None, None]:
+def in_segments(net: MultiExit, images: Tensor, labels: Tensor) -> Generator[list[Segment], None, None]:
     """Run a forward pass as in training, one segment per stage, first to last; afterwards the network is as it was.
 
     The loss of an exit is its mean cross-entropy.
@@ -104,7 +104,7 @@ def segments(net: MultiExit, images: Tensor, labels: Tensor) -> Generator[list[S
 
 
 def _forward(net: MultiExit, images: Tensor, labels: Tensor) -> list[Segment]:
-    found: list[Segment] = []
+    segments: list[Segment] = []
     state, entered = images.detach(), []
     for k, (stage, junction, head) in enumerate(zip(net.stages, net.junctions, net.heads, strict=True), start=1):
         feature = stage(state)
@@ -116,11 +116,11 @@ def _forward(net: MultiExit, images: Tensor, labels: Tensor) -> list[Segment]:
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of exit {k} is {loss.item()}: its gradient has no direction")
         trainable = [p for p in stage.parameters() if p.requires_grad]
-        found.append(Segment(trainable, entered, _tensors(feature), _tensors(onward), loss))
+        segments.append(Segment(trainable, entered, _tensors(feature), _tensors(onward), loss))
         # The next stage reads leaves, so that its backward pass ends there.
-        entered = [t.detach().requires_grad_(t.requires_grad) for t in found[-1].onward]
+        entered = [t.detach().requires_grad_(t.requires_grad) for t in segments[-1].onward]
         state = entered[0] if isinstance(onward, Tensor) else entered
-    return found
+    return segments
 
 
 def _tensors(state: State) -> list[Tensor]:

@@ -73,6 +73,7 @@ def ablation(net: MultiExit, batches: Batches, beta: float | None = None, fill: 
             total += len(labels)
             for k, (feature, logits) in enumerate(_exits(net, net.stages[0](images))):
                 right[k] += _right(logits, labels)
+                # Once more from here, without either part.
                 if (surgery := cut[k]) is None:
                     continue
                 for part in PARTS:

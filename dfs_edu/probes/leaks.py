@@ -22,7 +22,7 @@ from torch import Tensor
 from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes.extraction import cuts
-from dfs_edu.probes.gradients import Gradients, Segment, pull, segments
+from dfs_edu.probes.gradients import Gradients, Segment, in_segments, pull
 from dfs_edu.probes.paths import add, squares
 from dfs_edu.surgery import Surgery
 
@@ -75,19 +75,21 @@ def leakage(net: MultiExit, images: Tensor, labels: Tensor, beta: float = 0.5) -
         ValueError: for an invalid beta, and as for ``conflict``, like all other errors.
     """
     otherwise = Surgery(beta)
-    with segments(net, images, labels) as parts:
-        K, S = len(parts), max(len(part.feature) for part in parts)
+    with in_segments(net, images, labels) as segments:
+        K, S = len(segments), max(len(segment.feature) for segment in segments)
         at_cut, through = np.full((K, K, S, 2), np.nan), np.full((K, S, 2), np.nan)
         own, surgeries = np.zeros(K), [cut or otherwise for cut in cuts(net)]
         upstream: list[Gradients] = []  # of the deeper exits, at what the stage passes on
         for k in reversed(range(K)):
-            part, cut = parts.pop(), surgeries[k]
-            present = slice(S - len(part.feature), S)  # a state with fewer scales has the coarsest
-            pulls = [part.own(part.feature), *(pull(part.onward, g, part.feature) for g in upstream)]
-            at_cut[k, k:, present] = [_lengths(part.feature, p, cut) for p in pulls]
+            segment, cut = segments.pop(), surgeries[k]
+            f = segment.feature
+            present = slice(S - len(f), S)  # a state with fewer scales has the coarsest
+            # What each exit from k onwards pulls on the feature: at the cut, and by it on the weights.
+            pulls = [segment.own(f), *(pull(segment.onward, g, f) for g in upstream)]
+            at_cut[k, k:, present] = [_lengths(f, p, cut) for p in pulls]
             if k < K - 1:
-                own[k], through[k, present] = _in_weights(part, pulls, cut)
-            upstream = [pull(part.feature, p, part.entered) for p in pulls]
+                own[k], through[k, present] = _in_weights(segment, pulls, cut)
+            upstream = [pull(f, p, segment.entered) for p in pulls]
     return Leakage(at_cut[:-1], through[:-1], own[:-1])
 
 
@@ -100,18 +102,18 @@ def _lengths(feature: list[Tensor], gradients: Gradients, cut: Surgery) -> list[
     return lengths
 
 
-def _in_weights(part: Segment, pulls: list[Gradients], cut: Surgery) -> tuple[float, list[list[float]]]:
+def _in_weights(segment: Segment, pulls: list[Gradients], cut: Surgery) -> tuple[float, list[list[float]]]:
     """(length of the exit's own gradient, of the deeper ones' by each scale and part), in the weights that write f-."""
-    last = len(part.feature) - 1
-    by_f_minus = pull(part.feature, _only(pulls[0], last, False, cut), part.parameters)
-    writes = [None if g is None else g != 0 for g in by_f_minus]
+    last = len(segment.feature) - 1
+    through_specific = pull(segment.feature, _only(pulls[0], last, False, cut), segment.parameters)
+    writes = [None if g is None else g != 0 for g in through_specific]  # entry by entry
     deeper = pulls[1]
     for p in pulls[2:]:
         deeper = add(deeper, p)
 
     def length(gradients: Gradients) -> float:
-        found = pull(part.feature, gradients, part.parameters)
-        entries = [g[w] for g, w in zip(found, writes, strict=True) if g is not None and w is not None]
+        weights = pull(segment.feature, gradients, segment.parameters)
+        entries = [g[w] for g, w in zip(weights, writes, strict=True) if g is not None and w is not None]
         return torch.cat(entries).cpu().double().norm().item() if entries else 0.0
 
     paths = [[length(_only(deeper, i, shared, cut)) for shared in (True, False)] for i in range(last + 1)]

@@ -54,6 +54,7 @@ def linear_probes(train: Features, held_out: Features, seed: int = 0) -> LinearP
     random = np.random.default_rng(seed)
     accuracy, read = {part: np.full(len(widths), np.nan) for part in READ}, []
     for k, width in enumerate(widths):
+        # Which channels each probe reads, then one probe per part.
         chosen = _channels(width, train.shared[k], random)
         read.append(len(chosen.get("mixed", [])))
         for part, channels in chosen.items():

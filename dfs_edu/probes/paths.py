@@ -11,7 +11,7 @@ from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import widest
 from dfs_edu.probes.extraction import cuts
-from dfs_edu.probes.gradients import Gradients, pull, segments
+from dfs_edu.probes.gradients import Gradients, in_segments, pull
 from dfs_edu.surgery import Surgery, channel_dim
 
 
@@ -70,16 +70,16 @@ def channels(net: MultiExit, images: Tensor, labels: Tensor, beta: float = 0.5) 
         ValueError: for an invalid beta, and as for ``conflict``, like all other errors.
     """
     otherwise = Surgery(beta)
-    found = []
-    with segments(net, images, labels) as parts:
+    reports = []
+    with in_segments(net, images, labels) as segments:
         surgeries = [cut or otherwise for cut in cuts(net)]
-        upstream: Gradients = [None] * len(parts[-1].onward)  # of all deeper exits together
-        while parts:
-            part = parts.pop()
-            own, deeper = part.own(part.feature), pull(part.onward, upstream, part.feature)
-            found.append(_channels(part.feature[-1], own[-1], deeper[-1], surgeries[len(parts)]))
-            upstream = pull(part.feature, add(own, deeper), part.entered, keep=False)
-    return found[:0:-1]
+        upstream: Gradients = [None] * len(segments[-1].onward)  # of all deeper exits together
+        while segments:
+            segment = segments.pop()
+            own, deeper = segment.own(segment.feature), pull(segment.onward, upstream, segment.feature)
+            reports.append(_channels(segment.feature[-1], own[-1], deeper[-1], surgeries[len(segments)]))
+            upstream = pull(segment.feature, add(own, deeper), segment.entered, keep=False)
+    return reports[:0:-1]  # from shallow to deep, without the last exit, which was the first to be walked
 
 
 def add(a: Gradients, b: Gradients) -> Gradients:

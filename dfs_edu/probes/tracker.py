@@ -49,9 +49,9 @@ class ConflictTracker:
         return {"step": step} | plain(arrays, DIGITS)
 
 
-def history(looks: list[dict]) -> dict[str, np.ndarray]:
+def history(snapshots: list[dict]) -> dict[str, np.ndarray]:
     """Return snapshots as arrays, NaN for None: step (T,), cosine (T, K, pairs), norm (T, K, K), conflicting (T, L)."""
-    return {name: np.array([look[name] for look in looks], dtype=float) for name in looks[0]} if looks else {}
+    return {name: np.array([s[name] for s in snapshots], dtype=float) for name in (snapshots or [{}])[0]}
 
 
 def share_by_stage(tracked: dict) -> np.ndarray:
@@ -59,11 +59,11 @@ def share_by_stage(tracked: dict) -> np.ndarray:
 
     It is a fraction; NaN where no two exits meet, as in the last stage.
     """
-    looks = history(tracked["looks"])
+    arrays = history(tracked["looks"])
     stage = np.array([int(name.split(".")[1]) for name in tracked["layers"]])
-    shares = np.full(looks["norm"].shape[:2], np.nan)  # (T, K)
-    for s in range(shares.shape[1]):
-        layers = looks["conflicting"][:, stage == s]  # (T, L_s)
+    shares = np.full(arrays["norm"].shape[:2], np.nan)  # (T, K)
+    for s in range(shares.shape[1]):  # the mean over layers in which exits meet
+        layers = arrays["conflicting"][:, stage == s]  # (T, L_s)
         met = ~np.isnan(layers)
         rows = met.any(1)
         shares[rows, s] = np.nansum(layers[rows], 1) / met[rows].sum(1)

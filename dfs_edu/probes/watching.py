@@ -56,7 +56,7 @@ def maps(net: MultiExit, places: Sequence[nn.Module], images: Tensor) -> list[nn
     Raises:
         ValueError: if a feature is not a map, such as a transformer's tokens.
     """
-    found, state = [], images[:1]
+    last_maps, state = [], images[:1]
     stages = zip(net.stages, net.junctions, places, strict=True)
     for k, (stage, junction, passes_on) in enumerate(stages, start=1):
         feature = stage(state)
@@ -68,9 +68,9 @@ def maps(net: MultiExit, places: Sequence[nn.Module], images: Tensor) -> list[nn
                 f"exit {k}, a {head.__module__}.{head.__name__}, sees a feature ({sizes}): Grad-CAM needs a map "
                 "(B, C, H, W) of more than one position; integrated gradients do not"
             )
-        found.append(place)
+        last_maps.append(place)
         state = junction(feature)[0]
-    return found
+    return last_maps
 
 
 def is_map(shape: Sequence[int]) -> bool:
