@@ -14,7 +14,7 @@ from torch import Tensor
 import dfs_edu as dfs
 from dfs_edu.backbones import pixels_of
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.memory import _Live
+from dfs_edu.probes.memory import LiveBytes
 from dfs_edu.surgery import Joint, Junction
 
 MIB = 2**20
@@ -32,7 +32,7 @@ def arguments(purpose: str, batches: Mapping[str, int], rounds: int) -> argparse
 
 def taken(way: Callable[[], object], existing: Iterable[Tensor]) -> float:
     """Peak MiB of the tensors that a call makes, beyond those that exist before."""
-    with _Live() as live:
+    with LiveBytes() as live:
         before = live.follow(list(existing))
         way()
     return (live.peak - before) / MIB

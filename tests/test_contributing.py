@@ -23,13 +23,17 @@ DIFFS = re.findall(r"^```diff\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 # Each new thing by its name, as a reader would type it.
 USE = """
 import sys
+import torch
 import dfs_edu as dfs
-from dfs_edu import cli
+from dfs_edu import cli, figures
 from dfs_edu.training import arms, study
 
 assert len(dfs.build("allconv", classes=10).heads) == 3
 assert arms.junction_from("softened").strength == 0.5
 assert study.arm("joint+rlw")["method"] == "rlw"
+agreement = dfs.probes.agreement(dfs.build("allconv", 10), [(torch.rand(4, 3, 32, 32), torch.arange(4))])
+assert agreement.shape == (3, 3) and (agreement == agreement.T).all() and (agreement.diagonal() == 1).all()
+assert len(figures.agreement({"joint": agreement}).data) == 1
 small = "--scale smoke --epochs 1 --train-images 128 --held-out-images 64 --device cpu --out".split()
 words = "train digits/allconv-8 --junction softened-0.25 --method rlw".split()
 sys.exit(cli.main([*words, *small, sys.argv[1]]))
@@ -64,14 +68,19 @@ def changed(tmp_path_factory):
     return folder
 
 
-def test_each_is_one_new_file_and_one_line():
-    assert len(DIFFS) == 3
+def test_each_is_one_new_file_and_one_import():
+    """Two rooms, those of probes and figures, list the name in `__all__` as well; a list of a test gets one line."""
+    assert len(DIFFS) == 4
     for diff in DIFFS:
         parts = diff.split("diff --git ")[1:]
-        assert sum("\nnew file mode " in part for part in parts) == 1
-        (registered,) = (part for part in parts if "\nnew file mode " not in part)
-        assert len(re.findall(r"^\+(?!\+\+ )", registered, re.MULTILINE)) == 1
-        assert not re.findall(r"^-(?!-- )", registered, re.MULTILINE)
+        new = [part for part in parts if "\nnew file mode " in part]
+        registered = {part.split(" ")[0]: part for part in parts if part not in new}
+        assert len(new) == sum(path.endswith("/__init__.py") for path in registered)
+        for path, part in registered.items():
+            listed = path.startswith(("a/dfs_edu/probes/", "a/dfs_edu/figures/", "a/tests/"))
+            added = re.findall(r"^\+(?!\+\+ )(.*)", part, re.MULTILINE)
+            assert [" import " in line for line in added] == [True] * path.endswith("/__init__.py") + [False] * listed
+            assert not re.findall(r"^-(?!-- )", part, re.MULTILINE)
 
 
 def test_what_is_added_has_the_style_of_the_rest(changed):
@@ -81,11 +90,11 @@ def test_what_is_added_has_the_style_of_the_rest(changed):
 
 def test_what_is_added_meets_the_contracts(changed):
     """By the commands of the guide, in one process."""
-    commands = re.findall(r"-m pytest ((?:tests/\w+\.py ?)+)-k (\"[^\"]+\"|\w+)", GUIDE)
+    commands = re.findall(r"-m pytest ((?:tests/[\w/]+\.py ?)+)-k (\"[^\"]+\"|\w+)", GUIDE)
     files = [file for files, _ in commands for file in files.split()]
     wanted = [word for _, words in commands for word in words.strip('"').split(" or ")]
     said = run(changed, "-m", "pytest", "-p", "no:cacheprovider", "-vv", *files, "-k", " or ".join(wanted))
-    assert len(commands) == 3
+    assert len(commands) == 4
     for word in wanted:
         assert re.search(rf"\[[^]]*{word}[^]]*\] PASSED", said), f"{word}: no test has met it"
 

@@ -1,12 +1,13 @@
 """What a field accepts follows from its annotation alone."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import pytest
 from annotated_types import Interval
 
-from dfs_edu.training.fields import accepts, check, described, plain
+from dfs_edu.training.fields import accepts, check, described, make_plain
 
 COUNT = Annotated[int, Interval(ge=1, le=10)]
 RATE = Annotated[float, Interval(gt=0, lt=1)] | None
@@ -53,7 +54,16 @@ def test_an_error_names_field_value_and_what_is_accepted(annotation, words):
         check("some_field", "x", annotation)
 
 
-def test_plain_values():
-    value = plain([np.float64(0.5), np.int32(2), (np.bool_(True), None), np.arange(2)])
-    assert value == (0.5, 2, (True, None), (0, 1))
-    assert [type(v) for v in value] == [float, int, tuple, tuple]
+@dataclass(frozen=True)
+class Values:
+    rate: float
+    counts: tuple
+    name: str
+
+
+def test_values_become_python_s_own_and_hashable():
+    values = Values(np.float64(0.5), [np.int32(2), (np.bool_(True), None), np.arange(2)], "a")
+    make_plain(values, ["rate", "counts", "name"])
+    assert values == Values(0.5, (2, (True, None), (0, 1)), "a")
+    assert [type(v) for v in (values.rate, *values.counts)] == [float, int, tuple, tuple]
+    hash(values)

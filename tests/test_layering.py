@@ -32,7 +32,7 @@ LAYERS = (
     ("backbones", "losses", "methods"),
     ("multiexit", "cuts"),
     ("splitgrad", "distributed"),
-    ("surgery", "extras", "files", "intervals", "precision", "tables"),
+    ("surgery", "extras", "files", "intervals", "modes", "precision", "tables", "values"),
 )
 LEVEL = {room: len(LAYERS) - i for i, layer in enumerate(LAYERS) for room in layer}
 

@@ -7,7 +7,6 @@ code serves `make course`, the tests, and `make notebooks`, which writes the com
 from __future__ import annotations
 
 import html
-import math
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from dfs_edu.course import report
 from dfs_edu.course.report import PARAMETERS, RESULT, Recorded, aligned, cell_name, misrecorded, recorded
 from dfs_edu.tables import printable
+from dfs_edu.values import plain
 
 CHECKOUT = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = CHECKOUT if CHECKOUT.is_dir() else Path(__file__).parents[1] / "notebooks"  # a wheel includes them
@@ -36,24 +36,9 @@ def record(finding: str, **values) -> None:
     """
     from IPython.display import display
 
-    result = {"finding": finding, "values": {name: _plain(value) for name, value in values.items()}}
+    result = {"finding": finding, "values": {name: plain(value) for name, value in values.items()}}
     shown = f"<p><strong>Found:</strong> {html.escape(finding)}</p>"
     display({RESULT: result, "text/html": shown, "text/plain": f"Found: {finding}"}, raw=True)
-
-
-def _plain(value):
-    """The value as JSON can hold it: arrays and tensors become lists, or numbers if they have no dimension."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    raise TypeError(f"cannot record {value!r}: use numbers, strings, lists, dicts, arrays or tensors")
 
 
 @dataclass

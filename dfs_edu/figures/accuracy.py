@@ -1,8 +1,9 @@
-"""Accuracy of exits, against cost, budget and time."""
+"""Accuracy of exits, against cost, budget and time, and what an arm of a study gains or loses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,14 +11,19 @@ import plotly.graph_objects as go
 from dfs_edu.figures.look import (
     COLOURS,
     INK,
+    RULE,
     area,
     below,
-    exit_ticks,
+    divide,
+    exit_axis,
+    exit_numbers,
     figure,
+    lines,
     literal,
     millions,
     percent,
     rounded,
+    row_count,
     style,
 )
 from dfs_edu.intervals import interval
@@ -27,20 +33,21 @@ from dfs_edu.intervals import interval
 def accuracy_per_exit(
     results: Mapping, published: Mapping | None = None, title: str = "Accuracy of each exit"
 ) -> go.Figure:
-    """Name -> accuracies (seeds, K) or (K,), as fractions: the mean, with the 95 % t-interval of it where n > 1.
+    """Draw accuracy over exits: the mean over seeds, with its 95 % t-interval.
 
-    published   name -> accuracies (K,): numbers that others report, dashed and hollow, and said to be published
+    Args:
+        results: name -> accuracies (seeds, K) or (K,), as fractions.
+        published: name -> accuracies (K,) that others report: dashed, hollow and labelled as published.
     """
     fig = figure([], title, "exit", "accuracy in %")
     for i, (name, values) in enumerate(results.items()):
-        values = np.atleast_2d(np.asarray(values, dtype=float))
-        n, K = values.shape
-        mean, half = interval(values)
-        said = f"mean and 95 % interval, n = {n}" if n > 1 else "n = 1"
+        seeds = np.atleast_2d(np.asarray(values, dtype=float)).tolist()
+        n, (mean, half) = len(seeds), interval(seeds)
+        note = f"mean and 95 % interval, n = {n}" if n > 1 else "n = 1"
         fig.add_scatter(
-            x=list(range(1, K + 1)),
+            x=exit_numbers(mean),
             y=percent(mean),
-            name=f"{name} ({said})",
+            name=f"{name} ({note})",
             mode="lines+markers",
             error_y={"array": percent(half), "width": 6, "thickness": 1.5} if n > 1 else None,
             **style(i),
@@ -48,10 +55,9 @@ def accuracy_per_exit(
     for i, (name, values) in enumerate((published or {}).items(), start=len(results)):
         look = style(i)
         look["line"]["dash"], look["marker"]["symbol"] = "dot", f"{look['marker']['symbol']}-open"
-        x = list(range(1, len(values) + 1))
-        fig.add_scatter(x=x, y=percent(values), name=f"{name} (published)", mode="lines+markers", **look)
-    exits = max((len(trace.x) for trace in fig.data), default=0)
-    return fig.update_layout(xaxis=exit_ticks(exits), legend=below())
+        x, y = exit_numbers(values), percent(values)
+        fig.add_scatter(x=x, y=y, name=f"{name} (published)", mode="lines+markers", **look)
+    return exit_axis(fig, legend=below())
 
 
 @literal
@@ -63,19 +69,23 @@ def accuracy_cost(
     published: Mapping | None = None,
     bands: Mapping | None = None,
 ) -> go.Figure:
-    """Name -> inference.Curve as lines.
+    """Draw accuracy against average cost: curves as lines, single exits as marks.
 
-    anytime     name -> (macs (K,), accuracy (K,)): every picture leaves at exit k; drawn as marks alone
-    point       inference.Point: where a present choice of thresholds lies
-    published   name -> (macs (K,), accuracy (K,)): numbers that others report, hollow, and said to be published
-    bands       name of a curve -> (lowest (P,), highest (P,)) accuracy of its interval, as a faint area behind the line
+    Args:
+        curves: name -> ``inference.Curve``.
+        anytime: name -> (macs (K,), accuracy (K,)) if every image leaves at exit k.
+        point: ``inference.Point`` of the thresholds that are chosen now.
+        published: name -> (macs (K,), accuracy (K,)) that others report: hollow and labelled as published.
+        bands: name of a curve -> (lowest (P,), highest (P,)) accuracy of its interval: a faint area behind the line.
     """
-    fig = figure([], title, "average cost in MMACs a picture", "accuracy in %")
+    bands = bands or {}
+    fig = figure([], title, "average cost in MMACs per image", "accuracy in %")
     for i, (name, curve) in enumerate(curves.items()):
-        look = {"line": style(i)["line"]}
-        if name in (bands or {}):
-            fig.add_trace(area(millions(curve.macs), *map(percent, bands[name]), COLOURS[i % 7]))
-        fig.add_scatter(x=millions(curve.macs), y=percent(curve.accuracy), name=name, mode="lines", **look)
+        x, y = millions(curve.macs), percent(curve.accuracy)
+        if name in bands:
+            fig.add_trace(area(x, *map(percent, bands[name]), COLOURS[i % 7]))
+        fig.add_scatter(x=x, y=y, name=name, mode="lines", line=style(i)["line"])
+
     measured = {f"{name}, all at one exit": exits for name, exits in (anytime or {}).items()}
     reported = {f"{name} (published)": exits for name, exits in (published or {}).items()}
     for i, (name, (macs, accuracy)) in enumerate((measured | reported).items()):
@@ -85,30 +95,31 @@ def accuracy_cost(
             y=percent(accuracy),
             name=name,
             mode="markers+text",
-            text=[str(k) for k in range(1, len(macs) + 1)],
+            text=[str(k) for k in exit_numbers(macs)],
             textposition="top center" if i % 2 else "bottom center",  # neighbours' numbers do not cover each other
             cliponaxis=False,
             marker=mark | {"symbol": f"{mark['symbol']}-open"} if name in reported else mark,
         )
     if point is not None:
         mark = {"symbol": "circle-open-dot", "size": 15, "color": COLOURS[1], "line": {"width": 3}}
-        fig.add_scatter(
-            x=millions([point.macs]), y=percent([point.accuracy]), name="these thresholds", mode="markers", marker=mark
-        )
-    # Long names stand one under the other, and must not eat the plot.
-    return fig.update_layout(legend=below(), height=380 + 20 * max(0, len(fig.data) - len(bands or {}) - 2))
+        x, y = millions([point.macs]), percent([point.accuracy])
+        fig.add_scatter(x=x, y=y, name="these thresholds", mode="markers", marker=mark)
+    # Long names are stacked in the legend, and must not take their room from the plot.
+    return fig.update_layout(legend=below(), height=380 + 20 * max(0, len(fig.data) - len(bands) - 2))
 
 
 @literal
 def budget_differences(
     budgets, differences: Mapping, title: str = "Difference in accuracy at each budget, with its 95 % interval"
 ) -> go.Figure:
-    """Name -> (difference, lowest, highest), fractions (P,) each, against P budgets in MACs.
+    """Draw differences in accuracy over budgets; where the band contains 0, a line shows no difference.
 
-    A line shows nothing where its band holds 0.
+    Args:
+        budgets: (P,), MACs.
+        differences: name -> (difference, lowest, highest), fractions (P,) each.
     """
-    fig = figure([], title, "budget in MMACs a picture", "difference in points")
-    fig.add_hline(0, line={"color": INK, "width": 1})
+    fig = figure([], title, "budget in MMACs per image", "difference in points")
+    fig.add_hline(0, line=RULE)
     x = millions(budgets)
     for i, (name, (difference, low, high)) in enumerate(differences.items()):
         fig.add_trace(area(x, percent(low), percent(high), COLOURS[i % 7]))
@@ -118,10 +129,10 @@ def budget_differences(
 
 @literal
 def learning_curves(record: Mapping, title: str = "Validation accuracy while training") -> go.Figure:
-    """record["epochs"]: a list of {"epoch", "validation_accuracy": K fractions}; one line an exit."""
+    """Draw one line per exit over the epochs of a record: {"epoch", "validation_accuracy": K fractions} each."""
     epochs = record["epochs"]
     accuracy = np.asarray([epoch["validation_accuracy"] for epoch in epochs], dtype=float)  # (epochs, K)
-    lines = [
+    traces = [
         go.Scatter(
             x=[epoch["epoch"] for epoch in epochs],
             y=percent(accuracy[:, k]),
@@ -131,20 +142,65 @@ def learning_curves(record: Mapping, title: str = "Validation accuracy while tra
         )
         for k in range(accuracy.shape[1])
     ]
-    return figure(lines, title, "epoch", "accuracy in %")
+    return figure(traces, title, "epoch", "accuracy in %")
 
 
 @literal
 def accuracy_over_time(
-    records: Mapping, exit: int = -1, title: str = "Validation accuracy against wall-clock"
+    records: Mapping, exit: int = -1, title: str = "Validation accuracy against wall-clock time"
 ) -> go.Figure:
-    """Name -> record of a run: one line each, a mark an epoch; the time is that of training, without validation.
+    """Draw one line per run, name -> record, with one mark per epoch; time is that of training, without validation.
 
-    exit   index of the exit that is shown, from 0; -1: the last
+    ``exit`` is the index of the exit that is shown, from 0; -1: the last.
     """
-    fig = figure([], title, "minutes of training", "accuracy in %")
-    for i, (name, record) in enumerate(records.items()):
+    curves = {}
+    for name, record in records.items():
         minutes = np.cumsum([row["seconds"] for row in record["epochs"]]) / 60
         accuracy = [row["validation_accuracy"][exit] for row in record["epochs"]]
-        fig.add_scatter(x=rounded(minutes, 2), y=percent(accuracy), name=name, mode="lines+markers", **style(i))
-    return fig.update_layout(legend=below())
+        curves[name] = rounded(minutes, 2), percent(accuracy)
+    return lines(figure([], title, "minutes of training", "accuracy in %"), curves)
+
+
+@literal
+def gaps(
+    differences: Mapping, exits: int, title: str = "Difference to the first arm, with its 95 % interval"
+) -> go.Figure:
+    """Draw differences in accuracy, one row per arm and one panel per exit. A filled mark: the interval excludes 0.
+
+    Long names and titles are broken into lines, so that the panels keep their share of a narrow page.
+
+    Args:
+        differences: name -> (mean (E,), half the interval's width (E,)), fractions. E is ``exits``, or one more: the
+            last entry is then the mean of the exits.
+        exits: how many exits there are.
+    """
+    width, columns = len(next(iter(differences.values()))[0]), 3
+    names = [f"exit {k + 1}" if k < exits else "mean of exits" for k in range(width)]
+    arms = ["<br>".join(wrap(arm, 22, break_long_words=False)) for arm in differences]
+
+    # Room for the longest name in every row, and for the title as wide as a page of 400 pixels.
+    rows, longest = row_count(names, columns), 1 + max(arm.count("<br>") for arm in arms)
+    height = 120 + rows * (70 + (4 + 12 * longest) * len(arms))
+    title_lines = wrap(title, 42)
+    top = 56 + 22 * len(title_lines)
+    fig = figure([], "<br>".join(title_lines), height=height, margin_t=top, showlegend=False)
+    fig.update_layout(title={"xref": "container", "yref": "container", "yanchor": "top", "pad": {"t": 24, "l": 12}})
+
+    for k, place in enumerate(divide(fig, names, columns, 0.03, 60 / height)):
+        mean, half = (np.array([values[side][k] for values in differences.values()], dtype=float) for side in (0, 1))
+        fig.add_scatter(
+            x=percent(mean),
+            y=arms,
+            mode="markers",
+            error_x={"array": percent(half), "width": 4, "thickness": 1.5, "color": INK},
+            marker={
+                "size": 9,
+                "color": [COLOURS[0] if m > 0 else COLOURS[1] for m in mean],
+                "symbol": ["circle" if certain else "circle-open" for certain in np.abs(mean) > half],
+            },
+            **place,
+        )
+        fig.add_vline(0, line=RULE, **place)
+    fig.update_xaxes(title_text="points", row=rows)
+    fig.update_xaxes(nticks=4, tickangle=0)
+    return fig.update_yaxes(autorange="reversed", type="category", showgrid=True, tickfont_size=11)

@@ -7,21 +7,41 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dfs_edu.figures.grids import heatmaps, panels
-from dfs_edu.figures.look import INK, below, exit_ticks, figure, literal, percent, rounded, style
+from dfs_edu.figures.look import (
+    DOTTED,
+    RULE,
+    SHARED,
+    SPECIFIC,
+    below,
+    divide,
+    exit_numbers,
+    exit_ticks,
+    figure,
+    heatmaps,
+    literal,
+    panelled,
+    panels,
+    percent,
+    require,
+    rounded,
+    style,
+)
 
-ALIKE = [[0, "#f2f2f2"], [1, "#0072B2"]]  # from grey to blue: alike
-LOST = [[0, "#f2f2f2"], [1, "#D55E00"]]  # from grey to vermilion: lost
+ALIKE = [[0, "#f2f2f2"], [1, "#0072B2"]]  # from grey to blue
+LOST = [[0, "#f2f2f2"], [1, "#D55E00"]]  # from grey to vermilion
 NAMES = {"shared": "f+", "specific": "f-", "mixed": "half of each", "whole": "f+ and f-, all channels"}
 
 
 @literal
 def cka_heatmaps(
-    matrices: Mapping, names: Sequence[str], title: str = "How alike are two parts? Linear CKA"
+    matrices: Mapping, names: Sequence[str], title: str = "How similar are two parts? Linear CKA"
 ) -> go.Figure:
-    """Name -> CKA (M, M) of M described parts with each other, from 0 to 1. Raises ValueError for no matrices."""
-    if not matrices:
-        raise ValueError("matrices={}: a heatmap shows one at least")
+    """Draw CKA matrices (M, M), by name, side by side, from 0 to 1; ``names`` are those of the M parts.
+
+    Raises:
+        ValueError: if there are no matrices.
+    """
+    require(matrices=matrices)
     labels = {name: list(names) for name in matrices}
     hover = "%{y} and %{x}: %{z:.2f}"
     fig = heatmaps(matrices, labels, labels, title, "", "CKA", ALIKE, 0, 1, hover, digits=2)
@@ -32,55 +52,53 @@ def cka_heatmaps(
 def ablation_heatmaps(
     ablations: Mapping, title: str = "Points that each exit loses without a part of one exit's feature"
 ) -> go.Figure:
-    """Name -> ablation, with .loss("shared") and .loss("specific") (K, K): two panels of each.
+    """Draw what exits lose, name -> ``probes.Ablation``, two panels each.
 
-    A row an exit whose part is taken away, a column an exit that loses. Raises ValueError for no ablations.
+    There is one row per exit whose part is removed, and one column per exit that loses.
+
+    Raises:
+        ValueError: if there are no ablations.
     """
-    if not ablations:
-        raise ValueError("ablations={}: a heatmap shows one at least")
+    require(ablations=ablations)
     losses, rows, columns = {}, {}, {}
     for name, ablation in ablations.items():
         for part in ("shared", "specific"):
             panel = f"{name}, without {NAMES[part]}".removeprefix(", ")
             loss = 100 * np.asarray(ablation.loss(part), dtype=float)
-            cut = ~np.isnan(loss).all(1)
+            cut = ~np.isnan(loss).all(1)  # the exits whose feature is cut in two
             losses[panel] = loss[cut]
             rows[panel] = [f"of exit {k + 1}" for k in np.flatnonzero(cut)]
-            columns[panel] = [str(k + 1) for k in range(len(loss))]
-    most = max(5, *(np.nanmax(loss) for loss in losses.values()))
-    hover = "exit %{x} loses %{z:.1f} points"
-    return heatmaps(
-        losses, rows, columns, title, "exit", "points", LOST, 0, round(most), hover, digits=1, shown="%{z:.0f}"
-    )
+            columns[panel] = list(map(str, exit_numbers(loss)))
+    most = round(max(5, *(np.nanmax(loss) for loss in losses.values())))
+    hover, shown = "exit %{x} loses %{z:.1f} points", "%{z:.0f}"
+    return heatmaps(losses, rows, columns, title, "exit", "points", LOST, 0, most, hover, digits=1, shown=shown)
 
 
 @literal
 def probe_accuracies(
-    probes: Mapping, title: str = "How many classes can a linear probe read? Held-out pictures"
+    probes: Mapping, title: str = "How many classes can a linear probe read? Held-out images"
 ) -> go.Figure:
-    """Name -> linear probes, with .accuracy {what is read: (K,)} and .chance: a panel each, a line each way to read.
+    """Draw accuracies over exits, name -> ``probes.LinearProbes``: one panel per network, one line per part it reads.
 
-    Raises ValueError for no probes.
+    Raises:
+        ValueError: if there are no probes.
     """
-    if not probes:
-        raise ValueError("probes={}: one network at least")
-    fig = panels(probes, title, height=400, bottom=90)
-    for i, found in enumerate(probes.values()):
-        panel = {"row": 1, "col": i + 1}
-        exits = list(range(1, len(found.accuracy["whole"]) + 1))
-        for j, (what, accuracy) in enumerate(found.accuracy.items()):
-            line = {"mode": "lines+markers", "showlegend": i == 0, "legendgroup": what, **style(j)}
-            fig.add_scatter(x=exits, y=percent(accuracy), name=NAMES[what], **line, **panel)
-        rule = {"mode": "lines", "line": {"color": INK, "width": 1, "dash": "dot"}, "showlegend": i == 0}
-        ends = [exits[0], exits[-1]]
-        fig.add_scatter(x=ends, y=percent([found.chance] * 2), name="chance", legendgroup="chance", **rule, **panel)
+    require(probes=probes)
+    fig, places = panels(probes, title, height=400, bottom=90)
+    for i, (place, probe) in enumerate(zip(places, probes.values(), strict=True)):
+        exits = exit_numbers(probe.accuracy["whole"])
+        once = {"mode": "lines+markers", "showlegend": i == 0, **place}
+        for j, (part, accuracy) in enumerate(probe.accuracy.items()):
+            fig.add_scatter(x=exits, y=percent(accuracy), name=NAMES[part], legendgroup=part, **once, **style(j))
+        once |= {"mode": "lines", "line": DOTTED, "name": "chance", "legendgroup": "chance"}
+        fig.add_scatter(x=[exits[0], exits[-1]], y=percent([probe.chance] * 2), **once)
     fig.update_xaxes(**exit_ticks(len(exits)))
     return fig.update_yaxes(title_text="right in %", col=1)
 
 
 @literal
-def selectivities(values: Mapping, title: str = "How much does a channel speak for one class alone?") -> go.Figure:
-    """Name -> K lists of class selectivities, one for each channel: a mark a channel, a box around the middle half."""
+def selectivities(values: Mapping, title: str = "How much does a channel respond to one class alone?") -> go.Figure:
+    """Draw one mark per channel, name -> K lists of class selectivities, and a box around the middle half."""
     fig = figure([], title, "exit", "class selectivity", boxmode="group", legend=below())
     for i, (name, exits) in enumerate(values.items()):
         known = [np.asarray(v, dtype=float)[~np.isnan(np.asarray(v, dtype=float))] for v in exits]
@@ -97,3 +115,38 @@ def selectivities(values: Mapping, title: str = "How much does a channel speak f
         )
     exits = max(map(len, values.values()), default=0)
     return fig.update_layout(xaxis=exit_ticks(exits), yaxis_rangemode="tozero")
+
+
+@literal
+def conductances(reports: Mapping, title: str = "What flows through f+ and f-") -> go.Figure:
+    """Draw bars for f+ and f- of exits 1 to K - 1, in logits, one row per network, name -> ``probes.Conductance``.
+
+    On the left is what flows to the exit's own logit, on the right to the last exit's. If the next stages read nothing
+    but the feature, its two bars add up to what the logit gains from the baseline to the image.
+
+    Raises:
+        ValueError: if there are no reports.
+    """
+    require(reports=reports)
+    columns = ("to the exit itself", "to the last exit")
+    titles = [f"{name}: {column}" if name else column for name in reports for column in columns]
+    fig = panelled(title, height=130 + 210 * len(reports), bottom=84)
+    places = divide(fig, titles, len(columns), 0.1, 0.34 / len(reports), shared_yaxes="all")
+    for row, report in enumerate(reports.values()):
+        looks = (("f+ (shared)", SHARED), ("f- (specific)", SPECIFIC))
+        for (part, look), values in zip(looks, report.parts(), strict=True):
+            for column, flow in enumerate((np.diagonal(values), values[:, -1])):
+                fig.add_bar(
+                    x=exit_numbers(flow),
+                    y=rounded(flow, 3),
+                    name=part,
+                    legendgroup=part,
+                    showlegend=row == column == 0,
+                    marker={"pattern": {"shape": ""}} | look,  # plotly's default, explicit as in committed figures
+                    hovertemplate="exit %{x}: %{y} logits<extra>" + part + "</extra>",
+                    **places[2 * row + column],
+                )
+    fig.add_hline(0, line=RULE)
+    fig.update_xaxes(dtick=1, showgrid=False)
+    fig.update_xaxes(title_text="feature of exit", row=len(reports))
+    return fig.update_yaxes(title_text="logits, mean", col=1)

@@ -1,23 +1,27 @@
-"""How every figure looks: template, colours, numbers as they are shown."""
+"""The look of every figure: template, colours, how numbers are written, and the layouts that figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from functools import wraps
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io
+from plotly.subplots import make_subplots
 
 plotly.io.renderers.default = "plotly_mimetype"  # the others put all of plotly.js into every notebook
 
-INK = "#7a7a7a"  # contrast of 4.3 on white and 4.4 on JupyterLab's dark ground
+INK = "#7a7a7a"  # contrast of 4.3 on white and 4.4 on JupyterLab's dark background
 GRID = "rgba(128,128,128,0.25)"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px,2px,2px"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
 SHARED, SPECIFIC = {"color": COLOURS[0]}, {"color": COLOURS[1], "pattern": {"shape": "/"}}  # bars of f+ and f-
 OPPOSED = [[0, "#D55E00"], [0.5, "#dddddd"], [1, "#0072B2"]]  # conflict is vermilion, agreement is blue
+RULE = {"color": INK, "width": 1}  # a thin line, such as the one at zero
+DOTTED = RULE | {"dash": "dot"}
 
 AXIS = {
     "gridcolor": GRID,
@@ -50,14 +54,15 @@ TEMPLATE = go.layout.Template(
     }
 )
 
+# Texts
 
 MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;"})
 
 
-def literal(draw: Callable) -> Callable:
-    """Decorates a function that draws: texts given to it are shown as they are, though plotly reads markup in texts.
+def literal(draw: Callable[..., go.Figure]) -> Callable[..., go.Figure]:
+    """Decorate a function that draws: the texts passed to it are shown literally, though plotly reads markup in texts.
 
-    A folder of images may be called `<a href=...>`; in a legend it would become a link.
+    A folder of images may be called ``<a href=...>``; in a legend it would become a link.
     """
 
     @wraps(draw)
@@ -68,7 +73,7 @@ def literal(draw: Callable) -> Callable:
 
 
 def as_text(value):
-    """A text without markup, also as a key, as a value, or in a list; anything else as it is."""
+    """Escape the markup of a text, also as a key, as a value or in a list; return anything else unchanged."""
     if isinstance(value, str):
         return value.translate(MARKUP)
     if isinstance(value, Mapping):
@@ -78,23 +83,18 @@ def as_text(value):
     return type(value)(map(as_text, value)) if type(value) in (list, tuple) else value
 
 
-def figure(traces: Sequence, title: str, x: str = "", y: str = "", height: int = 380, **layout) -> go.Figure:
-    """A figure with the template, a title and titled axes."""
-    fig = go.Figure(list(traces), {"template": TEMPLATE, "title": {"text": title}, "height": height})
-    return fig.update_layout(xaxis_title_text=x, yaxis_title_text=y, **layout)
+def require(**arguments: Sized) -> None:
+    """Raise ValueError, naming the argument, if it is empty."""
+    for name, value in arguments.items():
+        if not len(value):
+            raise ValueError(f"{name}={value!r}: there is nothing to draw; give at least one")
 
 
-def style(i: int) -> dict:
-    """Colour, dash and marker of the i-th line: 49 different ones."""
-    other = (i + i // 7) % 7  # the second seven colours come with other dashes and markers
-    return {
-        "line": {"color": COLOURS[i % 7], "dash": DASHES[other], "width": 2},
-        "marker": {"color": COLOURS[i % 7], "symbol": MARKERS[other], "size": 7},
-    }
+# Numbers
 
 
 def rounded(values, digits: int = 4) -> list:
-    """Plain numbers, None for NaN: short in a notebook's JSON."""
+    """Return plain numbers, None for NaN: short in a notebook's JSON."""
     return [None if np.isnan(v) else round(float(v), digits) for v in np.asarray(values, dtype=float)]
 
 
@@ -106,17 +106,53 @@ def millions(macs) -> list:
     return rounded(np.asarray(macs, dtype=float) / 1e6, 3)
 
 
-def exit_ticks(exits: int) -> dict:
+# Lines, axes, legends
+
+
+def figure(traces: Iterable, title: str, x: str = "", y: str = "", height: int = 380, **layout) -> go.Figure:
+    """Make a figure with the template, a title and titled axes."""
+    fig = go.Figure(list(traces), {"template": TEMPLATE, "title": {"text": title}, "height": height})
+    return fig.update_layout(xaxis_title_text=x, yaxis_title_text=y, **layout)
+
+
+def style(i: int) -> dict[str, dict]:
+    """Return colour, dash and marker of the i-th line: 49 different ones."""
+    other = (i + i // 7) % 7  # the second seven colours come with other dashes and markers
+    return {
+        "line": {"color": COLOURS[i % 7], "dash": DASHES[other], "width": 2},
+        "marker": {"color": COLOURS[i % 7], "symbol": MARKERS[other], "size": 7},
+    }
+
+
+def lines(fig: go.Figure, curves: Mapping) -> go.Figure:
+    """Add one line per curve, name -> (x, y) as they are shown, and a legend below."""
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        fig.add_scatter(x=x, y=y, name=name, mode="lines+markers", **style(i))
+    return fig.update_layout(legend=below())
+
+
+def exit_numbers(values: Sized) -> list[int]:
+    """Return the exits' numbers, from 1, given one value per exit."""
+    return list(range(1, len(values) + 1))
+
+
+def exit_axis(fig: go.Figure, **layout) -> go.Figure:
+    """Put one tick per exit on the horizontal axis, as many as the longest trace has values."""
+    exits = max((len(trace.x) for trace in fig.data), default=0)
+    return fig.update_layout(xaxis=exit_ticks(exits), **layout)
+
+
+def exit_ticks(exits: int) -> dict[str, Any]:
     return {"tickvals": list(range(1, exits + 1)), "title": {"text": "exit"}}
 
 
-def below() -> dict:
-    """A legend under the plot and its axis, so that the plot keeps its full width."""
+def below() -> dict[str, Any]:
+    """Return a legend under the plot and its axis, so that the plot keeps its full width."""
     return {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}
 
 
 def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
-    """What lies between two lines over the same x, faint, without a name of its own in the legend."""
+    """Return the faint area between two lines over the same x, without an entry in the legend."""
     r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return go.Scatter(
         x=x + x[::-1],
@@ -129,15 +165,140 @@ def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
     )
 
 
-def sliding(fig: go.Figure, frames: Mapping[str, list], shown: str, prefix: str) -> go.Figure:
-    """The figure with a slider over frames, label -> its traces' data: it moves without a kernel.
+def colour_bar(unit: str) -> dict[str, Any]:
+    return {"title": {"text": unit}, "thickness": 14, "outlinewidth": 0, "len": 1}
 
-    shown    label of the frame that the figure shows as it is
-    prefix   stands before the label at the slider
+
+# Panels
+
+
+def panels(names: Iterable[str], title: str, height: int, bottom: int, **layout) -> tuple[go.Figure, list[dict]]:
+    """Make a figure with one empty panel per name, side by side on one vertical axis, and a legend at the bottom.
+
+    Returns:
+        The figure, and the row and column of each panel.
+    """
+    fig = panelled(title, height, bottom, **layout)
+    names = list(names)
+    return fig, divide(fig, names, len(names), 0.04)
+
+
+def panelled(title: str, height: int, bottom: int, **layout) -> go.Figure:
+    """Make a figure that leaves room for the panels' names under its title, and for a legend at the bottom."""
+    margin = {"t": 70, "b": bottom}
+    return figure([], title, height=height, legend=below(), title_pad_b=30, margin=margin, **layout)
+
+
+def divide(
+    fig: go.Figure,
+    names: Sequence[str],
+    columns: int,
+    horizontal: float,
+    vertical: float | None = None,
+    shared_yaxes: bool | str = True,
+) -> list[dict[str, int]]:
+    """Divide a figure into panels, one per name, row by row; return the row and column of each, for ``add_trace``.
+
+    Args:
+        fig: the figure to divide.
+        names: the panels' titles.
+        columns: how many panels stand side by side.
+        horizontal: space between columns, as a fraction of the plot's width.
+        vertical: space between rows, as a fraction of its height.
+        shared_yaxes: as for ``plotly.subplots.make_subplots``.
+    """
+    spacing = {"horizontal_spacing": horizontal, "vertical_spacing": vertical}
+    rows = row_count(names, columns)
+    make_subplots(rows, columns, subplot_titles=names, figure=fig, shared_yaxes=shared_yaxes, **spacing)
+    fig.update_annotations(font_size=13)
+    return [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(names))]
+
+
+def row_count(items: Sized, columns: int) -> int:
+    """Return how many rows hold the items."""
+    return -(-len(items) // columns)
+
+
+def heatmaps(
+    values: Mapping,
+    rows: Mapping,
+    columns: Mapping,
+    title: str,
+    x: str,
+    unit: str,
+    scale: list,
+    low: float,
+    high: float,
+    hover: str,
+    digits: int = 3,
+    shown: str | None = None,
+) -> go.Figure:
+    """Draw matrices side by side on one colour scale, blank where NaN.
+
+    Args:
+        values: name -> matrix (R, C).
+        rows: name -> the names of its rows.
+        columns: name -> the names of its columns.
+        x: title of the horizontal axes.
+        unit: title of the colour bar.
+        scale: colours from ``low`` to ``high``.
+        low: value of the first colour.
+        high: value of the last colour.
+        hover: what the pointer shows; the panel's name follows.
+        digits: decimals that are kept.
+        shown: plotly's template of a number written into each cell; None: colours alone.
+    """
+    named = any(values)
+    fig = figure([], title, height=140 + 24 * max(map(len, rows.values())))
+    fig.update_layout(title_pad_b=30 if named else 12, margin_t=70 if named else 48)
+    for i, (name, matrix) in enumerate(values.items()):
+        fig.add_heatmap(
+            z=[rounded(row, digits) for row in np.asarray(matrix, dtype=float)],
+            x=list(columns[name]),
+            y=list(rows[name]),
+            coloraxis="coloraxis",
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            hovertemplate=hover + "<extra>" + name + "</extra>",
+            texttemplate=shown,
+        )
+        _place_heatmap(fig, i, len(values), name, x)
+    return fig.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": high, "colorbar": colour_bar(unit)})
+
+
+def _place_heatmap(fig: go.Figure, i: int, panels: int, name: str, x: str) -> None:
+    """Give the last trace, heatmap i of several side by side, its own axes, and write its name above them."""
+    number = i + 1 if i else ""  # plotly calls the first axis x, and the second x2
+    fig.data[i].update(xaxis=f"x{number}", yaxis=f"y{number}")
+    left, right = i / panels + (0.02 if i else 0), (i + 1) / panels - (0.02 if i < panels - 1 else 0)
+    across = {"domain": [left, right], "anchor": f"y{i + 1}", "title": {"text": x}}
+    down = {"autorange": "reversed", "anchor": f"x{i + 1}", "showticklabels": i == 0, "ticks": "" if i else "outside"}
+    for axis, layout in ((f"xaxis{i + 1}", across), (f"yaxis{i + 1}", down)):
+        fig.update_layout({axis: {"type": "category", "showgrid": False} | layout})
+    corner = {"x": left, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+    fig.add_annotation(text=name, showarrow=False, **corner)
+
+
+def sliding(fig: go.Figure, frames: Mapping[str, list], shown: str, prefix: str) -> go.Figure:
+    """Add a slider over frames, label -> its traces' data: it moves without a kernel.
+
+    Args:
+        fig: shows one of the frames.
+        frames: label -> the data of its traces.
+        shown: label of the frame that the figure shows.
+        prefix: stands before the label at the slider.
     """
     now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-    steps = [{"label": label, "method": "animate", "args": [[label], now]} for label in frames]
-    slider = {"active": list(frames).index(shown), "steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": 44}}
-    slider |= {"bgcolor": INK, "bordercolor": INK, "activebgcolor": COLOURS[0], "tickcolor": INK}  # the theme's glare
+    slider = {
+        "active": list(frames).index(shown),
+        "steps": [{"label": label, "method": "animate", "args": [[label], now]} for label in frames],
+        "currentvalue": {"prefix": prefix},
+        "pad": {"t": 44},
+        "x": 0,
+        "len": 1,
+        # Plotly's own colours glare on a dark page.
+        **{"bgcolor": INK, "bordercolor": INK, "activebgcolor": COLOURS[0], "tickcolor": INK},
+    }
     fig.frames = [{"name": label, "data": traces} for label, traces in frames.items()]
-    return fig.update_layout(sliders=[slider | {"x": 0, "len": 1}])
+    return fig.update_layout(sliders=[slider])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dfs_edu.inference.checks import checked_thresholds
 from dfs_edu.inference.criteria import Judge
-from dfs_edu.inference.outputs import evaluating
+from dfs_edu.modes import evaluating
 from dfs_edu.multiexit import MultiExit
 
 

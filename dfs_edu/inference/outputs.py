@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from dfs_edu.inference import archive
 from dfs_edu.inference.criteria import Judge, checked_criterion
+from dfs_edu.modes import evaluating
 from dfs_edu.multiexit import MultiExit
 
 
@@ -222,17 +222,3 @@ def _source(digest: str, temperatures: Sequence[float] | Tensor | None) -> str:
     if not digest or temperatures is None or all(t == 1 for t in temperatures):
         return digest
     return f"{digest} " + ",".join(f"{float(t):.6g}" for t in temperatures)
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every module has the mode that it had."""
-    in_training = [module for module in net.modules() if module.training]
-    if in_training:
-        net.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in in_training:
-            module.training = True

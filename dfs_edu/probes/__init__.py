@@ -1,4 +1,4 @@
-"""Probes: (network, batch) -> arrays. They never plot or print, and leave the network as they found it."""
+"""Probes: (network, batch) -> arrays. They never plot or print, and they leave the network as they found it."""
 
 from dfs_edu.probes.attribution import Conductance, conductance, grad_cam, integrated_gradients
 from dfs_edu.probes.cosines import Conflict, conflict

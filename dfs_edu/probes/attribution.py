@@ -1,13 +1,13 @@
-"""Where each exit looks, and how much of what it says flows through f+ and f-; computed by captum.
+"""Where each exit looks, and how much of its answer flows through f+ and f-; computed by captum.
 
-What is explained is a logit: of the classes given as `targets`, or, where none are given, of the class that the exit
-itself predicts. The network runs in evaluation mode, and gradients are the derivatives of what it computes: the cuts
-of its junctions, made for training, do not count here (see watched.py).
+What is explained is a logit: that of the class in ``targets`` or, without targets, of the class that the exit itself
+predicts. The network runs in eval mode, and gradients are the derivatives of what it computes: the cuts of its
+junctions, made for training, do not count here (see watching.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,77 +16,95 @@ from itertools import islice
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerConductance, LayerGradCam
-from torch import Tensor
+from torch import Tensor, nn
 
+from dfs_edu.modes import as_found, in_any_mode
 from dfs_edu.multiexit import MultiExit
-from dfs_edu.probes.gradients import as_found, in_any_mode
-from dfs_edu.probes.watching import Watched, maps, watched
+from dfs_edu.probes.checks import check_count, check_images, check_labels, check_network
+from dfs_edu.probes.extraction import cuts
+from dfs_edu.probes.watching import maps, watched
 from dfs_edu.surgery import Surgery
 
-TOGETHER = 32  # pictures at a time; along a path, twice as many points of it
+BATCH = 32  # images at a time; along a path, twice as many points of it
 
 
 @in_any_mode
 def grad_cam(net: MultiExit, images: Tensor, targets: Tensor | None = None) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al., ICCV 2017; captum's LayerGradCam) at the feature of each exit: (K, B, H, W).
+    """Compute Grad-CAM at the feature of each exit: (K, B, H, W), in [0, 1].
 
-    images    (B, C, H, W), floating point, as the network gets them
-    targets   (B,) classes, for all exits the same; None: what each exit itself predicts
+    The channels of the feature are weighted by the mean gradient of the exit's logit and summed; negative values become
+    0. The map is enlarged to the size of the image (bilinear) and divided by its own maximum; it is 0 everywhere if
+    nothing speaks for the class. Of MSDNet's scales it is the coarsest, which the exits read; of an attached network's
+    last exit, the last map before pooling.
 
-    The channels of the feature, weighted by the mean gradient of the exit's logit, are summed; what is negative is put
-    to zero; the map is drawn at the size of the picture (bilinear) and divided by its own maximum, so it lies in
-    [0, 1]. It is 0 everywhere where nothing speaks for the class. Of MSDNet's scales it is the coarsest, which the
-    exits read; of an attached network's last exit, the last map before pooling.
+    Args:
+        net: the network.
+        images: (B, C, H, W), floating point, as the network gets them.
+        targets: (B,) classes, the same for all exits; None: what each exit itself predicts.
 
-    Raises TypeError or ValueError, naming the value, for a network, pictures or targets that are none, and for an exit
-    whose feature is no map: a transformer's tokens, of which its exits read the class token alone.
+    Raises:
+        TypeError: for another kind of network.
+        ValueError: for invalid images or targets, and for an exit whose feature is not a map: a transformer's tokens,
+            of which its exits read the class token alone.
+
+    Source:
+        Selvaraju et al., ICCV 2017; captum's LayerGradCam.
     """
-    with _watched(net, images, targets) as net:
-        found = []
-        for k, place in enumerate(maps(net, images)):
+    with _watching(net, images, targets) as (net, places):
+        cams = []
+        for k, place in enumerate(maps(net, places, images)):
             cam = partial(LayerGradCam(_logits(net, k), place).attribute, relu_attributions=True)
-            found.append(_by_parts(cam, net, k, images, targets))  # (B, 1, h, w)
+            cams.append(_in_batches(cam, net, k, images, targets).detach())  # (B, 1, h, w)
     size = tuple(images.shape[2:])
-    drawn = torch.stack([LayerAttribution.interpolate(m.detach(), size, "bilinear")[:, 0] for m in found])
-    highest = drawn.amax((2, 3), keepdim=True)
-    return torch.where(highest > 0, drawn / highest, 0).cpu().numpy()
+    enlarged = torch.stack([LayerAttribution.interpolate(cam, size, "bilinear")[:, 0] for cam in cams])
+    highest = enlarged.amax((2, 3), keepdim=True)
+    return torch.where(highest > 0, enlarged / highest, 0).cpu().numpy()
 
 
 @in_any_mode
 def integrated_gradients(
     net: MultiExit, images: Tensor, targets: Tensor | None = None, steps: int = 32, baseline: float | Tensor = 0.0
 ) -> np.ndarray:
-    """Integrated gradients (Sundararajan et al., ICML 2017; captum's) of each exit: (K, B, H, W), in logits.
+    """Compute integrated gradients of each exit: (K, B, H, W), in logits.
 
-    images     (B, C, H, W), floating point, as the network gets them
-    targets    (B,) classes, for all exits the same; None: what each exit itself predicts
-    steps      points on the straight path from the baseline to the picture
-    baseline   where the path begins: a number or a tensor that fits (C, H, W), in units of `images`. 0 is the mean
-               colour of the data set where pictures are normalised
+    A value is what a pixel adds to the logit, summed over its colours; negative if it speaks against the class. The
+    pixels of a map sum to the logit of the image minus that of the baseline, up to the error of finitely many steps.
 
-    What a pixel adds to the logit, summed over its colours; negative where it speaks against the class. The pixels of a
-    map sum to the logit of the picture less that of the baseline, up to what so few steps leave out.
+    Args:
+        net: the network.
+        images: (B, C, H, W), floating point, as the network gets them.
+        targets: (B,) classes, the same for all exits; None: what each exit itself predicts.
+        steps: points on the straight path from the baseline to the image.
+        baseline: where the path begins: a number or a tensor that fits (C, H, W), in units of ``images``. If images are
+            normalised, 0 is the mean colour of the data set.
 
-    Raises TypeError or ValueError, naming the value, for a network, pictures, targets, steps or baseline that are none.
+    Raises:
+        TypeError: for another kind of network.
+        ValueError: for invalid images, targets, steps or baseline.
+
+    Source:
+        Sundararajan et al., ICML 2017; captum's IntegratedGradients.
     """
-    with _watched(net, images, targets) as net:
-        start, found = _baseline(baseline, images), []
+    check_count(steps=steps)
+    with _watching(net, images, targets) as (net, _):
+        start, attributions = _baseline(baseline, images), []
         for k in range(len(net.stages)):
-            along = _along_path(IntegratedGradients(_logits(net, k)), start, _checked(steps))
-            found.append(_by_parts(along, net, k, images, targets).sum(1))  # (B, H, W)
-    return torch.stack(found).detach().cpu().numpy()
+            path = _along_path(IntegratedGradients(_logits(net, k)), start, steps)
+            attributions.append(_in_batches(path, net, k, images, targets).sum(1))  # (B, H, W)
+    return torch.stack(attributions).detach().cpu().numpy()
 
 
 @dataclass(frozen=True)
 class Conductance:
-    """How much of what exits say flows through the two parts of a feature, in logits; what `conductance` found.
+    """How much of the exits' answers flows through the two parts of a feature, in logits.
 
-    shared       (K - 1, K, B): [k, j] of what exit j says through f+ of exit k; NaN where j < k
-    specific     the same through f-
-    difference   (K, B): the logit of exit j for the picture less that for the baseline
+    shared + specific is difference, up to the error of finitely many steps, if deeper stages read nothing but the
+    feature. Of MSDNet's scales it is only the coarsest, and an attached network may bypass its exit's feature.
 
-    shared + specific is difference, up to what so few steps leave out, where the feature is all that goes on; of
-    MSDNet's scales it is only the coarsest, and an attached network may go past its exit's feature.
+    Attributes:
+        shared: (K - 1, K, B); [k, j] is how much of exit j's logit flows through f+ of exit k; NaN where j < k.
+        specific: the same through f-.
+        difference: (K, B), the logit of exit j for the image minus that for the baseline.
     """
 
     shared: np.ndarray
@@ -94,7 +112,7 @@ class Conductance:
     difference: np.ndarray
 
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """(shared, specific), (K - 1, K) each, in logits, averaged over the pictures."""
+        """Return (shared, specific), (K - 1, K) each, in logits, averaged over the images."""
         return self.shared.mean(2), self.specific.mean(2)
 
 
@@ -107,71 +125,82 @@ def conductance(
     steps: int = 32,
     baseline: float | Tensor = 0.0,
 ) -> Conductance:
-    """Conductance (Dhamdhere et al., ICLR 2019; captum's LayerConductance) through f+ and f- of exits 1 to K - 1.
+    """Compute the conductance of f+ and f- of exits 1 to K - 1. The last exit's feature is never cut.
 
-    beta     share of the channels that is f+; None: that of the network's own surgery. (Give it for a network that was
-             trained without: its channels, too, can be counted in two groups.) The last exit's feature is never cut.
+    Args:
+        net: the network.
+        images: as for ``integrated_gradients``.
+        targets: as for ``integrated_gradients``.
+        beta: share of the channels that is f+; None: that of the network's own surgery. With a beta, the channels of a
+            network that was trained without surgery can be counted in two groups as well.
+        steps: as for ``integrated_gradients``.
+        baseline: as for ``integrated_gradients``.
 
-    All others are as for `integrated_gradients`.
+    Raises:
+        TypeError: for another kind of network.
+        ValueError: for a network with one exit, one without surgery if there is no beta either, and as for
+            ``integrated_gradients``.
 
-    Raises ValueError, naming the value, for a network without surgery and without a beta, or with one exit, and what
-    `integrated_gradients` raises.
+    Source:
+        Dhamdhere et al., ICLR 2019; captum's LayerConductance.
     """
-    with _watched(net, images, targets) as net:
-        start, steps, K = _baseline(baseline, images), _checked(steps), len(net.stages)
-        if K < 2:
-            raise ValueError(f"a network with {K} exit: its feature is never cut in two")
-        cuts = [_cut(watch, k, beta) for k, watch in enumerate(net.junctions[:-1], start=1)]
-        found = np.full((2, K - 1, K, len(images)), np.nan)
+    check_count(steps=steps)
+    parts = _parts(net, beta)
+    with _watching(net, images, targets) as (net, places):
+        start, K = _baseline(baseline, images), len(net.stages)
+        flows = np.full((2, K - 1, K, len(images)), np.nan)
         for j in range(K):
-            for k, cut in enumerate(cuts[: j + 1]):
-                along = _along_path(LayerConductance(_logits(net, j), net.junctions[k].place), start, steps)
-                through = _by_parts(along, net, j, images, targets).detach()
-                of_shared = torch.where(cut.is_shared(through), through, 0)
-                for part, of_part in enumerate((of_shared, through - of_shared)):
-                    found[part, k, j] = of_part.flatten(1).sum(1).cpu().numpy()
-        gain = [_by_parts(partial(_gain, _logits(net, k), start), net, k, images, targets) for k in range(K)]
-    return Conductance(*found, torch.stack(gain).cpu().numpy())
+            for k, cut in enumerate(parts[: j + 1]):  # the features that exit j's logit depends on
+                path = _along_path(LayerConductance(_logits(net, j), places[k]), start, steps)
+                through = _in_batches(path, net, j, images, targets).detach()
+                shared = torch.where(cut.is_shared(through), through, 0)
+                for part, flow in enumerate((shared, through - shared)):
+                    flows[part, k, j] = flow.flatten(1).sum(1).cpu().numpy()
+        gains = [_in_batches(partial(_gain, _logits(net, k), start), net, k, images, targets) for k in range(K)]
+    return Conductance(flows[0], flows[1], torch.stack(gains).cpu().numpy())
 
 
-def _cut(watch: Watched, k: int, beta: float | None) -> Surgery:
-    if beta is not None:
-        return Surgery(beta)
-    if not isinstance(watch.of, Surgery):
-        raise ValueError(f"beta=None, but exit {k} has the junction {watch.of}: say what share of its channels is f+")
-    return watch.of
+def _parts(net: MultiExit, beta: float | None) -> list[Surgery]:
+    """The cut of each exit's feature but the last."""
+    before_last = cuts(net, beta)[:-1]
+    if not before_last:
+        raise ValueError("a network with 1 exit: its feature is never cut in two")
+    for k, (cut, junction) in enumerate(zip(before_last, net.junctions, strict=False), start=1):
+        if cut is None:
+            raise ValueError(f"beta=None, but exit {k} has the junction {junction}: say what share of channels is f+")
+    return [cut for cut in before_last if cut is not None]
 
 
 @torch.no_grad()
 def _gain(logits: Callable[[Tensor], Tensor], start: Tensor, images: Tensor, target: Tensor) -> Tensor:
-    """(B,): the logit for the picture less that for the baseline."""
+    """(B,): the logit for the image minus that for the baseline."""
     return logits(images).gather(1, target[:, None])[:, 0] - logits(start)[0, target]
 
 
 def _along_path(method: IntegratedGradients | LayerConductance, start: Tensor, steps: int) -> Callable:
-    """(pictures, classes) -> what captum's method attributes, from `start` to the pictures."""
+    """A function (images, classes) -> what captum's method attributes from ``start`` to the images."""
 
     def attribute(images: Tensor, target: Tensor) -> Tensor:
-        return method.attribute(images, start, target, n_steps=steps, internal_batch_size=2 * TOGETHER)
+        return method.attribute(images, start, target, n_steps=steps, internal_batch_size=2 * BATCH)
 
     return attribute
 
 
 def _logits(net: MultiExit, k: int) -> Callable[[Tensor], Tensor]:
-    """pictures -> the logits of exit k, from 0; deeper stages do not run."""
+    """A function images -> the logits of exit k, from 0, that does not run deeper stages."""
     return lambda x: next(islice(net.exits(x), k, None))
 
 
-def _by_parts(
+def _in_batches(
     attribute: Callable[[Tensor, Tensor], Tensor], net: MultiExit, k: int, images: Tensor, targets: Tensor | None
 ) -> Tensor:
-    """attribute(pictures, classes) at exit k, part by part of the pictures, put end to end."""
-    found = []
-    for i in range(0, len(images), TOGETHER):
-        part = images[i : i + TOGETHER].detach()
-        target = _prediction(net, k, part) if targets is None else targets[i : i + TOGETHER].to(part.device)
-        found.append(attribute(part, target))
-    return torch.cat(found)
+    """attribute(images, classes) at exit k, batch by batch, concatenated."""
+    attributions = []
+    for i in range(0, len(images), BATCH):
+        batch = images[i : i + BATCH].detach()
+        target = _prediction(net, k, batch) if targets is None else targets[i : i + BATCH].to(batch.device)
+        attributions.append(attribute(batch, target))
+    return torch.cat(attributions)
 
 
 @torch.no_grad()
@@ -180,32 +209,22 @@ def _prediction(net: MultiExit, k: int, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _watched(net: MultiExit, images: Tensor, targets: Tensor | None) -> Iterator[MultiExit]:
-    """The network as a copy to look at, when all is checked; nothing that happens to it reaches the original."""
-    if not isinstance(net, MultiExit):
-        raise TypeError(f"net is a {type(net).__name__}: attributions are told of the exits of a MultiExit")
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
-        raise ValueError(f"images: {_said(images)}; give normalised pictures (B, C, H, W) in floating point")
-    net = watched(net)
-    with as_found(net, images.device):
+def _watching(
+    net: MultiExit, images: Tensor, targets: Tensor | None
+) -> Generator[tuple[MultiExit, list[nn.Module]], None, None]:
+    """Check the arguments and hand out a watched copy of the network; what happens to it leaves the original alone."""
+    check_network(net)
+    check_images(images)
+    net, places = watched(net)
+    with as_found(net):
         with torch.no_grad():
-            classes = min(logits.shape[1] for logits in net(images[:1]))  # pictures that are too small end here
+            classes = min(logits.shape[1] for logits in net(images[:1]))  # raises ValueError for images too small
         if targets is not None:
-            _check(targets, len(images), classes)
-        yield net
-
-
-def _check(targets: Tensor, pictures: int, classes: int) -> None:
-    if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.shape != (pictures,):
-        raise ValueError(f"targets: {_said(targets)}; give int64, a class for each of {pictures} pictures, or None")
-    if not 0 <= targets.min() <= targets.max() < classes:
-        raise ValueError(f"targets from {targets.min()} to {targets.max()}: the network has classes 0 to {classes - 1}")
-
-
-def _checked(steps: int) -> int:
-    if type(steps) is not int or steps < 1:
-        raise ValueError(f"steps={steps!r}: a whole number of points on the path, above zero")
-    return steps
+            check_labels(targets, len(images), "targets")
+            if targets.max() >= classes:
+                bounds = f"from {targets.min()} to {targets.max()}"
+                raise ValueError(f"targets {bounds}: the network has classes 0 to {classes - 1}")
+        yield net, places
 
 
 def _baseline(baseline: float | Tensor, images: Tensor) -> Tensor:
@@ -214,8 +233,4 @@ def _baseline(baseline: float | Tensor, images: Tensor) -> Tensor:
     try:
         return start.expand(shape)[None]
     except RuntimeError as error:
-        raise ValueError(f"baseline of shape {tuple(start.shape)}: it does not fit pictures of {shape}") from error
-
-
-def _said(value) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"baseline of shape {tuple(start.shape)}: it does not fit images of {shape}") from error

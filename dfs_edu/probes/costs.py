@@ -15,20 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit, checked_shape
-from dfs_edu.probes.gradients import in_any_mode
+from dfs_edu.probes.checks import check_network
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What `cost` counted, for K exits, shallow to deep.
+    """MACs, parameters and FLOPs for K exits, shallow to deep, as ``cost`` counts them.
 
-    macs                     (K,) int64, MACs of one picture that leaves at exit k: the trunk and all heads up to k
-    params                   (K,) int64, parameters of the trunk and all heads up to k
-    head_macs, head_params   (K,) int64, of head k alone
-    forward_flops            int, FLOPs of one picture in a training step: forward through all exits
-    backward_flops           int, the same backward from the sum of all exits' losses, counted as it runs
-    backward_theory          int, the same by theory: see `cost`
+    Attributes:
+        macs: (K,) int64, MACs of one image that leaves at exit k: the trunk and all heads up to k.
+        params: (K,) int64, parameters of the trunk and all heads up to k.
+        head_macs: (K,) int64, MACs of head k alone.
+        head_params: (K,) int64, parameters of head k alone.
+        forward_flops: FLOPs of one image in a training step: forward through all exits.
+        backward_flops: the same, backward from the sum of all exits' losses, counted as it runs.
+        backward_theory: the same by theory: see ``cost``.
     """
 
     macs: np.ndarray
@@ -41,28 +44,36 @@ class Cost:
 
     @property
     def path_macs(self) -> np.ndarray:
-        """(K,) MACs of the path to exit k alone, no other head run: how some papers count."""
+        """(K,) MACs of the path to exit k if no other head runs: how some papers count."""
         return self.macs - self.head_macs.cumsum() + self.head_macs
 
     @property
     def path_params(self) -> np.ndarray:
-        """(K,) parameters of the path to exit k alone."""
+        """(K,) parameters of the path to exit k, without the other heads."""
         return self.params - self.head_params.cumsum() + self.head_params
 
 
 @in_any_mode
 def cost(net: MultiExit, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Cost:
-    """Count what `net` costs for one picture of input_shape (C, H, W). Nothing is computed and `net` is not touched.
+    """Count what the network costs for one image, without computing anything; the network is not touched.
 
-    The theory of the backward pass (Gong et al., ECCV 2024, section 3.4): a layer costs as much as forward for its
-    weights' gradient, and as much again for its input's, of which only the channels that are heard behind a cut are
-    computed: round(C * beta) of C. Attention's products pass a gradient to both factors. What counts as heard is read
-    from the layers (`splitgrad.Conv2d.live`); that they keep to it is what the count as it runs shows, on a CPU: on a
-    GPU they skip nothing, and a step of surgery costs what a joint one does. (Where a CPU computes a depthwise input
-    gradient with a stride, it multiplies zeros as well; they are not counted.)
+    In the theory of the backward pass, a layer costs as much as forward for its weights' gradient, and as much again
+    for its input's. Of the latter only the channels that receive a gradient behind a cut are computed: round(C * beta)
+    of C. Attention's products pass a gradient to both factors. Which channels count is read from the layers
+    (``splitgrad.Conv2d.live``). The count as it runs shows that they keep to it, on a CPU; on a GPU they skip nothing,
+    and a step of surgery costs what a joint one does. (For a depthwise input gradient with a stride, a CPU multiplies
+    zeros as well; they are not counted.)
 
-    Raises TypeError for another kind of network and ValueError, naming input_shape, where it is no shape of a picture
-    or the network cannot read it.
+    Args:
+        net: the network.
+        input_shape: (C, H, W) of the image.
+
+    Raises:
+        TypeError: for another kind of network.
+        ValueError: naming input_shape, if it is not the shape of an image or the network cannot read it.
+
+    Source:
+        Gong et al., ECCV 2024, section 3.4.
 
     >>> from dfs_edu.backbones import build
     >>> from dfs_edu.surgery import Surgery
@@ -72,31 +83,30 @@ def cost(net: MultiExit, input_shape: tuple[int, int, int] = (3, 32, 32)) -> Cos
     >>> round(cut.backward_flops / joint.backward_flops, 3)
     0.752
     """
-    if not isinstance(net, MultiExit):
-        raise TypeError(f"net is a {type(net).__name__}: the cost of exits is counted in a MultiExit")
+    check_network(net)
     shape = checked_shape(input_shape)
-    # On the meta device there are shapes but no numbers. Evaluation mode: one picture is no batch to normalise over.
+    # Tensors on the meta device have shapes but no numbers. Eval mode: BatchNorm cannot normalise over one image.
     net = copy.deepcopy(net).to("meta").eval()
-    picture = torch.empty(1, *shape, device="meta", dtype=next((p.dtype for p in net.parameters()), None))
+    image = torch.empty(1, *shape, device="meta", dtype=next((p.dtype for p in net.parameters()), None))
     try:
-        macs, head_macs = _macs(net, picture)
+        macs, head_macs = _macs(net, image)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(f"input_shape={shape}: the network cannot read such a picture ({error})") from error
+        raise ValueError(f"input_shape={shape}: the network cannot read such an image ({error})") from error
     params, head_params = _params(net)
-    return Cost(macs, params, head_macs, head_params, *_step_flops(net, picture))
+    return Cost(macs, params, head_macs, head_params, *_step_flops(net, image))
 
 
-def _macs(net: MultiExit, picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Of leaving at each exit, and of each head."""
-    marks = []
+def _macs(net: MultiExit, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) MACs of leaving at each exit, and (K,) of each head."""
+    before_heads = []
     with torch.no_grad(), _counting() as counter:
 
         def mark(*_) -> None:
-            marks.append(counter.get_total_flops())
+            before_heads.append(counter.get_total_flops())
 
         hooks = [head.register_forward_pre_hook(mark) for head in set(net.heads)]
-        exits = [counter.get_total_flops() for _ in net.exits(picture)]  # read as each exit is reached
-        heads = [after - before for before, after in zip(marks, exits, strict=True)]
+        exits = [counter.get_total_flops() for _ in net.exits(image)]  # read as each exit is reached
+        heads = [after - before for before, after in zip(before_heads, exits, strict=True)]
         for hook in hooks:
             hook.remove()
     return np.array(exits) // 2, np.array(heads) // 2
@@ -110,23 +120,25 @@ def _params(net: MultiExit) -> tuple[np.ndarray, np.ndarray]:
     return np.array(counts), np.array([sum(p.numel() for p in head.parameters()) for head in net.heads])
 
 
-def _step_flops(net: MultiExit, picture: Tensor) -> tuple[int, int, int]:
-    """Forward as counted, backward as counted, backward by theory."""
-    label = torch.zeros(1, dtype=torch.int64, device=picture.device)
-    layers, theory = [], []  # forward FLOPs of each layer; backward FLOPs of each that the loss depends on
+def _step_flops(net: MultiExit, image: Tensor) -> tuple[int, int, int]:
+    """FLOPs of a training step: forward as counted, backward as counted, backward by theory."""
+    label = torch.zeros(1, dtype=torch.int64, device=image.device)
+    # Hooks note the theory of every layer while torch counts: FLOPs forward, and backward if the loss depends on it.
+    layers, theory = [], []
     hooks = [
-        module.register_forward_hook(lambda *seen: _expect(*seen, layers, theory))
+        module.register_forward_hook(lambda *call: _expect(*call, layers, theory))
         for module in net.modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
     with torch.enable_grad():
         with _counting() as forward:
-            loss = sum(nn.functional.cross_entropy(logits, label) for logits in net(picture))
+            loss = torch.stack([nn.functional.cross_entropy(logits, label) for logits in net(image)]).sum()
         with _counting() as backward:
-            if loss.requires_grad:  # not where every parameter is frozen
+            if loss.requires_grad:  # unless every parameter is frozen
                 loss.backward()
     for hook in hooks:
         hook.remove()
+    # What no layer's hook has seen are attention's products; each passes a gradient to both factors.
     attention = forward.get_total_flops() - sum(layers)
     return forward.get_total_flops(), backward.get_total_flops(), sum(theory) + 2 * attention * bool(theory)
 
@@ -138,9 +150,9 @@ def _expect(layer: nn.Conv2d | nn.Linear, inputs: tuple, out: Tensor, layers: li
     layers.append(unit)
     if out.requires_grad:
         live = getattr(layer, "live", None)
-        heard = channels if live is None else sum(run.stop - run.start for run in live)
-        pulls = unit * layer.weight.requires_grad + unit * heard // channels * inputs[0].requires_grad
-        out.register_hook(lambda _: theory.append(pulls))
+        reached = channels if live is None else sum(run.stop - run.start for run in live)
+        backward = unit * layer.weight.requires_grad + unit * reached // channels * inputs[0].requires_grad
+        out.register_hook(lambda _: theory.append(backward))
 
 
 def _counting() -> FlopCounterMode:

@@ -1,16 +1,16 @@
-"""What each exit's feature says of each picture: a row a picture, a column a channel; which columns are f+ and f-."""
+"""Each exit's feature of each image: one row per image, one column per channel; which columns are f+ and f-."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dfs_edu.modes import as_found, evaluating, in_any_mode
 from dfs_edu.multiexit import MultiExit, State
-from dfs_edu.probes.gradients import as_found, in_any_mode
+from dfs_edu.probes.checks import check_network
 from dfs_edu.surgery import Surgery, channel_dim
 
 PARTS = ("shared", "specific")  # f+ and f-
@@ -19,11 +19,12 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), labels (B,)) 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of K exits for N pictures, as `features` collects them.
+    """The features of K exits for N images, as ``features`` collects them.
 
-    pooled   K tensors float32 (N, C_k) on the CPU, the channels of f+ first
-    label    int64 (N,), the true class
-    shared   K numbers: of exit k's channels the first so many are f+; None where nothing is cut
+    Attributes:
+        pooled: K tensors float32 (N, C_k) on the CPU, the channels of f+ first.
+        label: int64 (N,), the true class.
+        shared: K numbers: how many of exit k's channels, the first ones, are f+; None if the feature is not cut.
     """
 
     pooled: list[Tensor]
@@ -31,9 +32,14 @@ class Features:
     shared: list[int | None]
 
     def part(self, exit: int, part: str) -> Tensor:
-        """(N, C), the channels of one part of an exit, from 0: "shared" (f+), "specific" (f-), or "whole".
+        """Return (N, C), the channels of one part of an exit's feature.
 
-        Raises ValueError for another part, and for a part of a feature that is not cut.
+        Args:
+            exit: index of the exit, from 0.
+            part: "shared" (f+), "specific" (f-) or "whole".
+
+        Raises:
+            ValueError: for another part, and for a part of a feature that is not cut.
         """
         if part not in (*PARTS, "whole"):
             raise ValueError(f"part={part!r}: use one of {', '.join(PARTS)}, whole")
@@ -47,22 +53,27 @@ class Features:
 
 @in_any_mode
 def features(net: MultiExit, batches: Batches, beta: float | None = None) -> Features:
-    """The feature that leaves each stage, for every picture of `batches`, in their order.
+    """Collect the feature that leaves each stage, for every image of the batches, in their order.
 
-    batches   yields (images (B, 3, H, W), labels (B,)) on the network's device
-    beta      where the features count as cut, at every exit but the last; None: where the network's junctions cut them.
-              A joint network can so be asked as if it had been cut: the control of every finding about f+ and f-
+    A channel is pooled to one number per image: its mean over all positions, which is all that a linear exit reads, or
+    over all tokens, including the class token. If the state is a list of scales, it is the coarsest, which the exits
+    read. Only the activations of one batch are held, and N numbers per channel; no head is run.
 
-    A channel is pooled to one number a picture: its mean over all positions, which is all that a linear exit reads, or
-    over all tokens, the class token among them. Where the state is a list of scales it is the coarsest, which the
-    exits read. Only the activations of one batch are held, and N numbers a channel; no head is run.
+    The network works in eval mode without gradients and is left as it was.
 
-    The network works in eval mode without gradients and is left as found. Raises TypeError for another network, and
-    ValueError for no pictures, and for features that are not finite.
+    Args:
+        net: the network.
+        batches: yields (images (B, 3, H, W), labels (B,)) on the network's device.
+        beta: where the features count as cut, at every exit but the last; None: where the network's junctions cut them.
+            So a joint network can be probed as if it had been cut: the control of every finding about f+ and f-.
+
+    Raises:
+        TypeError: for another kind of network.
+        ValueError: if there are no images, and for features that are not finite.
     """
     cut = cuts(net, beta)
     rows, labels = [[] for _ in cut], []
-    with evaluating(net):
+    with as_found(net), evaluating(net):
         for images, label in batches:
             labels.append(label.cpu())
             state = images
@@ -71,7 +82,8 @@ def features(net: MultiExit, batches: Batches, beta: float | None = None) -> Fea
                 rows[k].append(_pool(feature).float().cpu())
                 state, _ = junction(feature)
     if not labels:
-        raise ValueError("batches holds no pictures")
+        raise ValueError("batches holds no images")
+
     pooled = [_shared_first(torch.cat(row), c) for row, c in zip(rows, cut, strict=True)]
     for k, f in enumerate(pooled, start=1):
         if not f.isfinite().all():
@@ -81,28 +93,22 @@ def features(net: MultiExit, batches: Batches, beta: float | None = None) -> Fea
 
 
 def cuts(net: MultiExit, beta: float | None = None) -> list[Surgery | None]:
-    """The cut of each exit's feature: that of its junction, or one at beta, but at the last exit; None where none is.
+    """Return the cut of each exit's feature: its junction's, or with beta one at beta, except at the last exit.
 
-    Raises TypeError for a network that is no MultiExit, and ValueError for a beta that is no number from 0 to 1.
+    It is None if a feature is not cut.
+
+    Raises:
+        TypeError: for another kind of network.
+        ValueError: for a beta that is not a number from 0 to 1.
     """
-    if not isinstance(net, MultiExit):
-        raise TypeError(f"net is a {type(net).__name__}: the features of exits are probed in a MultiExit")
+    check_network(net)
     if beta is not None:
         return [*[Surgery(beta)] * (len(net.junctions) - 1), None]
     return [junction if isinstance(junction, Surgery) else None for junction in net.junctions]
 
 
-@contextmanager
-def evaluating(net: MultiExit) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards modes, buffers and random state are as they were."""
-    device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    with as_found(net, device), torch.no_grad():
-        net.eval()
-        yield
-
-
 def _shared_first(f: Tensor, cut: Surgery | None) -> Tensor:
-    """(N, C), its channels in an order of which not every cut makes use."""
+    """(N, C), the channels of f+ first; some cuts take other channels than the first."""
     if cut is None:
         return f
     shared = cut.is_shared(f)  # (C,)

@@ -1,11 +1,11 @@
-"""What a junction does to each channel: who sees it, and who pulls on it."""
+"""What a junction does to each channel: which exits see it, and which pull on it."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from dfs_edu.probes.gradients import in_any_mode
+from dfs_edu.modes import in_any_mode
 from dfs_edu.surgery import Junction
 
 SIDES = ("deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls")
@@ -13,9 +13,9 @@ SIDES = ("deeper exits see", "this exit sees", "deeper exits pull", "this exit p
 
 @in_any_mode
 def pulls(junction: Junction, channels: int = 8) -> np.ndarray:
-    """(4, channels), rows as in `SIDES`: what each side is given of a feature of ones, and what f receives from it.
+    """Return what each side sees of a feature of ones, and what gradient f receives from it: (4, channels).
 
-    1 is all of it, 0 nothing. The gradients are those of the sum of each view, by autograd.
+    The rows are those of ``SIDES``; 1 is all of it, 0 nothing. The gradients are those of the sum of each view.
     """
     f = torch.ones(1, channels, 1, 1, requires_grad=True)
     views = junction(f)

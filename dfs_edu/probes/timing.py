@@ -1,4 +1,4 @@
-"""What a call takes, against another one, on a machine that others use too."""
+"""How long calls take, compared with each other, on a machine that is not idle."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from tqdm import tqdm
 def seconds(
     ways: Mapping[Hashable, Callable[[], object]], rounds: int = 5, warm_up: int = 2, title: str | None = None
 ) -> dict[Hashable, list[float]]:
-    """Seconds of a call of each way, `rounds` of them: compare medians, and quote ratios.
+    """Time calls: name -> seconds of each of its calls, one per round. Compare medians, and quote ratios.
 
-    warm_up   calls of each way beforehand, not counted: the first ones fill caches and choose kernels
-    title     of a progress bar; None: no bar
+    The variants take turns, so that other work on the machine slows all of them; each call waits for the GPU to finish.
 
-    The ways take turns, so that a machine that is busy now and then is so for all of them, and a GPU is waited for.
+    Args:
+        ways: name -> the function to call.
+        rounds: measured calls of each.
+        warm_up: calls of each beforehand that are not measured: the first ones fill caches and choose kernels.
+        title: of a progress bar; None: no bar.
     """
     for way in ways.values():
         for _ in range(warm_up):
             way()
     _wait()
-    found = {name: [] for name in ways}
+    measured: dict[Hashable, list[float]] = {name: [] for name in ways}
     for _ in tqdm(range(rounds), desc=title, disable=title is None):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
             _wait()
-            found[name].append(time.perf_counter() - start)
-    return found
+            measured[name].append(time.perf_counter() - start)
+    return measured
 
 
 def _wait() -> None:

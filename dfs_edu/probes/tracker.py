@@ -1,4 +1,4 @@
-"""Conflict through training: the same pictures, probed every so many steps."""
+"""Conflict through training: the same images, probed at regular intervals."""
 
 from __future__ import annotations
 
@@ -6,66 +6,65 @@ import numpy as np
 from torch import Tensor
 
 from dfs_edu.multiexit import MultiExit
+from dfs_edu.probes.checks import check_count
 from dfs_edu.probes.cosines import conflict
+from dfs_edu.values import plain
 
-DIGITS = 3  # of what is recorded
+DIGITS = 3  # significant ones, of what is recorded
 
 
 class ConflictTracker:
-    """Called after every step; every `every` steps, and before the first, it looks at the gradients of one batch.
+    """Compares the gradients of one batch before the first step, and then every few steps. Call it after every step.
 
-    images, labels   the batch, the same at all times: what changes is the network
-    every            steps from one look to the next
+    A snapshot is a dict of plain values for a record: "step"; "cosine" (K stages, K(K-1)/2 pairs) and "norm" (K stages,
+    K exits) of the stages' gradients, as in ``Conflict.by_stage``, with pairs as in ``Conflict.pairs``; "conflicting"
+    (L), the share of conflicting pairs in each layer; None where an exit does not reach. Read them with ``history``.
 
-    A look is a dict of plain values for a record: "step"; "cosine" (K stages, K(K-1)/2 pairs) and "norm" (K stages,
-    K exits) of the stages' gradients, as `Conflict.by_stage` has them, pairs as in `Conflict.pairs`; "conflicting"
-    (L), the share of conflicting pairs in each layer; None where an exit does not reach. Read them with `history`.
-    Raises ValueError for `every` below 1.
+    Args:
+        images: of the batch, always the same: only the network changes.
+        labels: of the batch.
+        every: steps from one snapshot to the next.
+
+    Raises:
+        ValueError: for ``every`` below 1.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, every: int):
-        if type(every) is not int or every < 1:
-            raise ValueError(f"every={every!r}: a whole number of steps above zero")
+        check_count(every=every)
         self.images, self.labels, self.every = images, labels, every
-        self.layers: list[str] = []  # of "conflicting", known from the first look on
+        self.layers: list[str] = []  # of "conflicting", known from the first snapshot onwards
 
     def due(self, step: int) -> bool:
-        """Whether there is to be a look after so many steps."""
+        """Whether a snapshot is due after this step."""
         return step % self.every == 0
 
     def __call__(self, step: int, net: MultiExit) -> dict | None:
-        """The look after `step` steps, or None where none is due."""
+        """Return the snapshot after this step, or None if none is due."""
         if not self.due(step):
             return None
         report = conflict(net, self.images, self.labels)
         self.layers = report.layers
         stages = report.by_stage()
-        found = {"cosine": stages.pairs(), "norm": stages.norm, "conflicting": report.conflicting()}
-        return {"step": step, **{name: _plain(values) for name, values in found.items()}}
+        arrays = {"cosine": stages.pairs(), "norm": stages.norm, "conflicting": report.conflicting()}
+        return {"step": step} | plain(arrays, DIGITS)
 
 
-def history(looks: list[dict]) -> dict[str, np.ndarray]:
-    """Looks as arrays, NaN for None: step (T,), cosine (T, K, pairs), norm (T, K, K), conflicting (T, L)."""
-    return {name: np.array([look[name] for look in looks], dtype=float) for name in looks[0]} if looks else {}
+def history(snapshots: list[dict]) -> dict[str, np.ndarray]:
+    """Return snapshots as arrays, NaN for None: step (T,), cosine (T, K, pairs), norm (T, K, K), conflicting (T, L)."""
+    return {name: np.array([s[name] for s in snapshots], dtype=float) for name in (snapshots or [{}])[0]}
 
 
-def share_by_stage(found: dict) -> np.ndarray:
-    """(T, K): the share of conflicting pairs in each stage, the mean of its layers, of a record's "conflict".
+def share_by_stage(tracked: dict) -> np.ndarray:
+    """Return the share of conflicting pairs in each stage, (T, K): the mean of its layers, of a record's "conflict".
 
-    A fraction; NaN where no two exits meet, as in the last stage.
+    It is a fraction; NaN where no two exits meet, as in the last stage.
     """
-    looks = history(found["looks"])
-    stage = np.array([int(name.split(".")[1]) for name in found["layers"]])
-    shares = np.full(looks["norm"].shape[:2], np.nan)  # (T, K)
-    for s in range(shares.shape[1]):
-        layers = looks["conflicting"][:, stage == s]  # (T, L_s)
+    arrays = history(tracked["looks"])
+    stage = np.array([int(name.split(".")[1]) for name in tracked["layers"]])
+    shares = np.full(arrays["norm"].shape[:2], np.nan)  # (T, K)
+    for s in range(shares.shape[1]):  # the mean over layers in which exits meet
+        layers = arrays["conflicting"][:, stage == s]  # (T, L_s)
         met = ~np.isnan(layers)
-        some = met.any(1)
-        shares[some, s] = np.nansum(layers[some], 1) / met[some].sum(1)
+        rows = met.any(1)
+        shares[rows, s] = np.nansum(layers[rows], 1) / met[rows].sum(1)
     return shares
-
-
-def _plain(values: np.ndarray):
-    if values.ndim:
-        return [_plain(value) for value in values]
-    return float(f"{values:.{DIGITS}g}") if np.isfinite(values) else None

@@ -11,7 +11,7 @@ import numpy as np
 from dfs_edu.intervals import LEAST, interval, p_values
 from dfs_edu.tables import lines, printable
 from dfs_edu.training import arms, results
-from dfs_edu.training.fields import plain
+from dfs_edu.values import plain
 
 Records = Sequence[dict[str, Any]]
 OTHER = " of "  # between the words of an arm and the backbone that it has instead of the study's
@@ -174,9 +174,7 @@ def rows(records: Records, split: str = "test") -> list[dict[str, Any]]:
             values = {"accuracy": mean[k], "accuracy_half_width": half[k], "pairs": len(gaps.get(arm, ())) or None}
             values |= {"difference": gap[k], "difference_half_width": gap_half[k]}
             values |= {"p_corrected": p[arm][k] if k < last and arm in p else None, "time": ratio}
-            values = {
-                name: None if value is None or np.isnan(value) else plain(value) for name, value in values.items()
-            }
+            values = plain(values)
             found.append({"split": split, "arm": arm, "exit": k + 1 if k < last else "mean", "n": len(runs), **values})
     return found
 

@@ -93,14 +93,13 @@ def _within(value: Any, limit: Interval) -> bool:
     return above and (limit.lt is None or value < limit.lt) and (limit.le is None or value <= limit.le)
 
 
-def plain(value: Any) -> Any:
-    """Return Python's own numbers and tuples for numpy's and for lists: a checkpoint holds no others."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(map(plain, value))
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def make_plain(values: Any, names: Iterable[str]) -> None:
-    """Replace the fields of a frozen dataclass by their `plain` values."""
+    """Replace numpy's numbers and lists in a frozen dataclass by Python's and tuples: a checkpoint holds no others."""
     for name in names:
-        object.__setattr__(values, name, plain(getattr(values, name)))
+        object.__setattr__(values, name, _hashable(getattr(values, name)))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(map(_hashable, value))
+    return value.item() if isinstance(value, np.generic) else value

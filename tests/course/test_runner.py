@@ -21,6 +21,7 @@ from dfs_edu import figures
 from dfs_edu.cli import main
 from dfs_edu.course import browser, publish
 from dfs_edu.course import runner as course
+from dfs_edu.values import plain
 
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 PLOT = 'import plotly.graph_objects as go\ngo.Figure(go.Scatter(x=[1, 2], y=[3, 4])).show("plotly_mimetype")'
@@ -228,9 +229,9 @@ def test_a_notebook_that_cannot_be_executed_is_named(tmp_path, change, reason):
 
 def test_record_takes_arrays_and_tensors_and_refuses_what_json_cannot_hold():
     values = {"a": torch.tensor([1.5, float("inf")]), "b": torch.tensor(2), "c": {1: (True, None)}}
-    assert course._plain(values) == {"a": [1.5, None], "b": 2, "c": {"1": [True, None]}}
+    assert plain(values) == {"a": [1.5, None], "b": 2, "c": {"1": [True, None]}}
     with pytest.raises(TypeError, match="cannot record"):
-        course._plain(object())
+        plain(object())
 
 
 def test_main_reports_failure_in_its_status(tmp_path, capsys):

@@ -174,13 +174,13 @@ def test_without_targets_each_exit_explains_what_it_says():
 def test_many_pictures_are_done_part_by_part(probe, monkeypatch):
     net, images = tiny("vgg7", pictures=7)
     whole = probe(net, images)
-    monkeypatch.setattr(attribution, "TOGETHER", 3)
+    monkeypatch.setattr(attribution, "BATCH", 3)
     assert probe(net, images) == pytest.approx(whole)
 
 
 def test_deeper_stages_do_not_run():
     net, images = tiny("vgg7")
-    seen = watched(net)
+    seen, _ = watched(net)
     deeper = [stage.register_forward_hook(lambda *_: pytest.fail("it ran")) for stage in seen.stages[2:]]
     logits = attribution._logits(seen, 1)(images)
     assert torch.equal(logits, net.eval()(images)[1])
@@ -267,7 +267,7 @@ def test_the_gradient_is_that_of_finite_differences(family, junction):
     net, images = tiny(family, junction, pictures=1)
     torch.manual_seed(3)
     way = torch.randn_like(images)
-    seen = watched(net)
+    seen, _ = watched(net)
     assert all(torch.equal(a, b) for a, b in zip(seen(images), net.eval()(images), strict=True))
     x = images.clone().requires_grad_()
     for k, logits in enumerate(seen(x)):
@@ -280,7 +280,7 @@ def test_the_gradient_of_a_cut_network_itself_is_another():
     """Or else the copy would not be needed."""
     net, images = tiny("vgg7", dfs.Surgery(0.5))
     x = images.requires_grad_()
-    (cut,), (whole,) = (torch.autograd.grad(n(x)[-1].sum(), x) for n in (net.eval(), watched(net)))
+    (cut,), (whole,) = (torch.autograd.grad(n(x)[-1].sum(), x) for n in (net.eval(), watched(net)[0]))
     assert (cut - whole).abs().max() > 0.01 * whole.abs().max()
 
 
@@ -325,19 +325,19 @@ def test_wrong_arguments_are_named(probe):
     net, images = tiny("vgg7", dfs.Surgery(0.5))
     with pytest.raises(TypeError, match="net is a Linear"):
         probe(nn.Linear(2, 2), images)
-    with pytest.raises(ValueError, match=r"torch.uint8 of shape \(2, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"torch.uint8 \(2, 3, 16, 16\)"):
         probe(net, images.to(torch.uint8))
-    with pytest.raises(ValueError, match=r"images: \[1\]"):
+    with pytest.raises(ValueError, match="images: list"):
         probe(net, [1])
-    with pytest.raises(ValueError, match=r"shape \(0, 3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"images: torch.float64 \(0, 3, 16, 16\)"):
         probe(net, images[:0])
-    with pytest.raises(ValueError, match=r"targets: torch.int64 of shape \(3,\).* each of 2 pictures"):
+    with pytest.raises(ValueError, match=r"targets: torch.int64 \(3,\).* each of the 2 images"):
         probe(net, images, torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=r"targets: torch.float32"):
         probe(net, images, torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match="targets from 1 to 5: the network has classes 0 to 4"):
         probe(net, images, torch.tensor([5, 1]))
-    with pytest.raises(ValueError, match="pictures of 4x4 pixels"):
+    with pytest.raises(ValueError, match="of 4x4 pixels"):
         probe(net, images[:, :, :4, :4])
 
 
@@ -347,7 +347,7 @@ def test_wrong_paths_are_named(probe):
     for steps in (0, 2.5, True):
         with pytest.raises(ValueError, match=f"steps={steps}"):
             probe(net, images, steps=steps)
-    with pytest.raises(ValueError, match=r"baseline of shape \(5,\): it does not fit pictures of \(3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"baseline of shape \(5,\): it does not fit images of \(3, 16, 16\)"):
         probe(net, images, baseline=torch.zeros(5))
 
 

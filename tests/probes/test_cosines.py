@@ -13,7 +13,7 @@ from torch import nn
 from dfs_edu.backbones import build
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import Conflict, ConflictTracker, conflict, history, share_by_stage
-from dfs_edu.probes.memory import _Live
+from dfs_edu.probes.memory import LiveBytes
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
 JUNCTIONS = [
@@ -299,7 +299,7 @@ def test_holds_less_than_two_gradients_of_the_trunk_beyond_the_forward_pass():
     trunk = sum(p.nbytes for p in net.stages.parameters())
 
     def most(way):
-        with _Live() as live:
+        with LiveBytes() as live:
             before = live.follow(list(net.parameters()), list(net.buffers()), images, labels)
             way()
         return live.peak - before
@@ -325,11 +325,11 @@ IMAGES, LABELS = batch(dtype=torch.float32)
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (IMAGES[0], LABELS, r"images: torch.float32 \(3, 8, 8\); give floating-point pictures \(B, C, H, W\)"),
+        (IMAGES[0], LABELS, r"images: torch.float32 \(3, 8, 8\); give floating-point images \(B, C, H, W\)"),
         (IMAGES.byte(), LABELS, "images: torch.uint8"),
         (IMAGES[:0], LABELS[:0], "B at least 1"),
         (IMAGES.numpy(), LABELS, "images: ndarray"),
-        (IMAGES, LABELS[:4], r"labels: torch.int64 \(4,\); give one int64 class for each of the 5 pictures"),
+        (IMAGES, LABELS[:4], r"labels: torch.int64 \(4,\); give one int64 class for each of the 5 images"),
         (IMAGES, LABELS.float(), "labels: torch.float32"),
         (IMAGES, LABELS.tolist(), "labels: list"),
         (IMAGES, LABELS - 1, "labels down to -1"),

@@ -476,12 +476,12 @@ def test_pictures_come_out_pixel_for_pixel():
     ],
 )
 def test_pictures_of_another_kind(images):
-    with pytest.raises(ValueError, match="pictures are uint8"):
+    with pytest.raises(ValueError, match="give uint8"):
         figures.pictures(images)
 
 
 def test_titles_of_another_number():
-    with pytest.raises(ValueError, match="1 titles for 2 pictures"):
+    with pytest.raises(ValueError, match="1 titles for 2 images"):
         figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a"])
 
 
@@ -544,13 +544,13 @@ def test_overlay_lays_a_row_a_picture_and_a_column_an_exit():
     maps[1, 2, :, :2] = 7
     maps[0, 1] = np.linspace(0, 1, 20).reshape(4, 5)
     sheet = pixels(figures.overlay(maps)).reshape(2, 4, 3, 5, 4).transpose(0, 2, 1, 3, 4)
-    hot, cold = figures.attribution.HEAT[[-1, 0]]
+    hot, cold = figures.images.HEAT[[-1, 0]]
     assert (sheet[1, 2, :, :2] == hot).all()
     assert (sheet[1, 2, :, 2:] == cold).all()
     assert (sheet[1, 0] == cold).all()
     light = sheet[0, 1, ..., :3].sum(-1).ravel()
     assert (np.diff(light) >= 0).all()
-    assert len(np.unique(light)) == figures.attribution.LEVELS
+    assert len(np.unique(light)) == figures.images.LEVELS
 
 
 def test_a_map_of_32x32_takes_half_a_kilobyte_at_most():
@@ -572,7 +572,7 @@ def test_looks_lie_beside_their_pictures():
     assert np.ptp(tile[1, 3, 0, 0, :3]) > 80
     assert np.ptp(tile[1, 3, 1:, :, :3], axis=-1).max() <= 8
     texts = [note.text for note in fig.layout.annotations]
-    assert texts == ["ant", "a", "c", "e", "bee", "b", "d", "f", "picture", "exit 1", "exit 2", "exit 3"]
+    assert texts == ["ant", "a", "c", "e", "bee", "b", "d", "f", "image", "exit 1", "exit 2", "exit 3"]
 
 
 def test_looks_that_do_not_fit():

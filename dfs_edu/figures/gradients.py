@@ -1,0 +1,352 @@
+"""Gradients: where exits disagree, what junctions and methods do about it, and the work that this saves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dfs_edu.figures.look import (
+    COLOURS,
+    INK,
+    OPPOSED,
+    RULE,
+    SHARED,
+    SPECIFIC,
+    as_text,
+    below,
+    colour_bar,
+    divide,
+    exit_numbers,
+    figure,
+    heatmaps,
+    lines,
+    literal,
+    panelled,
+    panels,
+    percent,
+    require,
+    rounded,
+    row_count,
+    sliding,
+    style,
+)
+from dfs_edu.probes.pulling import SIDES
+
+PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
+FREE, (REACHED, TORN) = "rgba(128,128,128,0.18)", COLOURS[:2]
+DIGITS = 2  # of a cosine in a frame: what a colour can show
+FRAMES = 30  # at most, in one slider
+
+# Conflict
+
+
+def conflict_heatmap(report, title: str = "Cosine between the gradients of two exits") -> go.Figure:
+    """Draw one report as ``conflict_heatmaps`` does: one row per layer, one column per pair of exits."""
+    return conflict_heatmaps({"": report}, title)
+
+
+@literal
+def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradients of two exits") -> go.Figure:
+    """Draw reports, by name, side by side on one colour scale with 0 in its middle, blank where a pair does not meet.
+
+    A report has .cosine (L, K, K) and .layers, as ``probes.conflict`` returns it.
+
+    Raises:
+        ValueError: if there are no reports.
+    """
+    require(reports=reports)
+    full = {name: np.asarray(report.cosine, dtype=float) for name, report in reports.items()}
+    cosines = {name: cosine[:, *np.triu_indices(cosine.shape[1], 1)] for name, cosine in full.items()}
+    limit = round(max(map(_largest, cosines.values())), 2)
+    return heatmaps(
+        cosines,
+        rows={name: as_text(list(report.layers)) for name, report in reports.items()},
+        columns={name: _pairs(cosine.shape[1]) for name, cosine in full.items()},
+        title=title,
+        x="pair of exits",
+        unit="cosine",
+        scale=OPPOSED,
+        low=-limit,
+        high=limit,
+        hover="%{y}, exits %{x}: %{z:.3f}",
+    )
+
+
+def _largest(cosine: np.ndarray) -> float:
+    """The largest absolute value, but at least 0.1: the end of a colour scale."""
+    return max(0.1, np.nanmax(np.abs(cosine), initial=0, where=~np.isnan(cosine)))
+
+
+def _pairs(exits: int) -> list[str]:
+    return [f"{j + 1}·{k + 1}" for j, k in zip(*np.triu_indices(exits, 1), strict=True)]
+
+
+@literal
+def conflict_through_training(
+    step, cosine, title: str = "Cosine between the gradients of two exits, through training"
+) -> go.Figure:
+    """Draw a heatmap with a slider over T snapshots, on one colour scale; it moves without a kernel.
+
+    The last snapshot is shown first. Of more than 30 snapshots, 30 are shown, evenly spaced, with the first and last.
+
+    Args:
+        step: (T,) steps of training.
+        cosine: (T, K stages, K(K-1)/2 pairs), as ``probes.history`` has it; NaN, where a pair does not meet, is blank.
+
+    Raises:
+        ValueError: if there are no snapshots.
+    """
+    require(step=step)
+    shown = np.linspace(0, len(step) - 1, min(FRAMES, len(step))).round().astype(int)
+    step, cosine = np.asarray(step)[shown], np.asarray(cosine, dtype=float)[shown]
+    K, limit = cosine.shape[1], round(_largest(cosine), 2)
+    matrices = [[rounded(row, DIGITS) for row in snapshot] for snapshot in cosine]
+    names = [str(int(s)) for s in step]
+    heatmap = go.Heatmap(
+        z=matrices[-1],
+        x=_pairs(K),
+        y=[f"stage {s + 1}" for s in range(K)],
+        colorscale=OPPOSED,
+        zmin=-limit,
+        zmax=limit,
+        colorbar=colour_bar("cosine"),
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate="%{y}, exits %{x}: %{z}<extra></extra>",
+    )
+    fig = figure([heatmap], title, "pair of exits", height=240 + 26 * K, margin_b=110)
+    fig.update_xaxes(type="category", showgrid=False)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    frames = {name: [{"type": "heatmap", "z": z}] for name, z in zip(names, matrices, strict=True)}
+    return sliding(fig, frames, names[-1], "step ")
+
+
+@literal
+def conflict_by_depth(runs: Mapping, title: str = "Pairs of exits in conflict, through training") -> go.Figure:
+    """Draw the share of conflicting pairs over steps, name -> (step (T,), fraction (T, K stages)): one panel per stage.
+
+    A stage in which no two exits meet, such as the last, has no panel.
+
+    Raises:
+        ValueError: if no two exits meet in any stage.
+    """
+    shares = {name: np.asarray(share, dtype=float) for name, (_, share) in runs.items()}
+    depth = max((share.shape[1] for share in shares.values()), default=0)
+    stages = [s for s in range(depth) if any(not np.isnan(share[:, s : s + 1]).all() for share in shares.values())]
+    if not stages:
+        raise ValueError(f"runs={list(runs)}: no two exits meet in any of them")
+
+    columns, legend = min(3, len(stages)), 22 * row_count(runs, 2)
+    rows = row_count(stages, columns)
+    fig = panelled(title, height=150 + 190 * rows + legend, bottom=70 + legend)
+    places = divide(fig, [f"stage {s + 1}" for s in stages], columns, 0.06, 0.28 / rows)
+    for i, (name, (step, _)) in enumerate(runs.items()):
+        for n, (s, place) in enumerate(zip(stages, places, strict=True)):
+            if s < shares[name].shape[1]:
+                fig.add_scatter(
+                    x=np.asarray(step).astype(int).tolist(),
+                    y=percent(shares[name][:, s]),
+                    name=name,
+                    legendgroup=name,
+                    showlegend=n == 0,
+                    mode="lines",
+                    line=style(i)["line"],
+                    **place,
+                )
+    fig.update_xaxes(title_text="step", row=rows)
+    fig.update_yaxes(range=[-4, 104], tickvals=[0, 50, 100])
+    return fig.update_yaxes(title_text="in conflict, %", col=1)
+
+
+# Channels and junctions
+
+
+@literal
+def channel_conflict(
+    reports: Mapping, title: str = "What each channel adds to the cosine of two gradients"
+) -> go.Figure:
+    """Draw one panel per network, name -> ``probes.Channels``, and one bar per channel; below 0 it is pulled both ways.
+
+    Raises:
+        ValueError: if there are no reports.
+    """
+    require(reports=reports)
+    fig, places = panels(reports, title, height=340, bottom=90, bargap=0.1)
+    for i, (place, report) in enumerate(zip(places, reports.values(), strict=True)):
+        added, shared = np.nan_to_num(report.contribution()), np.asarray(report.shared)
+        for name, is_shared, look in PARTS:
+            channels = np.flatnonzero(shared == is_shared)
+            fig.add_bar(
+                x=(channels + 1).tolist(),
+                y=rounded(added[channels], 5),
+                name=name,
+                legendgroup=name,
+                showlegend=i == 0,
+                marker=look,
+                **place,
+            )
+    fig.update_yaxes(zeroline=True, zerolinecolor=INK)
+    fig.update_xaxes(title_text="channel", showgrid=False)
+    return fig.update_yaxes(title_text="part of the cosine", col=1)
+
+
+@literal
+def leakage(reports: Mapping, title: str = "What reaches the weights that write an exit's own channels") -> go.Figure:
+    """Draw how strongly deeper exits pull, path by path: one panel per network, name -> ``probes.Leakage``.
+
+    The height of a bar is the length of the deeper exits' gradient over that of the exit's own, in the same weights.
+
+    Raises:
+        ValueError: if there are no reports.
+    """
+    require(reports=reports)
+    ratios = [np.asarray(report.ratio(), dtype=float) for report in reports.values()]
+    S = max(ratio.shape[1] for ratio in ratios)
+    fig, places = panels(reports, title, height=380, bottom=110, barmode="group")
+    named = set()  # the paths that the legend names already
+    for place, ratio in zip(places, ratios, strict=True):
+        for s in range(S - ratio.shape[1], S):  # a network with fewer scales has the coarsest
+            for name, is_shared, look in PARTS:
+                path = f"{name}, {_scale(s, S)}" if S > 1 else name
+                fig.add_bar(
+                    x=exit_numbers(ratio),
+                    y=rounded(ratio[:, s - S, 0 if is_shared else 1], 3),
+                    name=path,
+                    legendgroup=path,
+                    showlegend=path not in named,
+                    marker=look,
+                    opacity=round(1 - 0.6 * (S - 1 - s) / max(1, S - 1), 2),  # the finer, the paler
+                    **place,
+                )
+                named.add(path)
+    fig.update_xaxes(title_text="exit", showgrid=False, dtick=1)
+    return fig.update_yaxes(title_text="times its own gradient", col=1)
+
+
+def _scale(s: int, scales: int) -> str:
+    return "coarsest scale" if s == scales - 1 else "finest scale" if s == 0 else f"scale {s + 1}"
+
+
+@literal
+def pulls(junctions: Mapping, title: str = "Which exits see a channel, and which pull on it") -> go.Figure:
+    """Draw results (4, C) of ``probes.pulls``, by name: blue where a side sees or pulls, orange where both pull."""
+    marks = {name: _marks(np.asarray(values)) for name, values in junctions.items()}
+    columns = {name: list(range(1, values.shape[1] + 1)) for name, values in marks.items()}
+    thirds = [[0, FREE], [1 / 3, FREE], [1 / 3, REACHED], [2 / 3, REACHED], [2 / 3, TORN], [1, TORN]]
+    hover = "channel %{x}: %{y}"
+    fig = heatmaps(marks, dict.fromkeys(marks, SIDES), columns, title, "channel", "", thirds, 0, 2, hover)
+    return fig.update_layout(coloraxis_showscale=False, height=270)
+
+
+def _marks(values: np.ndarray) -> np.ndarray:
+    """0 nothing, 1 seen or pulled, 2 pulled by both sides."""
+    marks = (values > 0).astype(int)
+    marks[2:, marks[2:].all(0)] = 2
+    return marks
+
+
+# Methods
+
+
+@literal
+def answers(
+    cases: Mapping, shown: str, title: str = "Two gradients, and what each method makes of them", prefix: str = ""
+) -> go.Figure:
+    """Draw vectors as arrows from the origin, with a slider over cases.
+
+    Args:
+        cases: label -> name -> vector (2,). The first two of each case are the gradients, drawn in grey with their
+            names; the others are what methods make of them.
+        shown: label of the case that is shown first.
+        prefix: stands before the label at the slider.
+    """
+    frames = {label: _arrows(vectors) for label, vectors in cases.items()}
+    fig = figure(frames[shown], title, height=520, legend=below())
+    ends = np.array([[0, 0]] + [v for vectors in cases.values() for v in map(np.asarray, vectors.values())])
+    low, high = ends.min(0), ends.max(0)
+    room = 0.15 * (high - low).max()  # for the names, and so that no arrow ends at the frame
+    for axis, a, b in zip((fig.update_xaxes, fig.update_yaxes), low - room, high + room, strict=True):
+        axis(range=rounded([a, b], 3), zeroline=True, zerolinecolor=INK)
+    fig.update_yaxes(scaleanchor="x")  # one scale for both axes keeps the angles true
+    fig.update_layout(margin_b=150)
+    return sliding(fig, frames, shown, prefix)
+
+
+def _arrows(vectors: Mapping) -> list[dict]:
+    traces = []
+    for i, (name, (x, y)) in enumerate(vectors.items()):
+        given = i < 2  # a gradient, not what a method makes of it
+        line = {"color": INK, "width": 5} if given else style(i - 2)["line"]
+        head = {
+            "symbol": ["circle", "arrow"],
+            "angleref": "previous",
+            "size": [1, 20 if given else 14],
+            "color": line["color"],
+            "opacity": 1,
+            "line": {"width": 0},  # the theme's would be white in the dark
+        }
+        trace = {"type": "scatter", "name": name, "x": rounded([0, x], 3), "y": rounded([0, y], 3)}
+        trace |= {"mode": "lines+markers", "line": line, "marker": head}
+        if given:
+            labels = {"text": ["", name], "textposition": "top center"}
+            trace |= {"mode": "lines+markers+text", "showlegend": False, **labels}
+        traces.append(trace)
+    return traces
+
+
+@literal
+def weights_of_exits(weights: Mapping, title: str = "The weight that each method gives to each exit") -> go.Figure:
+    """Draw K weights per method, name -> weights, as grouped bars."""
+    bars = [
+        go.Bar(
+            name=name,
+            x=[f"exit {k}" for k in exit_numbers(values)],
+            y=rounded(values, 3),
+            marker={"color": COLOURS[i % 7], "pattern": {"shape": "/" if i >= 7 else ""}},
+        )
+        for i, (name, values) in enumerate(weights.items())
+    ]
+    return figure(bars, title, "", "weight", legend=below(), barmode="group")
+
+
+# Work
+
+
+@literal
+def gradient_work(costs: Mapping, title: str = "Work of a training step for one image") -> go.Figure:
+    """Draw forward and backward work in MFLOPs as stacked bars: name -> cost, as ``probes.cost`` returns it."""
+    patterns = {"forward": "", "backward": "/"}
+    bars = [
+        go.Bar(
+            name=part,
+            y=list(costs),
+            x=rounded([getattr(cost, f"{part}_flops") / 1e6 for cost in costs.values()], 3),
+            orientation="h",
+            marker={"color": colour, "pattern": {"shape": shape, "bgcolor": colour, "fgcolor": "#e08240"}},
+            texttemplate="%{x:.4g}",
+            textposition="inside",
+            insidetextfont={"color": "white"},
+        )
+        for colour, (part, shape) in zip(COLOURS, patterns.items(), strict=False)
+    ]
+    height = 150 + 44 * len(costs)
+    fig = figure(bars, title, "MFLOPs per image", height=height, barmode="stack", legend_traceorder="normal")
+    return fig.update_yaxes(autorange="reversed", showgrid=False)
+
+
+@literal
+def saved_by_beta(
+    betas: Sequence[float], saved: Mapping, title: str = "What surgery saves of a training step, by beta"
+) -> go.Figure:
+    """Draw what fraction of joint training's step is saved at each beta; below 0 the step costs more.
+
+    Args:
+        betas: (B,).
+        saved: name -> fractions (B,).
+    """
+    fig = figure([], title, "beta, the shared part of the channels", "% of a joint step saved")
+    fig.add_hline(0, line=RULE)
+    return lines(fig, {name: (rounded(betas), percent(fractions)) for name, fractions in saved.items()})
