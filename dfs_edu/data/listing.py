@@ -127,7 +127,7 @@ def _look_alikes(root: Path, classes: Iterable[str]) -> list[str]:
 def _list(folder: Path) -> tuple[Listing, list[str]]:
     """The classes below a folder, and what is wrong with them."""
     listing: Listing = {}
-    refused, dangling, special, deeper = [], [], [], []
+    dangling, special, beside, refused, deeper = [], [], [], [], []
 
     def is_file(entry: os.DirEntry, place: str) -> bool:
         """Whether an entry is a regular file; anything else is noted, since reading a pipe may never end."""
@@ -136,34 +136,32 @@ def _list(folder: Path) -> tuple[Listing, list[str]]:
         (special if os.path.exists(entry.path) else dangling).append(place)
         return False
 
-    # Beside the class folders there may be no file, inside them only images
-    entries = visible(folder)
-    beside = [e.name for e in entries if not e.is_dir() and is_file(e, e.name) and not is_ignored(e.name)]
-    for label in (entry for entry in entries if entry.is_dir()):
-        listing[label.name] = []
-        for entry in visible(label.path):
-            place = f"{label.name}/{entry.name}"
+    def list_class(label: str, path: str) -> None:
+        listing[label] = []
+        for entry in visible(path):
+            place = f"{label}/{entry.name}"
             if entry.is_dir():
                 if count := files_below(entry.path):
                     deeper.append(f"{place} ({count})")
             elif is_file(entry, place):
                 if entry.name.lower().endswith(READ):
-                    listing[label.name].append(entry.name)
+                    listing[label].append(entry.name)
                 elif not is_ignored(entry.name):
                     refused.append(place)
 
-    # Put the faults into words
+    for entry in visible(folder):
+        if entry.is_dir():
+            list_class(entry.name, entry.path)
+        elif is_file(entry, entry.name) and not is_ignored(entry.name):
+            beside.append(entry.name)
+
     counted = {
         "links that lead nowhere": dangling,
         "pipes, sockets or devices": special,
         "files beside the class folders": beside,
         f"files that are neither {', '.join(READ)} nor known not to be images": refused,
+        "folders with files inside class folders, which are not read": deeper,
+        "classes without an image": [label for label, names in listing.items() if not names],
     }
     faults = [f"{folder} holds {len(names)} {what}: {few(names)}" for what, names in counted.items() if names]
-    if deeper:
-        faults.append(f"{folder} holds files in folders inside class folders, which are not read: {few(deeper)}")
-    if not listing:
-        faults.append(f"{folder} holds no folder of images")
-    if empty := [label for label, names in listing.items() if not names]:
-        faults.append(f"{folder} holds classes without an image ({len(empty)}): {few(empty)}")
-    return listing, faults
+    return listing, faults if listing else [*faults, f"{folder} holds no folder of images"]

@@ -51,6 +51,34 @@ def read(path: Path) -> dict:
     return content
 
 
+class _Inert:
+    """An object that ignores the state that a pickle gives it."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _EmptyArray(_Inert):
+    """``_reconstruct`` makes an empty array, whatever its arguments; the array itself receives the state."""
+
+    def __new__(cls, *_):
+        return Array()
+
+
+class _DType(_Inert):
+    """A type of numbers; byte order and alignment do not matter for bytes."""
+
+    def __init__(self, code: str, *_):
+        self.code = code
+
+
+class _Encoded(_Inert):
+    """Bytes, as Python 3 writes them in the old protocols."""
+
+    def __new__(cls, text: str, encoding: str):
+        return text.encode("latin1")  # makes a copy, so a pickle may not do it often: see ``_check_steps``
+
+
 class Array:
     """What a pickle says about an array: shape, type and bytes. No NumPy array is made while the file is read."""
 
@@ -67,34 +95,6 @@ class Array:
         if code != "u1" or not isinstance(self.content, bytes) or len(self.content) != math.prod(self.shape):
             raise ValueError(f"an array of type {_short(repr(code))} and shape {self.shape!r}, not of bytes")
         return np.frombuffer(self.content, np.uint8).reshape(self.shape)
-
-
-class _DType:
-    def __init__(self, code: str, *_):
-        self.code = code
-
-    def __setstate__(self, state: tuple) -> None:
-        """Ignored: byte order and alignment do not matter for bytes."""
-
-
-class _Encoded:
-    """Bytes, as Python 3 writes them in the old protocols."""
-
-    def __new__(cls, text: str, encoding: str):
-        return text.encode("latin1")  # makes a copy, so a pickle may not do it often: see ``_check_steps``
-
-    def __setstate__(self, state: tuple) -> None:
-        """Ignored: bytes have no state."""
-
-
-class _EmptyArray:
-    """``_reconstruct`` makes an empty array, whatever its arguments; the state follows."""
-
-    def __new__(cls, *_):
-        return Array()
-
-    def __setstate__(self, state: tuple) -> None:
-        """Ignored: the array itself receives the state."""
 
 
 # What the pickles of NumPy arrays name, under NumPy's old and new module names, and what stands in for it

@@ -34,7 +34,7 @@ def test_all_that_is_wrong_with_the_folders_is_listed(tmp_path):
     with pytest.raises(DataError) as error:
         imagenet.load(root)
     for part in (
-        "train holds classes without an image (1): e",
+        "train holds 1 classes without an image: e",
         "train holds 1 files that are neither .jpg, .jpeg, .jpe, .jfif, .png, .webp nor known not to be images: "
         "a/scan.TIFF",
         "train lacks classes that are elsewhere (2): c, d",
