@@ -134,7 +134,7 @@ def test_the_parts_of_a_batch_are_the_batch(world):
     for kind in (0, 1):
         together = torch.stack([part[kind] for part in parts], 1).flatten(0, 1)
         assert torch.equal(together, whole[kind])
-    with pytest.raises(ValueError, match="batch of 8 images cannot be shared evenly by 3"):
+    with pytest.raises(ValueError, match="batch of 8 images cannot be divided evenly among 3"):
         dfs.data.batches(dataset.train[:64], dataset, 8, world=3)
 
 

@@ -55,7 +55,7 @@ class Epochs:
         self.split, self.train, self.seed = split, train, seed
         self.batch_size = min(batch_size, len(split))
         if self.batch_size % world:
-            raise ValueError(f"a batch of {self.batch_size} images cannot be shared evenly by {world} processes")
+            raise ValueError(f"a batch of {self.batch_size} images cannot be divided evenly among {world} processes")
         self.device, self.rank, self.world = torch.device(device), rank, world
         self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
         self.std = 255 * torch.tensor(dataset.std, device=device).view(3, 1, 1)

@@ -179,7 +179,7 @@ def test_what_workers_get_can_be_pickled(dataset):
 
 
 def test_an_uneven_share_and_an_empty_batch_are_refused(dataset):
-    with pytest.raises(ValueError, match="a batch of 8 images cannot be shared evenly by 3 processes"):
+    with pytest.raises(ValueError, match="a batch of 8 images cannot be divided evenly among 3 processes"):
         train(dataset, world=3)
     with pytest.raises(ValueError, match="batch_size=0"):
         train(dataset, batch_size=0)
