@@ -1,12 +1,13 @@
 """CIFAR-100 (Krizhevsky, 2009): 60,000 photographs of 32x32 pixels in 100 classes.
 
-torchvision's ``CIFAR100`` downloads the data set and names its files and their keys. It cannot read every copy, though:
-it unpickles, which runs code, and therefore refuses files whose MD5 sums are not the official ones, such as the same
-images in another order. So the files are read by ``pickles``, which runs nothing, whatever their sums.
+torchvision's ``CIFAR100`` downloads, checks and reads the official files. It unpickles them, which runs whatever a file
+asks for, so it reads files with the official MD5 sums only. Copies with other sums, such as the same images in another
+order, are read by ``pickles``, which runs nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # of the 50,000 
 VALIDATION = 5_000
 SPLIT_SEED = 100  # of the data set, not of a run: every run has the same validation images
 
+Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Sequence[str]]  # train and test: images, labels; names
+
 
 def load(root: Path) -> Dataset:
     """Return 45,000 training, 5,000 validation (stratified, fixed) and 10,000 test images from root/cifar-100-python.
@@ -31,9 +34,7 @@ def load(root: Path) -> Dataset:
     Raises:
         DataError: A file, which is named, is missing, truncated, malformed or not one of CIFAR-100's.
     """
-    folder = Path(root) / FOLDER
-    ((train_file, _),), ((test_file, _),) = CIFAR100.train_list, CIFAR100.test_list
-    images, labels = _images_and_labels(folder / train_file, 50_000)
+    (images, labels), test, names = _official(Path(root)) or _rewritten(Path(root) / FOLDER)
     train, validation = train_test_split(
         np.arange(len(labels)), test_size=VALIDATION, stratify=labels, random_state=SPLIT_SEED
     )
@@ -42,8 +43,8 @@ def load(root: Path) -> Dataset:
         name="cifar100",
         train=Split("train", images[train], labels[train]),
         validation=Split("validation", images[validation], labels[validation]),
-        test=Split("test", *_images_and_labels(folder / test_file, 10_000)),
-        classes=_class_names(folder / CIFAR100.meta["filename"]),
+        test=Split("test", *test),
+        classes=tuple(name.replace("_", " ") for name in names),
         mean=MEAN,
         std=STD,
         augmentation=Augmentation(pad=4, fill=128, flip=True),
@@ -53,6 +54,29 @@ def load(root: Path) -> Dataset:
 def download(root: Path) -> None:
     """Fetch and unpack the official archive (169 MB) below root, and check its MD5 sums; needs a network."""
     CIFAR100(str(root), download=True)
+
+
+def _official(root: Path) -> Parts | None:
+    """The files as torchvision reads them; None unless all of them have the official sums.
+
+    A file is checked and then opened again. So, as for programs, nobody else should be able to write to the folder.
+    """
+    try:
+        train, test = (CIFAR100(root, train=part) for part in (True, False))
+    except (OSError, RuntimeError):  # a file is missing, cannot be read or has another sum
+        return None
+
+    def tensors(part: CIFAR100) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
+
+    return tensors(train), tensors(test), train.classes
+
+
+def _rewritten(folder: Path) -> Parts:
+    """The same from files with any sums. Raises DataError for a file that is not as CIFAR-100's are."""
+    ((train, _),), ((test, _),) = CIFAR100.train_list, CIFAR100.test_list
+    parts = _images_and_labels(folder / train, 50_000), _images_and_labels(folder / test, 10_000)
+    return *parts, _class_names(folder / CIFAR100.meta["filename"])
 
 
 def _images_and_labels(path: Path, count: int) -> tuple[Tensor, Tensor]:
@@ -74,8 +98,8 @@ def _images_and_labels(path: Path, count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels.reshape(count, 3, 32, 32).copy()), torch.tensor(labels)
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
+def _class_names(path: Path) -> list[str]:
     names = pickles.read(path).get(CIFAR100.meta["key"])
     if not isinstance(names, list) or len(names) != 100 or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: {CIFAR100.meta['key']} is not a list of 100 names")
-    return tuple(name.replace("_", " ") for name in names)
+    return names

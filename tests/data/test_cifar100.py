@@ -1,5 +1,6 @@
 """CIFAR-100 is split once for all runs, and files that are not as they should be are refused."""
 
+import hashlib
 import os
 import pickle
 import subprocess
@@ -60,6 +61,17 @@ def test_real_cifar_where_it_is_present():
     np.testing.assert_allclose(pixels.mean((0, 2, 3)), cifar100.MEAN, atol=5e-5)
     np.testing.assert_allclose(pixels.std((0, 2, 3)), cifar100.STD, atol=5e-5)
     assert dataset.classes[:2] == ("apple", "aquarium fish")
+
+
+def test_files_with_the_official_sums_are_read_by_torchvision_alike(cifar_folder, monkeypatch):
+    expected = data.load("cifar100", cifar_folder.parent)
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in cifar_folder.iterdir()}
+    monkeypatch.setattr(cifar100.CIFAR100, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(cifar100.CIFAR100, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(cifar100.CIFAR100, "meta", cifar100.CIFAR100.meta | {"md5": sums["meta"]})
+    monkeypatch.setattr(cifar100.pickles, "read", None)
+    found = data.load("cifar100", cifar_folder.parent)
+    assert (found.checksum, found.classes) == (expected.checksum, expected.classes)
 
 
 def test_a_missing_folder_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
