@@ -73,8 +73,8 @@ class Epochs:
         """Turn uint8 (B, 3, H, W) into float32 with mean 0 and deviation 1 per channel over the data set."""
         return (images - self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
 
-    def pictures(self, images: Tensor) -> Tensor:
-        """Undo ``normalise``, to draw the images: float32 (B, 3, H, W) -> uint8."""
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Undo ``normalise``: float32 (B, 3, H, W) -> uint8."""
         return (images * self.std + self.mean).round().to(torch.uint8)
 
     def state_dict(self) -> dict[str, int]:

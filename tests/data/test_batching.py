@@ -14,7 +14,7 @@ def test_batches_as_they_lie_are_the_normalised_images():
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     expected = TF.normalize(split.images / 255, dataset.mean, dataset.std)
     torch.testing.assert_close(images, expected)
-    assert torch.equal(batches.pictures(images), split.images)
+    assert torch.equal(batches.denormalise(images), split.images)
     assert torch.equal(labels, split.labels)
     assert len(batches) == 4
     assert next(iter(batches))[0].is_contiguous(memory_format=torch.channels_last)
