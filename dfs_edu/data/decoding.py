@@ -18,12 +18,8 @@ from torchvision.transforms.v2 import functional as F
 from dfs_edu.data.splits import DataError
 from dfs_edu.data.truncation import check_jpeg, check_png
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "MPO",
-)  # MPO: what Pillow calls a JPEG with a preview behind it, as some cameras write
+# MPO is what Pillow calls a JPEG with a preview behind it, as some cameras write
+FORMATS = ("JPEG", "PNG", "WEBP", "MPO")
 MOST_PIXELS = 2**26  # of one image: 192 MiB when decoded, and several are decoded at a time
 MANY_PIXELS = 2**24  # Pillow needs 10 to 14 bytes for each while it decodes: larger images are decoded one at a time
 _LARGE = threading.Lock()

@@ -146,7 +146,7 @@ def _check_classes(root: Path, listing: Listing) -> None:
 
 
 def _warn_of_others(root: Path, parts: Sequence[str]) -> None:
-    """Warn of whatever lies beside the folders of splits and may be images: none of it is read."""
+    """Warn of whatever is beside the folders of splits and may be images, since it is not read."""
     others = [entry for entry in visible(root) if entry.name not in parts]
     counts = {entry.name: files_below(entry.path) for entry in others if entry.is_dir()}
     left = [entry.name for entry in others if counts.get(entry.name, not is_ignored(entry.name))]
