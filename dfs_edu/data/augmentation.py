@@ -151,10 +151,7 @@ def levels_of(name: str, size: tuple[int, int]) -> Tensor:
         "Rotate": (0, 30),
         "Posterize": (8, 4),
         "Solarize": (255, 0),
-        "AutoContrast": (0, 0),
-        "Equalize": (0, 0),
-        "Invert": (0, 0),
-        "Identity": (0, 0),
+        **dict.fromkeys(("AutoContrast", "Equalize", "Invert", "Identity"), (0, 0)),
     }
     levels = torch.linspace(*ends.get(name, (0, 0.9)), LEVELS)
     return levels.round() if name == "Posterize" else levels

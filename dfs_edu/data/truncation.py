@@ -21,15 +21,7 @@ FILL = b"\xff\x00" * 8  # eight bytes of ones, which are no Huffman code; the de
 
 # PNG: channels of a colour type, and x, y, step in x, step in y of the passes of an interlaced image
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-ADAM7 = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 def check_jpeg(content: memoryview, image: Image.Image, decoded: Tensor) -> None:
