@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def write_csv(path: str | Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
+def write_csv(path: str | os.PathLike, head: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write a table as a CSV file: its head, then one line per row; None is an empty cell.
 
     The file is UTF-8 with a byte order mark, without which Excel assumes another encoding; all cells are quoted.
