@@ -237,7 +237,7 @@ def test_a_folder_of_images_is_trained_evaluated_and_probed(filled, tmp_path, ca
     assert float(said.splitlines()[1].split()[1]) == pytest.approx(first / 1e6, abs=0.01)
     assert cli.main(["probe", str(run), *place, "--images", "64"]) == 0
     said = capsys.readouterr().out
-    assert "64 training images" in said
+    assert "64 training" in said
     assert len(said.splitlines()) > 6
 
 
