@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what is checked of a path before it is used."""
+"""Write a file as a whole or not at all, and check a path before hours of work depend on it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from uuid import uuid4
 
 
 def write_whole(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, force it to the disk, and only then put it in the place of `path`.
+    """Let ``write`` fill a temporary file beside ``path``, force it to the disk, and only then move it to ``path``.
 
     Whenever the process or the machine stops, path holds the old content or the new one, never a part.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with open(beside, "xb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":
         _sync_folder(path.parent)
 
 
-# What file systems answer that cannot force a folder to the disk, as some over a network; the file itself is in place.
+# What file systems answer that cannot force a folder to the disk, as some network ones; the file itself is in place
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where its file system can do that; other errors are raised."""
+    """Force the names in a folder to the disk if its file system can do that; other errors are raised."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -51,12 +51,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Try to make a folder, unless it is there, and to write in it, before hours of work depend on it.
-
-    Nothing is left behind.
+    """Try to create a folder, unless it exists, and to write in it; leave nothing behind.
 
     Raises:
-        OSError: it cannot be made or written; the message names the folder and the reason.
+        OSError: It cannot be created or written; the message names the folder and the reason.
     """
     folder = Path(folder)
     try:
@@ -73,6 +71,6 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 def check_file(path: str | os.PathLike) -> None:
-    """Raise ValueError where a path is no file but a folder, a device or a pipe, which would be waited for."""
+    """Raise ValueError if a path is a folder, a device or a pipe: reading from those might never end."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path}: not a file")

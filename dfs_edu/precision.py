@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def at_least_float32(t: Tensor) -> Tensor:
-    """float32 where autocast left t in bfloat16; float64 stays float64."""
+    """Convert bfloat16, as autocast leaves it, to float32; float64 stays float64."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def widest(t: Tensor) -> Tensor:
-    """float64, in which squares of small gradients do not underflow and sums that nearly cancel keep their length.
+    """Convert to float64, in which squares of small gradients do not underflow and sums that nearly cancel stay exact.
 
-    Apple's GPUs have no float64: float32 there.
+    On Apple's GPUs, which have no float64, convert to float32.
     """
     return t.to(torch.float32 if t.device.type == "mps" else torch.float64)

@@ -1,33 +1,54 @@
-"""Tables for the eye and for spreadsheets, whose cells may hold what other people wrote."""
+"""Tables to print and tables for spreadsheets, whose cells may hold what other people wrote."""
 
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-# Where a cell may begin, also for a program that parts columns by semicolons or tabs, and what makes it a formula
+# Where a cell may begin, also for a program that separates columns by semicolons or tabs, and what makes it a formula
 _FORMULA = re.compile(r"(^|[;\t\r\n])([\s\"']*)(?=[=+\-@＝＋－＠])")
 
 
-def lines(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
-    """Return the head and the rows below each other; the first `left` columns are flush left, the others flush right.
+def lines(head: Sequence[str], rows: Iterable[Sequence[str] | str], align: str = ">") -> str:
+    """Return a table as text: the head, then one line per row, with columns two spaces apart.
+
+    Args:
+        head: Titles of the columns; empty for a table without a head.
+        rows: The cells of each row. A string among the rows is a line of its own, as between two groups of rows.
+        align: ``<`` flush left or ``>`` flush right, one sign per column; the last sign holds for all that follow.
+
+    Raises:
+        ValueError: Rows have different numbers of cells.
 
     >>> print(lines(["run", "epochs"], [["one", "12"], ["a\\nb", "4"]]))
      run  epochs
      one      12
     a\\nb       4
+    >>> rows = [["joint", "61.2", "71.2"], "minus joint:", ["surgery", "+0.4", "0"]]
+    >>> print(lines(["arm", "exit 1", "last"], rows, align="<>"))
+    arm      exit 1  last
+    joint      61.2  71.2
+    minus joint:
+    surgery    +0.4     0
     """
-    cells = [[printable(cell) for cell in line] for line in [head, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = [str.ljust if i < left else str.rjust for i in range(len(widths))]
-    rows = ["  ".join(side(cell, w) for side, cell, w in zip(sides, line, widths, strict=True)) for line in cells]
-    return "\n".join(row.rstrip() for row in rows)
+    table = [row if isinstance(row, str) else [*map(printable, row)] for row in ([head] if head else []) + [*rows]]
+    columns = zip(*(row for row in table if not isinstance(row, str)), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    signs = align.ljust(len(widths), align[-1])
+
+    def line(row: Sequence[str] | str) -> str:
+        if isinstance(row, str):
+            return printable(row)
+        return "  ".join(f"{cell:{sign}{width}}" for cell, sign, width in zip(row, signs, widths, strict=True)).rstrip()
+
+    return "\n".join(map(line, table))
 
 
 def printable(text: str) -> str:
-    r"""The text in one line, with escapes for what a terminal would obey: names come from other people's files.
+    r"""Return the text in one line, with whatever a terminal would obey escaped.
 
     >>> printable("mine\x1b[2K\nyours")
     'mine\\x1b[2K\\nyours'
@@ -35,13 +56,23 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def write_csv(path: str | Path, head: Sequence[str], rows: Iterable[Sequence]) -> None:
+def cut(text: str, most: int) -> str:
+    """Return the text, printable, in at most the given number of characters; an ellipsis stands for what was cut.
+
+    >>> cut("a long name", 6), cut("a name", 6)
+    ('a lon…', 'a name')
+    """
+    text = printable(text[: most + 1])
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def write_csv(path: str | os.PathLike, head: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write a table as a CSV file: its head, then one line per row; None is an empty cell.
 
-    UTF-8 with a mark at the beginning, without which Excel takes it for something else; all cells are quoted.
+    The file is UTF-8 with a byte order mark, without which Excel assumes another encoding; all cells are quoted.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     with Path(path).open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
@@ -49,7 +80,7 @@ def write_csv(path: str | Path, head: Sequence[str], rows: Iterable[Sequence]) -
 
 
 def cell(value):
-    r"""A number as it is, a text such that no spreadsheet runs a part of it.
+    r"""Return a number as it is, and a text in such a form that no spreadsheet takes a part of it for a formula.
 
     >>> cell("=1+1"), cell("x;=cmd"), cell("\n@sum"), cell(-1.5), cell("plain - text")
     ("'=1+1", "x;'=cmd", "\n'@sum", -1.5, 'plain - text')

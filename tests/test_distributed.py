@@ -134,7 +134,7 @@ def test_the_parts_of_a_batch_are_the_batch(world):
     for kind in (0, 1):
         together = torch.stack([part[kind] for part in parts], 1).flatten(0, 1)
         assert torch.equal(together, whole[kind])
-    with pytest.raises(ValueError, match="batch of 8 pictures cannot be shared out evenly to 3"):
+    with pytest.raises(ValueError, match="batch of 8 images cannot be divided evenly among 3"):
         dfs.data.batches(dataset.train[:64], dataset, 8, world=3)
 
 
@@ -144,13 +144,14 @@ def test_idle_parameters_are_found():
     assert not distributed.has_idle(dfs.build("vgg7-4", 10, dfs.Detached()), 32)
 
 
-def test_batchnorm_over_one_process_is_torch_s(tmp_path):
-    """Values, gradients, running averages; and in evaluation."""
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batchnorm_over_one_process_is_torch_s(tmp_path, momentum):
+    """Values, gradients, running averages, cumulative ones as well; and in evaluation."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        theirs = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.ReLU()).double()
+        theirs = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5, momentum=momentum), nn.ReLU()).double()
         nn.init.normal_(theirs[1].weight)
-        ours = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.ReLU()).double()
+        ours = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5, momentum=momentum), nn.ReLU()).double()
         ours.load_state_dict(theirs.state_dict())
         distributed.synchronise(ours)
         assert type(ours[1]) is distributed.BatchNorm2d

@@ -1,16 +1,17 @@
-"""Data sets: uint8 pictures in three splits, in memory and on the device whole, or on the disk and streamed."""
+"""Data sets: uint8 images in three splits, kept in memory and on the device as a whole, or streamed from disk."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dfs_edu.data import cifar100, digits, folder, imagenet
 from dfs_edu.data.augmentation import augment
 from dfs_edu.data.batching import Batches
 from dfs_edu.data.dataset import Dataset
-from dfs_edu.data.images import Files
+from dfs_edu.data.ondisk import Files
 from dfs_edu.data.splits import Augmentation, DataError, Split, check_side
 from dfs_edu.data.streamed import Streamed
 
@@ -32,20 +33,23 @@ __all__ = [
 ]
 
 DATASETS = ("digits", "cifar100", "imagenet", "folder")
-ANY_SIZE = ("imagenet", "folder")  # their pictures are read at the size that is asked for
+ANY_SIZE = ("imagenet", "folder")  # data sets whose images can be read at any size
 
 
 def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = None) -> Dataset:
-    """A data set by name.
+    """Return a data set by name.
 
-    "digits"     embedded
-    "cifar100"   found below root, $DFS_EDU_DATA or data/
-    "imagenet"   a folder with train/ and val/, found there too, as `imagenet`, or root itself
-    "folder"     any folder of pictures, a folder a class: root itself, or $DFS_EDU_DATA
-    pixels       side of the pictures; ImageNet and folders can be read at any (224 and 32 if nothing is said)
+    Args:
+        name: "digits", which is embedded; "cifar100"; "imagenet", a folder with train/ and val/; or "folder", any
+            folder of images with one folder per class.
+        root: Where to look: for "folder" the folder itself, for "imagenet" the folder or its parent, for "cifar100" the
+            parent. By default $DFS_EDU_DATA, or data/ (see ``places``).
+        pixels: Side of the images. ImageNet and folders can be read at any size; by default 224 and 32.
 
-    Raises DataError, a ValueError: an unknown name; a size that is not a whole number from 1 to 4096, or that the data
-    set does not have; missing files, with where it looked and how to get them; damaged files.
+    Raises:
+        DataError: A ValueError. The name is unknown; the size is not a whole number from 1 to 4096, or not one that the
+            data set has; files are missing (the message says where they were looked for, and how to get them) or
+            damaged.
     """
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is not known; use one of {', '.join(DATASETS)}")
@@ -58,27 +62,37 @@ def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = 
         return folder.load(places(root)[0], **size)
     dataset = digits.load() if name == "digits" else cifar100.load(find(cifar100.FOLDER, root))
     if pixels not in (None, dataset.pixels):
-        raise DataError(f"{name} has pictures of {dataset.pixels}x{dataset.pixels}, not {pixels}x{pixels} pixels")
+        raise DataError(f"{name} has images of {dataset.pixels}x{dataset.pixels}, not {pixels}x{pixels} pixels")
     return dataset
 
 
-def batches(split: Split | Files, dataset: Dataset, *options, augmentation: str = "crop", **more) -> Batches | Streamed:
-    """`Batches` of a split in memory, `Streamed` of one on the disk; their options: see `batches.Epochs`.
+def batches(
+    split: Split | Files, dataset: Dataset, *options: Any, augmentation: str = "crop", **more: Any
+) -> Batches | Streamed:
+    """Return ``Batches`` of a split in memory, or ``Streamed`` of one on disk.
 
-    augmentation   "crop" or "autoaugment", see `recipes.Recipe`
+    Args:
+        split: The split.
+        dataset: Its data set.
+        options: As for ``batching.Epochs``.
+        augmentation: "crop" or "autoaugment", see ``recipes.Recipe``.
+        more: As for ``batching.Epochs``.
+
+    Raises:
+        ValueError: AutoAugment is asked for images that are streamed; or see ``batching.Epochs``.
     """
     if isinstance(split, Split):
-        how = dataset.augmentation
+        changes = dataset.augmentation
         if augmentation == "autoaugment":
-            how = replace(how, autoaugment=True, cutout=dataset.pixels // 2)
-        return Batches(split, dataset, *options, augmentation=how, **more)
+            changes = replace(changes, autoaugment=True, cutout=dataset.pixels // 2)
+        return Batches(split, dataset, *options, augmentation=changes, **more)
     if augmentation != "crop":
-        raise ValueError(f"augmentation={augmentation!r} is for pictures in memory; those of {dataset.name} are read")
+        raise ValueError(f"augmentation={augmentation!r} needs images in memory; those of {dataset.name} are streamed")
     return Streamed(split, dataset, *options, **more)
 
 
 def places(root: str | os.PathLike | None = None) -> list[Path]:
-    """Where data sets are looked for: `root` alone if given, else $DFS_EDU_DATA, data/ here, data/ of the checkout."""
+    """Return where to look for data sets: in ``root`` if given, else in $DFS_EDU_DATA, ./data, the checkout's data/."""
     if root is not None:
         return [Path(root)]
     named = os.environ.get("DFS_EDU_DATA")
@@ -87,7 +101,11 @@ def places(root: str | os.PathLike | None = None) -> list[Path]:
 
 
 def find(folder: str, root: str | os.PathLike | None = None) -> Path:
-    """The first place that holds `folder`. Raises DataError, with where it looked, if none does."""
+    """Return the first place that holds ``folder``.
+
+    Raises:
+        DataError: None does; the message says where it was looked for.
+    """
     for place in places(root):
         if (place / folder).is_dir():
             return place
@@ -99,11 +117,15 @@ def find(folder: str, root: str | os.PathLike | None = None) -> Path:
 
 
 def find_imagenet(root: str | os.PathLike | None = None) -> Path:
-    """The first place that is, or holds as `imagenet`, a folder with train/ and val/. Raises DataError if none is."""
+    """Return the first folder with train/ and val/ among the places, and ``imagenet`` in each of them.
+
+    Raises:
+        DataError: There is none; the message says where it was looked for.
+    """
     for place in places(root):
-        for there in (place, place / "imagenet"):
-            if (there / "train").is_dir() or (there / "val").is_dir():
-                return there
+        for candidate in (place, place / "imagenet"):
+            if (candidate / "train").is_dir() or (candidate / "val").is_dir():
+                return candidate
     looked = ", ".join(str(place.absolute()) for place in places(root))
     raise DataError(
         f"no ImageNet: looked for train/ and val/, and for imagenet/ with them, in {looked}. It is not downloaded: "

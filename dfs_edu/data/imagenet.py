@@ -8,19 +8,20 @@ from dfs_edu.data.dataset import Dataset
 from dfs_edu.data.listing import files, listed, set_apart
 from dfs_edu.data.splits import Augmentation, check_side
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training pictures, as torchvision's networks use them
-SPLIT_SEED = 1000  # of the data set, not of a run: every run sees the same validation pictures
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training images, as torchvision's networks use them
+SPLIT_SEED = 1000  # of the data set, not of a run: every run has the same validation images
 
 
 def load(root: Path, pixels: int = 224) -> Dataset:
-    """The pictures below root/train and root/val, read at `pixels`, with wnids as the names of classes.
+    """Return the images below root/train and root/val, to be read at ``pixels``; classes are named by their wnids.
 
     What ImageNet calls val is the public test set, on which papers report: here it is the test split. The validation
-    split is set apart from train/ by a fixed seed: 50 pictures of each class, but 5 % of a small class, and none of a
-    class of one. So of the whole data set, 50,000 pictures (somewhat fewer, by classes below 1,000) are not trained on.
+    split is taken from train/ by a fixed seed: 50 images per class, but 5 % of a small class, and none of a class with
+    one image. So 50,000 images of the whole data set (slightly fewer, because of classes below 1,000) are not trained
+    on. Only the names of the files are read.
 
-    Only the names of files are read. Raises DataError, with all that is wrong, where the folders are not as they should
-    be (see `listing.listed`), and where no class has two pictures.
+    Raises:
+        DataError: Lists everything that is wrong with the folders (see ``listing.listed``); or no class has two images.
     """
     check_side(pixels)
     root = Path(root)
@@ -34,10 +35,10 @@ def load(root: Path, pixels: int = 224) -> Dataset:
         classes=tuple(train),
         mean=MEAN,
         std=STD,
-        augmentation=Augmentation(pad=0, flip=True),  # crops are RandomResizedCrop's (see `Streamed`)
+        augmentation=Augmentation(pad=0, flip=True),  # crops are RandomResizedCrop's, see ``Streamed``
     )
 
 
 def held_out(count: int) -> int:
-    """Pictures of a class of `count` that are set apart for validation."""
+    """Return how many images of a class of ``count`` are set apart for validation."""
     return min(50, max(1, round(0.05 * count)), count - 1)

@@ -1,13 +1,16 @@
-"""What a data set is: pictures and labels in three splits, checked once."""
+"""What a data set is made of: splits of images and labels, and how training augments them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-LARGEST_SIDE = 4096  # of an image that a network reads; a record of a stranger may ask for any
+LARGEST_SIDE = 4096  # of an image as a network reads it; a record from elsewhere may ask for any size
+FEW = 5  # names that an error quotes from a longer list
+
+RGB = tuple[float, float, float]
 
 
 class DataError(ValueError):
@@ -16,12 +19,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to pictures, in this order.
+    """What training does to images, in this order.
 
-    pad          pixels around the picture before a random crop, filled with `fill` (0-255)
-    flip         mirror half of them
-    autoaugment  the policy that AutoAugment (Cubuk et al., CVPR 2019) found on CIFAR-10, by torchvision's operations
-    cutout       side in pixels of a black square at a random place (DeVries and Taylor, 2017); 0: none
+    Attributes:
+        pad: Pixels added on each side before a random crop, filled with ``fill`` (0-255).
+        flip: Mirror half of the images.
+        autoaugment: Apply the policy that AutoAugment (Cubuk et al., CVPR 2019) found on CIFAR-10, with torchvision's
+            operations.
+        cutout: Side in pixels of a black square at a random place (DeVries and Taylor, 2017); 0 for none.
     """
 
     pad: int = 4
@@ -33,16 +38,24 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures of one split. difficulty (N,), 0 easy to 1 hard, is known where the pictures were composed."""
+    """The images and labels of one split, in memory.
 
-    name: str  # "train", "validation" or "test"
-    images: Tensor  # (N, 3, H, W) uint8
-    labels: Tensor  # (N,) int64
-    difficulty: Tensor | None = None  # (N,) float32
-    broken: tuple[str, ...] = ()  # paths of images that were left out when the split was read
+    Attributes:
+        name: "train", "validation" or "test".
+        images: uint8 (N, 3, H, W).
+        labels: int64 (N,).
+        difficulty: float32 (N,), from 0 easy to 1 hard; None unless the images were composed.
+        broken: Paths of the image files that were left out when the split was read.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    difficulty: Tensor | None = None
+    broken: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Split({self.name!r}, {len(self)} pictures of {self.pixels}x{self.pixels})"
+        return f"Split({self.name!r}, {len(self)} images of {self.pixels}x{self.pixels})"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,16 +66,22 @@ class Split:
 
     @property
     def pixels(self) -> int:
-        """Height and width of its pictures."""
+        """Height and width of an image."""
         return self.images.shape[-1]
 
     def content(self) -> Iterator:
-        """What the checksum is made of."""
+        """Yield the bytes from which the checksum is computed."""
         yield self.images.contiguous().numpy().data
         yield self.labels.contiguous().numpy().data
 
 
 def check_side(pixels: int) -> None:
-    """Raise DataError unless images can be read at this side."""
+    """Raise DataError unless images can be read at this side length."""
     if type(pixels) is not int or not 0 < pixels <= LARGEST_SIDE:
         raise DataError(f"pixels={pixels!r}: a whole number from 1 to {LARGEST_SIDE}")
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are, for an error message."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more

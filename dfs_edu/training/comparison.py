@@ -122,13 +122,12 @@ def table(records: Records, split: str = "test") -> str:
         ratio = time(records, name)
         cells = _cells([percent(record, split) for record in runs.values()], exits)
         rows.append([name, str(len(runs)), *cells, "" if ratio is None else f"{ratio:.2f}"])
-    gaps = [[name, str(len(points)), *_cells(points, exits, "+"), ""]
-            for name, points in differences(records, split).items()]  # fmt: skip
+    gaps = differences(records, split)
+    lower = [[name, str(len(points)), *_cells(points, exits, "+"), ""] for name, points in gaps.items()]
     head = [f"{split}, %", "n", *(f"exit {k + 1}" for k in range(exits)), "mean", "time"]
-    shown = lines(head, [*rows, *gaps], left=1).splitlines()
     title = f"minus {next(iter(runs_of))}, or minus the first of the same backbone:"
-    parts = [*shown[: 1 + len(rows)], "", title, *shown[1 + len(rows) :]]
-    return "\n".join([*parts, *_verdict_lines(records, split), *failed])
+    shown = lines(head, [*rows, "", title, *lower], align="<>")
+    return "\n".join([shown, *_verdict_lines(records, split), *failed])
 
 
 def _cells(values: Sequence[np.ndarray], exits: int, sign: str = "") -> list[str]:

@@ -40,7 +40,7 @@ def pictures() -> dict[tuple[int, int], torch.Tensor]:
     return made
 
 
-def theirs(name: str, images: torch.Tensor, magnitude: float) -> torch.Tensor:
+def by_torchvision(name: str, images: torch.Tensor, magnitude: float) -> torch.Tensor:
     """torchvision's operation on one picture or several, all by one magnitude."""
     return _apply_op(images, name, magnitude, InterpolationMode.NEAREST, [float(FILL)] * 3)
 
@@ -68,7 +68,7 @@ def test_an_operation_is_torchvisions(name, size, pictures):
     for m in all_magnitudes(name, size):
         found = operate(name, images, [m] * len(images), FILL)
         change = 1e-5 if name.startswith("Shear") else 0
-        less, exactly, more = (theirs(name, images, m + c) for c in (-change, 0, change))
+        less, exactly, more = (by_torchvision(name, images, m + c) for c in (-change, 0, change))
         assert ((found == exactly) | (less != more)).all(), m
         assert ((found == less) | (found == more)).all(), m
     assert found.dtype == torch.uint8
@@ -102,8 +102,12 @@ def test_operations_refuse_what_they_do_not_know(pictures):
 # The policy
 
 
-def test_the_policy_is_torchvisions():
-    assert list(POLICY) == AutoAugment(AutoAugmentPolicy.CIFAR10).policies
+def test_the_policy_is_the_published_one():
+    """As far as its first and last lines tell: torchvision has the rest."""
+    assert len(POLICY) == 25
+    assert POLICY[0] == (("Invert", 0.1, None), ("Contrast", 0.2, 6))
+    assert POLICY[-1] == (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, None))
+    assert {name for line in POLICY for name, _, _ in line} <= set(OPERATIONS)
 
 
 @every_size
@@ -143,7 +147,7 @@ def test_a_batch_is_augmented_as_torchvision_does_it_one_by_one(size, pictures):
             if chance[n, turn] <= p:
                 magnitudes, signed = table(size)[name]
                 m = 0.0 if level is None else magnitudes[level].item()
-                image = theirs(name, image, -m if signed and not positive[n, turn] else m)
+                image = by_torchvision(name, image, -m if signed and not positive[n, turn] else m)
                 done.add((name, turn))
         assert torch.equal(found[n], image)
     assert len(done) > 18
@@ -156,7 +160,7 @@ def test_lines_of_the_policy_are_drawn_alike(monkeypatch):
     numbered = torch.arange(25.0).expand(2, len(OPERATIONS), 25)  # the magnitude tells the line
     monkeypatch.setattr(augmentation, "policy", lambda: (invert, torch.ones(25, 2), lines))
     monkeypatch.setattr(augmentation, "scale", lambda size: numbered)
-    for _, counts, magnitudes in augmentation.drawn(torch.zeros(40_000, 3, 1, 1).byte(), random()):
+    for _, counts, magnitudes in augmentation.draw_policy(torch.zeros(40_000, 3, 1, 1).byte(), random()):
         assert counts[invert[0, 0]] == 40_000
         assert (magnitudes.long().bincount(minlength=25) - 1600).abs().max() < 5 * 39
 
@@ -164,7 +168,7 @@ def test_lines_of_the_policy_are_drawn_alike(monkeypatch):
 def test_operations_happen_with_their_probabilities(pictures):
     """Of 25,000 pictures; the deviation of a count is at most that of a fair coin, 79."""
     images = torch.zeros(25_000, 3, 1, 1).byte()
-    for turn, (_, counts, _) in enumerate(augmentation.drawn(images, random())):
+    for turn, (_, counts, _) in enumerate(augmentation.draw_policy(images, random())):
         expected = dict.fromkeys(OPERATIONS, 0.0)
         for line in POLICY:
             name, p, _ = line[turn]
@@ -271,7 +275,7 @@ def test_on_a_gpu_that_is_not_there(monkeypatch):
         order = torch.arange(len(images), device="cuda")
         return [(order, counts, torch.zeros(len(images), device="cuda"))] * 2
 
-    monkeypatch.setattr(augmentation, "drawn", drawn)
+    monkeypatch.setattr(augmentation, "draw_policy", drawn)
     with FakeTensorMode():
         images = torch.empty(sum(counts), 3, 32, 32, dtype=torch.uint8, device="cuda")
         found = augment(images, WHOLE, torch.Generator())

@@ -1,7 +1,7 @@
-"""ImageNet from its folders to a finished run, on real pictures: trained, killed, shared out, with a broken JPEG.
+"""ImageNet from its folders to a finished run, on real images: trained, killed, shared out, with a broken JPEG.
 
 $DFS_EDU_DATA/imagenet-sample is laid out as ImageNet is: train/<wnid>/ and val/<wnid>/ of all 1,000 classes, two of
-which (ants and bees) hold 397 pictures together, and every other a single one. Without it these tests are skipped.
+which (ants and bees) hold 397 images together, and every other a single one. Without it these tests are skipped.
 """
 
 import os
@@ -27,14 +27,14 @@ from dfs_edu.training.trainer import load_network
 
 SAMPLE = Path(os.environ.get("DFS_EDU_DATA", "data"), "imagenet-sample").absolute()
 pytestmark = pytest.mark.skipif(
-    not SAMPLE.is_dir(), reason="no ImageNet pictures: $DFS_EDU_DATA, or data/, holds no imagenet-sample"
+    not SAMPLE.is_dir(), reason="no ImageNet images: $DFS_EDU_DATA, or data/, holds no imagenet-sample"
 )
 FILLED = ("n02206856", "n02219486")  # bees, ants
 CHANCE = 1 / len(FILLED)
 OPTIONS = ["--scale", "smoke", "--held-out-images", "8", "--precision", "fp32", "--device", "cpu"]
 OPTIONS += ["--data", str(SAMPLE)]
 SMALL = "msdnet-imagenet-blocks2-base2-step2-growth4-width4"
-# 3 steps of 8 pictures, at a low rate: in float32, rounding grows quickly with each step
+# 3 steps of 8 images, at a low rate: in float32, rounding grows quickly with each step
 TRAIN_SMALL = ["train", f"imagenet/{SMALL}", "--train-images", "24", "--lr", "0.01", *OPTIONS]
 train_module = sys.modules["dfs_edu.training.trainer"]
 
@@ -112,7 +112,7 @@ def test_two_processes_train_what_one_does(uninterrupted, tmp_path):
     assert record["data"] == alone["data"]
     assert row(run)["loss"] == pytest.approx(row(uninterrupted)["loss"], rel=1e-2)
     labels = [inference.Outputs.load(folder / "test.npz").label for folder in (run, uninterrupted)]
-    assert torch.equal(*labels)  # every picture once, in order
+    assert torch.equal(*labels)  # every image once, in order
 
 
 # Broken JPEGs
@@ -120,14 +120,14 @@ def test_two_processes_train_what_one_does(uninterrupted, tmp_path):
 
 @pytest.fixture
 def filled(tmp_path):
-    """The two filled classes alone, laid out as ImageNet: links to the pictures, so that a test may break some."""
+    """The two filled classes alone, laid out as ImageNet: links to the images, so that a test may break some."""
     root = tmp_path / "ants-and-bees"
     for part in ("train", "val"):
         for wnid in FILLED:
             place = root / part / wnid
             place.mkdir(parents=True)
-            for picture in (SAMPLE / part / wnid).iterdir():
-                (place / picture.name).symlink_to(picture)
+            for image in (SAMPLE / part / wnid).iterdir():
+                (place / image.name).symlink_to(image)
     return root
 
 
@@ -137,10 +137,10 @@ def small(**changes):
 
 
 def break_some(root, paths):
-    """The first is cut off in the middle, the others are no pictures."""
+    """The first is cut off in the middle, the others are no images."""
     for path in paths:
         whole = (root / path).read_bytes()
-        (root / path).unlink()  # the link: the sample's own picture stays
+        (root / path).unlink()  # the link: the sample's own image stays
         (root / path).write_bytes(whole[: len(whole) // 2] if path == paths[0] else b"<html>not found</html>")
 
 
@@ -153,7 +153,7 @@ def test_a_broken_jpeg_is_skipped_and_the_record_names_it(filled, tmp_path):
     assert len(run.record["final"]["test_accuracy"]) == 6
 
 
-def test_broken_pictures_of_all_splits_are_named_and_a_kill_forgets_none(filled, tmp_path, monkeypatch):
+def test_broken_images_of_all_splits_are_named_and_a_kill_forgets_none(filled, tmp_path, monkeypatch):
     dataset = dfs.data.load("imagenet", filled, 64).first(48, 16)
     first = np.random.default_rng([0, 0]).permutation(48)[0]  # of the epoch: it is not met again after the kill
     broken = [dataset.train.paths[first], dataset.validation.paths[0], dataset.test.paths[0]]
@@ -178,17 +178,17 @@ def test_broken_pictures_of_all_splits_are_named_and_a_kill_forgets_none(filled,
 def test_too_many_broken_jpegs_stop_the_run(filled, tmp_path, capfd):
     broken = dfs.data.load("imagenet", filled, 64).train.paths[7:10]
     break_some(filled, broken)
-    with pytest.raises(DataError, match=r"of 48 pictures are broken, more than 0\.1 %: train/n02"):
+    with pytest.raises(DataError, match=r"of 48 images are broken, more than 0\.1 %: train/n02"):
         dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False)
     words = ["train", "imagenet/vgg7-4", "--scale", "smoke", "--image-size", "64", "--device", "cpu"]
     words += ["--train-images", "48", "--data", str(filled), "--out", str(tmp_path / "command")]
     assert cli.main(words) == 1
     said = capfd.readouterr().err
-    assert "pictures are broken" in said
+    assert "images are broken" in said
     assert "Traceback" not in said
 
 
-# Two classes of real pictures
+# Two classes of real images
 
 
 def small_network():
@@ -200,8 +200,8 @@ def small_network():
     return dfs.attach(RegNet(blocks, num_classes=2, stem_width=16), at=2, input_shape=(3, 64, 64))
 
 
-def test_a_small_network_learns_two_classes_of_real_pictures(filled):
-    """Chance is 0.5, and three standard errors of 153 pictures are 0.12: who knows nothing stays below 0.62."""
+def test_a_small_network_learns_two_classes_of_real_images(filled):
+    """Chance is 0.5, and three standard errors of 153 images are 0.12: who knows nothing stays below 0.62."""
     dataset = folder.load(filled, pixels=64)
     batches = dfs.data.Batches(dataset.train, dataset, batch_size=32, train=True)
     torch.manual_seed(0)
@@ -219,7 +219,7 @@ def test_a_small_network_learns_two_classes_of_real_pictures(filled):
     assert test.accuracy[-1] > CHANCE + 3 * (CHANCE * (1 - CHANCE) / len(dataset.test)) ** 0.5
 
 
-def test_a_folder_of_pictures_is_trained_evaluated_and_probed(filled, tmp_path, capsys):
+def test_a_folder_of_images_is_trained_evaluated_and_probed(filled, tmp_path, capsys):
     place = ["--data", str(filled), "--device", "cpu"]
     words = ["train", "folder/vgg7-16", "--scale", "smoke", "--image-size", "64", "--epochs", "2"]
     assert cli.main([*words, *place, "--out", str(tmp_path)]) == 0
@@ -230,21 +230,21 @@ def test_a_folder_of_pictures_is_trained_evaluated_and_probed(filled, tmp_path, 
     assert cli.main(["evaluate", str(run), *place]) == 0
     said = capsys.readouterr().out
     shown = [float(line.split()[-1]) for line in said.splitlines()[1:7]]
-    assert shown == pytest.approx([100 * a for a in final["test_accuracy"]], abs=1)  # one picture may tip over
+    assert shown == pytest.approx([100 * a for a in final["test_accuracy"]], abs=1)  # one image may tip over
     assert "early exit" in said
     network, _ = load_network(run)
     first = dfs.probes.cost(network, (3, 64, 64)).macs[0].item()
     assert float(said.splitlines()[1].split()[1]) == pytest.approx(first / 1e6, abs=0.01)
     assert cli.main(["probe", str(run), *place, "--images", "64"]) == 0
     said = capsys.readouterr().out
-    assert "64 training pictures" in said
+    assert "64 training" in said
     assert len(said.splitlines()) > 6
 
 
 @pytest.mark.notebook
 def test_notebook_1_runs_on_a_folder(filled, tmp_path, monkeypatch):
     monkeypatch.setenv("DFS_EDU_DATA", str(filled))
-    notebook = Path(__file__).parents[1] / "notebooks" / "01_why_several_exits.ipynb"
+    notebook = Path(__file__).parents[2] / "notebooks" / "01_why_several_exits.ipynb"
     (result,) = course.run([notebook], scale="smoke", dataset="folder", device="cpu", out=tmp_path, timeout=300)
     assert result.error is None
     assert len(result.values["accuracy"]) == 6
