@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfs_edu.course.browser import chromium
-from dfs_edu.course.report import aligned
-from dfs_edu.tables import printable
+from dfs_edu.tables import lines, printable
 
 OK, ADVICE, MISSING = "ok", "advice", "missing"  # MISSING: the course cannot run without it
 
@@ -219,4 +218,4 @@ def text(checks: list[Check]) -> str:
         rows.append([check.state, check.name, check.found])
         if check.todo:
             rows.append(["", "", f"-> {check.todo}"])
-    return aligned(["state", "what", "found"], rows)
+    return lines(["state", "what", "found"], rows, align="<")

@@ -13,12 +13,12 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfs_edu import tables
-from dfs_edu.tables import printable
+from dfs_edu.tables import cut, printable
 
 RESULT = "application/vnd.dfs.result+json"  # of course.record: {"finding": sentence, "values": {name: value}}
 CHECK = "application/vnd.dfs.check+json"  # of a check: {"exercise": name, "state": one of the first three below}
@@ -330,33 +330,19 @@ def table(entries: Sequence[Entry]) -> str:
     rows = [
         [*_labels(entry), *(str(len(entry.named(state))) for state in STATES), _summary(entry)] for entry in entries
     ]
-    rows = [[*(_cut(cell, 40) for cell in row[:-1]), row[-1]] for row in rows]
+    rows = [[*(cut(cell, 40) for cell in row[:-1]), row[-1]] for row in rows]
     head = ["person", "notebook", *map(str.lower, SHOWN), *STATES, "found"]
 
     totals = Counter(state for entry in entries for state, _ in entry.exercises.values())
     persons, troubled = len({entry.person for entry in entries}), sum(bool(entry.problems) for entry in entries)
     return "\n".join(
         [
-            aligned(head, rows, STATES),
+            tables.lines(head, rows, align="<<<<<>>>><"),  # words, counts, words
             "",
             f"persons: {persons}, notebooks: {len(entries)}, with problems: {troubled}",
             "exercises: " + ", ".join(f"{totals[state]} {state}" for state in STATES),
         ]
     )
-
-
-def aligned(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[str] = ()) -> str:
-    """Format a table whose cells are flush left, except in the columns of numbers.
-
-    >>> print(aligned(["name", "minutes", "found"], [["one", "2.5", "nothing"], ["three", "10.0", ""]], ["minutes"]))
-    name   minutes  found
-    one        2.5  nothing
-    three     10.0
-    """
-    lines = [[printable(cell) for cell in line] for line in (head, *rows)]
-    widths = [0 if column[0] in numbers else max(map(len, column)) for column in zip(*lines, strict=True)]
-    head, *rows = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join(line.rstrip() for line in tables.lines(head, rows).split("\n"))
 
 
 def _labels(entry: Entry) -> list[str]:
@@ -365,12 +351,7 @@ def _labels(entry: Entry) -> list[str]:
 
 def _summary(entry: Entry) -> str:
     """The last column: problems, what the checks said of wrong answers, findings."""
-    return _cut("; ".join([*entry.problems, *entry.reasons, *entry.findings]) or "(nothing recorded)", WIDEST)
-
-
-def _cut(text: str, most: int) -> str:
-    text = printable(text[: 2 * most])
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return cut("; ".join([*entry.problems, *entry.reasons, *entry.findings]) or "(nothing recorded)", WIDEST)
 
 
 def write_csv(entries: Sequence[Entry], path: str | Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dfs_edu.course import report
-from dfs_edu.course.report import PARAMETERS, RESULT, Recorded, aligned, cell_name, misrecorded, recorded
-from dfs_edu.tables import printable
+from dfs_edu.course.report import PARAMETERS, RESULT, Recorded, cell_name, misrecorded, recorded
+from dfs_edu.tables import lines, printable
 from dfs_edu.values import plain
 
 CHECKOUT = Path(__file__).parents[2] / "notebooks"
@@ -224,7 +224,7 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         found = f"FAILED in {result.error}" if result.error else "; ".join(result.findings) or "(nothing recorded)"
         rows.append([result.notebook.stem, f"{result.minutes:.1f}", found])
-    return aligned(["notebook", "minutes", "found"], rows, numbers=["minutes"])
+    return lines(["notebook", "minutes", "found"], rows, align="<><")
 
 
 def chosen(paths: Sequence[str | Path] = (), only: Sequence[str] = ()) -> list[Path]:
