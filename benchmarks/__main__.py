@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import augment, conflict, early_exit, engine, imagenet, methods, step, thresholds
 from dfs_edu.data import DataError
-from dfs_edu.training import results
+from dfs_edu.training import machine
 from dfs_edu.training.trainer import pick_device
 
 RECORD = Path("build/bench.txt")
@@ -30,7 +30,7 @@ class Both:
 def main() -> None:
     RECORD.parent.mkdir(exist_ok=True)
     with RECORD.open("w") as file, contextlib.redirect_stdout(Both(file)):
-        words = results.environment(pick_device("auto"), "fp32 and bf16")
+        words = machine.environment(pick_device("auto"), "fp32 and bf16")
         print(", ".join(f"{name} {value}" for name, value in words.items()))
         for benchmark in (engine, step, augment, imagenet, conflict, methods, early_exit, thresholds):
             print(f"\n# {benchmark.__doc__.splitlines()[0]}")

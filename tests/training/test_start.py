@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -240,7 +241,7 @@ def mypretrained(classes: int):
 
 
 def shell(folder, words):
-    root = os.path.dirname(os.path.dirname(__file__))
+    root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, str(folder)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "dfs_edu", *words.split()]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
