@@ -57,11 +57,8 @@ class Watch:
         """
         with self.probing(trunk):
             report = conflict(network, *self.batch)
-        measured = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
-        return {
-            name: [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
-            for name, values in measured.items()
-        }
+        pulls = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
+        return {name: [float(f"{v:.4g}") if np.isfinite(v) else None for v in values] for name, values in pulls.items()}
 
     def compare(self, trainer: Trainer) -> float:
         """Take a snapshot for the record's "conflict", if one is due.
@@ -109,12 +106,11 @@ def points(tracked: dict[str, Any] | None, since: int) -> list[events.Point]:
         For each stage the share of pairs of exits in conflict, the mean cosine of all pairs, and the norm of the
         gradient of each exit.
     """
-    looks = [look for look in tracked["looks"] if look["step"] >= since] if tracked else []
-    if not tracked or not looks:
+    if not tracked or not (snapshots := [look for look in tracked["looks"] if look["step"] >= since]):
         return []
-    curves, measured = [], history(looks)
-    for t, shares in enumerate(share_by_stage(tracked | {"looks": looks})):
-        step = looks[t]["step"]
+    curves, measured = [], history(snapshots)
+    for t, shares in enumerate(share_by_stage(tracked | {"looks": snapshots})):
+        step = snapshots[t]["step"]
         for s, share in enumerate(shares):
             cosines = measured["cosine"][t, s]
             cosines = cosines[~np.isnan(cosines)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, get_args, get_origin, is_typeddict
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval
@@ -20,49 +20,20 @@ from dfs_edu.training.recipes import Recipe, check_types
 
 RECORD = "record.json"
 MOST = 2**28  # bytes of a record: more than that of a long run with a snapshot at every step
-Accuracies = tuple[Annotated[float, Interval(ge=0, le=1)], ...]  # one for each exit
-Texts = tuple[str, ...]
 
-
-class Epoch(TypedDict):
-    """An epoch in a record, as far as readers rely on it."""
-
-    validation_accuracy: Accuracies
-    seconds: float
-    pictures_per_second: NotRequired[float]
-
-
-class Final(TypedDict):
-    """The end of a finished run."""
-
-    validation_accuracy: Accuracies
-    test_accuracy: Accuracies
-    seconds: NotRequired[float]
-
-
-class Data(TypedDict):
-    """The data that a run was trained on."""
-
-    classes: NotRequired[Texts]
-
-
-class Named(TypedDict):
-    """A recipe; its other fields have the types of ``Recipe``."""
-
-    name: NotRequired[str]
-
-
-class Record(TypedDict):
-    """A record, as far as readers rely on it: a run under way has no "final", an older one lacks other parts."""
-
-    recipe: Named
-    epochs: list[Epoch]
-    final: NotRequired[Final]
-    data: NotRequired[Data]
-    environment: NotRequired[dict]
-    conflict: NotRequired[dict]
-    broken: NotRequired[Texts]
-    failed: NotRequired[str]
+# The form of a record, as far as readers rely on it; its types are annotations as in fields.py. What has a "?" may be
+# missing: a run under way has no "final", and older records lack other parts.
+_ACCURACIES = tuple[Annotated[float, Interval(ge=0, le=1)], ...]  # one for each exit
+_FORM = {
+    "recipe": {"name?": str},  # for the rest see `recipes.check_types`
+    "epochs": [{"validation_accuracy": _ACCURACIES, "seconds": float, "pictures_per_second?": float}],
+    "final?": {"validation_accuracy": _ACCURACIES, "test_accuracy": _ACCURACIES, "seconds?": float},
+    "data?": {"classes?": tuple[str, ...]},
+    "environment?": {},
+    "conflict?": {},
+    "broken?": tuple[str, ...],
+    "failed?": str,
+}
 
 
 def begun(recipe: Recipe, dataset: Dataset, device: torch.device, precision: str, processes: int) -> dict[str, Any]:
@@ -121,7 +92,7 @@ def check(record: Any) -> None:
     """
     if isinstance(record, dict):
         check_types(record.get("recipe"))
-    _check_part("record", record, Record)
+    _check_part("record", record, _FORM)
     accuracies = [row["validation_accuracy"] for row in record["epochs"]]
     if final := record.get("final"):
         accuracies += [final["validation_accuracy"], final["test_accuracy"]]
@@ -130,20 +101,20 @@ def check(record: Any) -> None:
         raise ValueError(f"accuracies of {' and '.join(map(str, sorted(exits)))} exits")
 
 
-def _check_part(name: str, value: Any, annotation: Any) -> None:
-    """Check a part of a record, and what is inside, against its annotation."""
-    if is_typeddict(annotation):
+def _check_part(name: str, value: Any, form: Any) -> None:
+    """Check a part of a record, and what is inside it, against its form."""
+    if isinstance(form, dict):
         fields.check(name, value, dict)
-        for key, inside in fields.annotations(annotation).items():
-            optional = get_origin(inside) is NotRequired
-            if key in value or not optional:
-                _check_part(key, value.get(key), get_args(inside)[0] if optional else inside)
-    elif get_origin(annotation) is list:
+        for key, inside in form.items():
+            bare = key.removesuffix("?")
+            if key == bare or bare in value:
+                _check_part(bare, value.get(bare), inside)
+    elif isinstance(form, list):
         fields.check(name, value, list)
         for element in value:
-            _check_part(name, element, get_args(annotation)[0])
+            _check_part(name, element, form[0])
     else:
-        fields.check(name, value, annotation)
+        fields.check(name, value, form)
 
 
 def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

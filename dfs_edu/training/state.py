@@ -84,11 +84,11 @@ def load(trainer: Trainer) -> bool:
 
 def _check_same(trainer: Trainer, state: dict[str, Any]) -> None:
     """Raise ValueError if a checkpoint is of a run that differs from this one."""
-    begun, here = state["record"], trainer.record
-    recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # newer fields, which it lacks, have their defaults
+    old, new = state["record"], trainer.record
+    recipe = Recipe.from_dict(old["recipe"]).to_dict()  # newer fields, which it lacks, have their defaults
     changed = {
-        "recipe": records.changed(recipe, here["recipe"]),
-        "data": records.changed_data(begun["data"], here["data"]),
+        "recipe": records.changed(recipe, new["recipe"]),
+        "data": records.changed_data(old["data"], new["data"]),
     }
     for part, words in changed.items():
         if words:
@@ -98,12 +98,12 @@ def _check_same(trainer: Trainer, state: dict[str, Any]) -> None:
         raise ValueError(f"{trainer.folder} was begun by {before} processes, now there are {now}")
 
 
-def _take_over(trainer: Trainer, begun: dict[str, Any]) -> None:
+def _take_over(trainer: Trainer, record: dict[str, Any]) -> None:
     """Continue the record of a run that may have been begun on another machine or with other versions: it lists all."""
-    precision = begun["environment"]["precision"]  # a run keeps its precision
+    precision = record["environment"]["precision"]  # a run keeps its precision
     trainer.bf16 = precision == "bf16"
     here = trainer.record["environment"] | {"precision": precision}
-    before = begun.get("resumed", [begun["environment"]])[-1]
-    if "final" not in begun and records.changed(before, here):
-        begun["resumed"] = [*begun.get("resumed", []), here]
-    trainer.record = begun
+    before = record.get("resumed", [record["environment"]])[-1]
+    if "final" not in record and records.changed(before, here):
+        record["resumed"] = [*record.get("resumed", []), here]
+    trainer.record = record
