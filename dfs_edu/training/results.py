@@ -1,7 +1,7 @@
 """What the records of runs say: runs found by name, accuracies by arm, tables for pandas and spreadsheets.
 
-The record itself is in records.py, the machine's part of it in machine.py, what others report in published.py; what is
-used most of them is known here, too.
+The format of a record is in records.py, the machine's part of it in machine.py, and what others report in published.py.
+The names of these files that are used most are available here as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dfs_edu import tables
 from dfs_edu.intervals import interval  # noqa: F401  of the accuracies of a few seeds
 from dfs_edu.training.arms import junction_label, label
-from dfs_edu.training.machine import environment, peak_memory  # noqa: F401  as the module's docstring says
+from dfs_edu.training.machine import environment, peak_memory  # noqa: F401  used as results.NAME, as the two below
 from dfs_edu.training.published import PUBLISHED, PUBLISHED_COSTS  # noqa: F401
 from dfs_edu.training.recipes import Recipe
 from dfs_edu.training.records import RECORD, begun, changed, load, read, write  # noqa: F401

@@ -72,7 +72,7 @@ class Start:
                 exit keeps the values that it has.
 
         Returns:
-            What a record says of it: "file", "sha256" and "fresh", the names of the tensors that were not loaded.
+            What a record keeps of it: "file", "sha256" and "fresh", the names of the tensors that were not loaded.
 
         Raises:
             ValueError: The weights are of another network, or not finite; the message names the first difference.

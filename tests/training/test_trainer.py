@@ -526,12 +526,12 @@ def test_a_device_that_is_not_there_is_named(device, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seed 12345678901234567890", "seed=12345678901234567890: a whole number from 0, below 2**63"),
-        ("--lr inf", "lr=inf: a learning rate above zero"),
+        ("--seed 12345678901234567890", "seed=12345678901234567890: a whole number from 0, below 9223372036854775808"),
+        ("--lr inf", "lr=inf: a number above 0"),
         ("--weight-decay nan", "weight_decay=nan: a number from 0"),
-        ("--weights 1 1 inf 1 1 1", "weights=(1.0, 1.0, inf, 1.0, 1.0, 1.0): finite numbers"),
+        ("--weights 1 1 inf 1 1 1", "weights=(1.0, 1.0, inf, 1.0, 1.0, 1.0): a list, each element a number"),
         ("--clip nan", "clip=nan"),
-        ("--epochs 99999999999", "epochs=99999999999: at most"),
+        ("--epochs 99999999999", "epochs=99999999999: a whole number from 1, at most"),
         ("--track 0", "track=0: a whole number of steps above zero"),
         ("--device cuda:99", "device='cuda:99'"),
         ("--device nonsense", "device='nonsense': use auto, cpu"),
