@@ -8,7 +8,7 @@ from typing import TextIO
 
 from benchmarks import augment, conflict, early_exit, engine, imagenet, methods, step, thresholds
 from dfs_edu.data import DataError
-from dfs_edu.training import results
+from dfs_edu.training import machine
 from dfs_edu.training.trainer import pick_device
 
 RECORD = Path("build/bench.txt")
@@ -33,7 +33,7 @@ class Both(io.TextIOBase):
 def main() -> None:
     RECORD.parent.mkdir(exist_ok=True)
     with RECORD.open("w") as file, contextlib.redirect_stdout(Both(file)):
-        facts = results.environment(pick_device("auto"), "fp32 and bf16")
+        facts = machine.environment(pick_device("auto"), "fp32 and bf16")
         print(", ".join(f"{name} {value}" for name, value in facts.items()))
         for benchmark in (engine, step, augment, imagenet, conflict, methods, early_exit, thresholds):
             print(f"\n# {(benchmark.__doc__ or '').splitlines()[0]}")

@@ -27,7 +27,7 @@ import dfs_edu as dfs
 from benchmarks.step import make_step
 from dfs_edu.data import Augmentation, Batches, DataError, Dataset, Split
 from dfs_edu.training import heap
-from dfs_edu.training.results import device_name
+from dfs_edu.training.machine import device_name
 from dfs_edu.training.trainer import bf16_pays, pick_device
 
 BACKBONE = "vgg7-64"  # its training step is the yardstick

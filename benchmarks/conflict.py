@@ -23,7 +23,7 @@ import dfs_edu as dfs
 from benchmarks.turns import MIB, arguments, prepared, taken
 from dfs_edu.losses import exit_losses, separate_losses
 from dfs_edu.multiexit import MultiExit, State
-from dfs_edu.training.results import device_name
+from dfs_edu.training.machine import device_name
 from dfs_edu.training.trainer import pick_device
 
 BATCHES = {"vgg7-64": 128, "resnet18": 64, "msdnet-cifar": 64}

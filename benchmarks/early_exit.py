@@ -19,7 +19,7 @@ from benchmarks.turns import prepared
 from dfs_edu.backbones import pixels_of
 from dfs_edu.inference import EarlyExit, Outputs, apply, evaluating, fit_thresholds
 from dfs_edu.training import heap
-from dfs_edu.training.results import device_name
+from dfs_edu.training.machine import device_name
 from dfs_edu.training.trainer import pick_device
 
 BACKBONES = ("vgg7-64", "resnet18", "msdnet-cifar")

@@ -20,8 +20,8 @@ from benchmarks.turns import elsewhere, prepared
 from dfs_edu.losses import Objective, exit_losses
 from dfs_edu.splitgrad import Conv2d
 from dfs_edu.training import heap
+from dfs_edu.training.machine import device_name
 from dfs_edu.training.optim import make_optimizer
-from dfs_edu.training.results import device_name
 from dfs_edu.training.trainer import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 128, "msdnet-cifar": 64, "resnet18": 64}

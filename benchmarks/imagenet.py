@@ -23,7 +23,7 @@ from dfs_edu import data
 from dfs_edu.data import Files, imagenet
 from dfs_edu.data.dataset import Dataset
 from dfs_edu.data.streamed import Streamed, default_workers
-from dfs_edu.training.results import device_name
+from dfs_edu.training.machine import device_name
 
 
 def main() -> None:

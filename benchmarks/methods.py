@@ -18,7 +18,7 @@ from dfs_edu import methods
 from dfs_edu.losses import separate_losses
 from dfs_edu.surgery import Junction
 from dfs_edu.training import heap
-from dfs_edu.training.results import device_name
+from dfs_edu.training.machine import device_name
 from dfs_edu.training.trainer import bf16_pays, pick_device
 
 BATCHES = {"vgg7-64": 64, "resnet18": 32, "msdnet-cifar": 32}

@@ -21,7 +21,7 @@ from dfs_edu.backbones import pixels_of
 from dfs_edu.losses import exit_losses
 from dfs_edu.surgery import Junction, channel_dim
 from dfs_edu.training import heap
-from dfs_edu.training.results import device_name
+from dfs_edu.training.machine import device_name
 from dfs_edu.training.trainer import bf16_pays, pick_device
 
 

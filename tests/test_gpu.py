@@ -16,7 +16,7 @@ from dfs_edu import data, inference, methods
 from dfs_edu.data.augmentation import OPERATIONS, operate
 from dfs_edu.losses import exit_losses, separate_losses
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
-from dfs_edu.training import recipes, results
+from dfs_edu.training import machine, recipes
 from dfs_edu.training.trainer import bf16_pays, load_network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -270,4 +270,4 @@ def test_the_memory_of_a_step_is_what_was_estimated():
 
 
 def test_the_device_has_its_name():
-    assert results.device_name(torch.device(GPU)) == torch.cuda.get_device_name(0)
+    assert machine.device_name(torch.device(GPU)) == torch.cuda.get_device_name(0)

@@ -7,19 +7,24 @@ import io
 import os
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
 from dfs_edu.files import write_whole
 
-# A checkpoint file: SEAL, the SHA-256 of what follows, and what torch.save wrote.
+# A checkpoint file: SEAL, the SHA-256 of what follows, and what torch.save wrote
 SEAL = b"dfs_edu checkpoint 1\n"
 NEXT, NEWEST, BEFORE = "checkpoint.next.pt", "checkpoint.pt", "checkpoint.before.pt"
 
 
-def save(path: str | os.PathLike, state: dict) -> None:
-    """A checkpoint: tensors, numbers, strings, lists and dicts only, so that reading it runs nothing."""
+def save(path: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: Of the file.
+        state: Tensors, numbers, strings, lists and dicts only, so that reading it runs no code.
+    """
     content = io.BytesIO()
     torch.save(state, content)
     digest = hashlib.sha256(content.getbuffer()).digest()
@@ -31,8 +36,12 @@ def save(path: str | os.PathLike, state: dict) -> None:
     write_whole(path, write)
 
 
-def load(path: str | os.PathLike) -> dict:
-    """Read a checkpoint onto the CPU. Raises ValueError naming the file if a single bit of it has changed."""
+def load(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        ValueError: A bit of the file has changed, or it is no checkpoint; the message names the file.
+    """
     with open(path, "rb") as file:
         seal, digest, content = file.read(len(SEAL)), file.read(32), file.read()
     if seal != SEAL:
@@ -46,10 +55,10 @@ def load(path: str | os.PathLike) -> dict:
         raise ValueError(f"{path}: not a whole checkpoint ({reason})") from error
 
 
-def keep(folder: str | os.PathLike, state: dict) -> None:
-    """Save the newest checkpoint of a run; the one before stays beside it.
+def keep(folder: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Save the newest checkpoint of a run, and keep the one before.
 
-    At every moment one of the two is whole: the newest becomes the one before only when its successor is on the disk.
+    At every moment one of the two is whole: the old one is renamed only once the new one is on the disk.
     """
     folder = Path(folder)
     for unfinished in folder.glob(f".{NEXT}.*"):  # of a process that was killed while it wrote
@@ -61,17 +70,21 @@ def keep(folder: str | os.PathLike, state: dict) -> None:
 
 
 def is_there(folder: str | os.PathLike) -> bool:
-    """Whether a run's folder holds a checkpoint, whole or not."""
+    """Tell whether a run's folder holds a checkpoint, whole or not."""
     return any((Path(folder) / name).exists() for name in (NEXT, NEWEST, BEFORE))
 
 
-def newest(folder: str | os.PathLike) -> dict | None:
-    """The newest whole checkpoint of a run's folder; None where there is none yet.
+def newest(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """Read the newest whole checkpoint of a run's folder, skipping damaged ones with a warning.
 
-    A damaged one is passed over with a warning. Raises ValueError, naming them, where all that are there are damaged.
+    Returns:
+        The state that was saved, or None if there is no checkpoint yet.
+
+    Raises:
+        ValueError: All checkpoints are damaged; the message names them.
     """
     damaged = []
-    for name in (NEXT, NEWEST, BEFORE):  # the next: a kill came between two renames
+    for name in (NEXT, NEWEST, BEFORE):  # NEXT is there if the process was killed between two renames
         path = Path(folder) / name
         if not path.exists():
             continue
@@ -80,8 +93,8 @@ def newest(folder: str | os.PathLike) -> dict | None:
         except ValueError as error:
             damaged.append(str(error))
             continue
-        for error in damaged:
-            warnings.warn(f"{error}; going on from {name}, the one before", stacklevel=2)
+        for message in damaged:
+            warnings.warn(f"{message}; going on from {name}, the one before", stacklevel=2)
         return state
     if damaged:
         raise ValueError(f"{'; '.join(damaged)}. No whole checkpoint is left: begin again in another folder")

@@ -1,18 +1,19 @@
-"""How the exits' gradients disagree while a run is under way: after every epoch, and every so many steps."""
+"""How the exits' gradients disagree during a run: after every epoch, and every few steps if asked."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dfs_edu import data
+from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import ConflictTracker, conflict, history, share_by_stage
 from dfs_edu.training import events, health
 
@@ -26,10 +27,10 @@ class Watch:
     """Compares the exits' gradients on the same few training images each time.
 
     Args:
-        dataset: its first training images are probed with.
-        device: where the network is.
-        autocast: makes the context in which training computes.
-        every: compare after this many steps as well; None: only after epochs.
+        dataset: Its first training images are used.
+        device: Where the network is.
+        autocast: Makes the context in which training computes.
+        every: Number of steps after which to compare as well; None: only after epochs.
     """
 
     def __init__(
@@ -44,64 +45,77 @@ class Watch:
 
     @cached_property
     def batch(self) -> tuple[Tensor, Tensor]:
-        """The images and labels that are probed with, read when they are first needed."""
+        """The images and labels, read when they are first needed."""
         first = self.dataset.train[:IMAGES]
         return next(iter(data.batches(first, self.dataset, len(first), device=self.device)))
 
-    def after_epoch(self, network: nn.Module, trunk: Sequence[nn.Parameter]) -> dict[str, list[float | None]]:
-        """How hard each exit pulls on the trunk, and how often it pulls against another one: two lists of K."""
+    def after_epoch(self, network: MultiExit, trunk: Sequence[nn.Parameter]) -> dict[str, list[float | None]]:
+        """Measure how hard each exit pulls on the trunk, and how often against another exit.
+
+        Returns:
+            "gradient_norm" and "conflict" (a fraction), K values each.
+        """
         with self.probing(trunk):
             report = conflict(network, *self.batch)
-        found = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
-        return {name: [float(f"{v:.4g}") if np.isfinite(v) else None for v in values] for name, values in found.items()}
+        pulls = {"gradient_norm": report.exit_norm(), "conflict": report.exit_conflict()}
+        return {name: [float(f"{v:.4g}") if np.isfinite(v) else None for v in values] for name, values in pulls.items()}
 
     def compare(self, trainer: Trainer) -> float:
-        """Compare the exits if it is time to, for the record's "conflict". Returns the seconds that it took."""
+        """Take a snapshot for the record's "conflict", if one is due.
+
+        Returns:
+            The seconds that it took.
+        """
         step = trainer.steps_taken
         if self.tracker is None or not self.tracker.due(step):
             return 0.0
-        health.check_losses(trainer)  # waits for a GPU: the steps under way are training's
+        health.check_losses(trainer)  # waits for a GPU: the time of the steps under way is training's
         began = time.monotonic()
         health.check_weights(trainer)
         with self.probing(trainer.trunk):
-            found = self.tracker(step, trainer.network)
-        seen = trainer.record.setdefault("conflict", {"layers": self.tracker.layers, "looks": []})
-        seen["looks"].append(found)
+            snapshot = self.tracker(step, trainer.network)
+        tracked = trainer.record.setdefault("conflict", {"layers": self.tracker.layers, "looks": []})
+        tracked["looks"].append(snapshot)
         return time.monotonic() - began
 
     @contextmanager
-    def probing(self, trunk: Sequence[nn.Parameter]) -> Iterator[None]:
+    def probing(self, trunk: Sequence[nn.Parameter]) -> Generator[None]:
         """Compute as in training, but without compiling anything for a few images.
 
-        Parameters of the trunk that are frozen get gradients here, though no step follows.
+        Frozen parameters of the trunk get gradients here, though no step follows.
         """
-        needed = [p.requires_grad for p in trunk]
+        needs_grad = [p.requires_grad for p in trunk]
         for p in trunk:
             p.requires_grad_()
         try:
             with self.autocast(), torch.compiler.set_stance("force_eager"):
                 yield
         finally:
-            for p, requires_grad in zip(trunk, needed, strict=True):
-                p.requires_grad_(requires_grad)
+            for p, needed in zip(trunk, needs_grad, strict=True):
+                p.requires_grad_(needed)
 
 
-def points(found: dict | None, since: int) -> list[events.Point]:
-    """What `track` saw from a step on, for TensorBoard, of a record's "conflict".
+def points(tracked: dict[str, Any] | None, since: int) -> list[events.Point]:
+    """Return what ``track`` measured from a step onwards, for TensorBoard.
 
-    For each stage the share of pairs of exits in conflict and the mean cosine of all pairs, and each exit's length.
+    Args:
+        tracked: A record's "conflict", if it has one.
+        since: The first step.
+
+    Returns:
+        For each stage the share of pairs of exits in conflict, the mean cosine of all pairs, and the norm of the
+        gradient of each exit.
     """
-    looks = [look for look in found["looks"] if look["step"] >= since] if found else []
-    if not looks:
+    if not tracked or not (snapshots := [look for look in tracked["looks"] if look["step"] >= since]):
         return []
-    curves, seen = [], history(looks)
-    for t, shares in enumerate(share_by_stage(found | {"looks": looks})):
-        step = looks[t]["step"]
+    curves, measured = [], history(snapshots)
+    for t, shares in enumerate(share_by_stage(tracked | {"looks": snapshots})):
+        step = snapshots[t]["step"]
         for s, share in enumerate(shares):
-            cosines = seen["cosine"][t, s]
-            curves.append((f"tracked_conflict/stage{s + 1}", step, share))
+            cosines = measured["cosine"][t, s]
             cosines = cosines[~np.isnan(cosines)]
+            curves.append((f"tracked_conflict/stage{s + 1}", step, share))
             curves.append((f"tracked_cosine/stage{s + 1}", step, cosines.mean() if len(cosines) else np.nan))
-            lengths = enumerate(seen["norm"][t, s], start=1)
-            curves += [(f"tracked_norm/stage{s + 1}_exit{k}", step, length) for k, length in lengths]
+            norms = enumerate(measured["norm"][t, s], start=1)
+            curves += [(f"tracked_norm/stage{s + 1}_exit{k}", step, norm) for k, norm in norms]
     return [(curve, step, None if np.isnan(value) else float(value)) for curve, step, value in curves]

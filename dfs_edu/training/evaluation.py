@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(trainer: Trainer, split: data.Split | data.Files) -> inference.Outputs:
-    """The outputs of a split, by the moving average of the weights where the recipe keeps one.
+    """Compute the exit outputs of a split, by the moving average of the weights if the recipe keeps one.
 
-    Each process looks at a part of the split and gets the outputs of all of it. Images that could not be read are
-    noted in the trainer's `broken`.
+    Each process computes a part of the split and gets the outputs of all of it. Images that cannot be read are added to
+    the trainer's ``broken``.
 
-    Raises FloatingPointError if an answer is not finite.
+    Raises:
+        FloatingPointError: An output is not finite.
     """
     network = trainer.average.module if trainer.average else trainer.network
     part = split[trainer.team.slice(len(split))]
@@ -25,7 +26,7 @@ def evaluate(trainer: Trainer, split: data.Split | data.Files) -> inference.Outp
     try:
         with trainer.autocast():
             outputs = inference.collect(network, batches)
-    except FloatingPointError as error:  # averages of BatchNorm may be infinite where no loss or weight is
+    except FloatingPointError as error:  # BatchNorm's averages may be infinite though no loss or weight is
         health.fail(trainer, str(error).removesuffix(" not finite"))
     trainer.broken |= set(batches.broken)
     return inference.Outputs.joined(trainer.team.gather(outputs))

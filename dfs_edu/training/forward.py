@@ -1,6 +1,8 @@
-"""What a step of training calls: the objective, compiled and spread over processes as the recipe asks for it."""
+"""What a training step calls: the objective, compiled and spread over processes as the recipe asks."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,20 +15,20 @@ from dfs_edu.losses import Objective
 def forward_of(
     objective: Objective, by_exit: bool, compiled: bool, team: Team, device: torch.device, idle: bool
 ) -> nn.Module:
-    """The objective, ready to be called with a batch.
+    """Return the objective, ready to be called with a batch.
 
     Args:
-        objective: the network with its losses.
-        by_exit: the graph is walked backward once for each exit, which DistributedDataParallel does not allow; the
-            method then averages gradients over the processes itself.
-        compiled: use torch.compile.
-        team: the processes that train together.
-        device: where the network is.
-        idle: whether some parameter feeds no exit, see `distributed.has_idle`.
+        objective: The network with its losses.
+        by_exit: Whether the method goes through the graph once per exit. DistributedDataParallel does not allow that,
+            so the method averages gradients over the processes itself.
+        compiled: Whether to use torch.compile.
+        team: The processes that train together.
+        device: Where the network is.
+        idle: Whether some parameter feeds no exit, see ``distributed.has_idle``.
     """
     if by_exit:
         return _compiled_by_exit(objective) if compiled else objective
-    forward = torch.compile(objective) if compiled else objective
+    forward = cast("nn.Module", torch.compile(objective)) if compiled else objective
     if team.world == 1:
         return forward
     ids = [device.index] if device.type == "cuda" else None
@@ -34,8 +36,11 @@ def forward_of(
 
 
 def _compiled_by_exit(objective: Objective) -> nn.Module:
-    """Stages and heads compiled one by one, since the graph is walked once for every exit."""
-    torch._functorch.config.donated_buffer = False  # what a backward pass has read, the next exit's reads again
+    """Compile stages and heads one by one, since the backward pass runs once per exit."""
+    from torch._functorch import config  # slow to import, needed here alone
+
+    # The next exit's backward pass reads the same buffers again
+    config.donated_buffer = False  # ty: ignore[invalid-assignment]  a setting, though its type is that of a constant
     for module in (*objective.network.stages, *objective.network.heads):
-        module.compile(isolate_recompiles=True)  # or eight graphs are the most for all that share a class
+        module.compile(isolate_recompiles=True)  # else all modules of a class share a limit of eight graphs
     return objective

@@ -1,4 +1,4 @@
-"""Whether a run under way is still well: its losses, weights and answers are finite numbers."""
+"""Whether a run under way is still well: its losses, weights and outputs are finite numbers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ def check_losses(trainer: Trainer) -> None:
 
 
 def check_weights(trainer: Trainer) -> None:
-    """Raise FloatingPointError if a weight is not finite: the last step may have spoilt it, which no loss shows yet."""
+    """Raise FloatingPointError if a weight is not finite, as after a last step whose result no loss shows yet."""
     if not all(p.isfinite().all() for p in trainer.network.parameters()):
         fail(trainer, "weights are")
 
 
 def fail(trainer: Trainer, what: str) -> NoReturn:
-    """Raise FloatingPointError: `what` is not finite, where in the run, and what can be done about it."""
+    """Raise FloatingPointError: what is not finite ("weights are"), where in the run, and what to do about it."""
     epoch, batch = trainer.batches.epoch, trainer.batches.batch
-    when = f"in epoch {epoch + 1}, batch {batch}" if batch else f"after epoch {epoch}"
-    there = trainer.folder and (trainer.folder / checkpoint.NEWEST).exists()
-    kept = f"; the last good checkpoint stays in {trainer.folder}: try in another one" if there else ""
-    recipe = trainer.recipe
-    rates = f"a learning rate below {recipe.lr:g}, weight decay below {recipe.weight_decay:g}"
-    advice = f"try {rates} or precision fp32{kept}"
-    raise FloatingPointError(f"{what} not finite {when}: {advice}")
+    place = f"in epoch {epoch + 1}, batch {batch}" if batch else f"after epoch {epoch}"
+    recipe, folder = trainer.recipe, trainer.folder
+    kept = folder and (folder / checkpoint.NEWEST).exists()
+    raise FloatingPointError(
+        f"{what} not finite {place}: try a learning rate below {recipe.lr:g}, weight decay below "
+        f"{recipe.weight_decay:g} or precision fp32"
+        + (f"; the last good checkpoint stays in {folder}: try in another one" if kept else "")
+    )

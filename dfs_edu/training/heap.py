@@ -1,8 +1,8 @@
 """Memory that a training step frees stays with the process: the next step needs as much again.
 
-glibc hands large blocks back to the system at once. Every step then gets its activations as new pages, which the
-kernel fills with zeros at first touch: a sixth of a float32 step of vgg7-64 at batch 128. PyTorch's caching allocator
-does the same for a GPU.
+glibc returns large blocks to the system at once. Every step then gets its activations as new pages, which the kernel
+fills with zeros at first touch: a sixth of a float32 step of vgg7-64 at batch 128. PyTorch's caching allocator does the
+same for a GPU. ``train`` calls this on a CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ MOST = 2**31 - 1  # bytes, the largest number that mallopt takes
 
 
 def keep_freed() -> bool:
-    """From now on, for the whole process: no block by mmap, and up to 2 GiB stay when free. False: no glibc."""
+    """Tell glibc to keep up to 2 GiB of freed memory, for the whole process from now on.
+
+    Returns:
+        Whether that worked: False with another C library.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl and macOS have no such function, Windows no such library

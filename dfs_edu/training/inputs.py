@@ -1,9 +1,10 @@
-"""The images and weights that a recipe speaks of; the recipe learns their checksums, by which runs are named."""
+"""The images and weights that a recipe names; the recipe gets their checksums, which are part of its runs' names."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from dfs_edu import data
 from dfs_edu.backbones import build, pixels_of
-from dfs_edu.training import results
+from dfs_edu.training import records
 from dfs_edu.training.recipes import Recipe
 from dfs_edu.training.start import Start
 
@@ -25,33 +26,47 @@ def check_side(recipe: Recipe) -> None:
         network(torch.empty(1, 3, recipe.pixels, recipe.pixels))
 
 
-def load_data(recipe: Recipe, root=None) -> data.Dataset:
-    """The pictures that a recipe speaks of."""
+def load_data(recipe: Recipe, root: str | os.PathLike | None = None) -> data.Dataset:
+    """Load the images that a recipe names.
+
+    Args:
+        recipe: What to train.
+        root: Where the data set is (see ``data.load``).
+    """
     pixels = pixels_of(recipe.backbone) if recipe.dataset in data.ANY_SIZE else None
     return data.load(recipe.dataset, root, recipe.pixels or pixels).first(recipe.train_images, recipe.held_out_images)
 
 
 def of_images(recipe: Recipe, dataset: data.Dataset, out: Path | None = None) -> Recipe:
-    """A recipe for a folder of images with the `content` of these images, by which its runs are named.
+    """Fill in the ``content`` of a recipe for a folder of images, which is part of its runs' names.
 
-    out   where an older run of the same images may lie, which was named without its content: it keeps its name
+    Args:
+        recipe: For a folder of images.
+        dataset: These images.
+        out: Folder of runs. An older version named a run without its content: if one of the same images is there, the
+            recipe keeps that name.
 
-    Raises ValueError for a recipe of other images.
+    Raises:
+        ValueError: The recipe is of other images.
     """
     facts = dataset.facts
-    said = json.dumps([facts[part] for part in ("checksum", "classes")])
-    content = hashlib.sha256(said.encode()).hexdigest()[:8]
+    text = json.dumps([facts[part] for part in ("checksum", "classes")])
+    content = hashlib.sha256(text.encode()).hexdigest()[:8]
     if recipe.content not in (None, content):
         raise ValueError(f"content={recipe.content!r}: the recipe is of other images than {dataset.name}, {content!r}")
-    if out and not recipe.content and (out / recipe.name / results.RECORD).exists():
-        older = results.read(out / recipe.name)
-        if not results.changed_data(older.get("data", {}), facts):
+    if out and not recipe.content and (out / recipe.name / records.RECORD).exists():
+        older = records.read(out / recipe.name)
+        if not records.changed_data(older.get("data", {}), facts):
             return recipe
     return replace(recipe, content=content)
 
 
 def from_weights(recipe: Recipe, start: Start) -> Recipe:
-    """A recipe with the digits of the weights that it starts from. Raises ValueError for a recipe of other weights."""
+    """Fill in the ``start`` of a recipe: the first digits of the checksum of the weights that it starts from.
+
+    Raises:
+        ValueError: The recipe starts from other weights.
+    """
     if recipe.start not in (None, start.digits):
         raise ValueError(
             f"start={recipe.start!r}: the recipe starts from other weights than {start.file}, {start.digits!r}"

@@ -1,8 +1,9 @@
-"""What an epoch has seen so far, in one process: losses, correct answers, learning rates, seconds."""
+"""Sums over an epoch, in one process: losses, correct predictions, learning rates, seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +13,13 @@ from dfs_edu.precision import widest
 
 
 class Meters:
-    """Sums over the batches of an epoch, on the device; reading them waits for it.
+    """Sums over the batches of an epoch, on the device; reading them waits for a GPU.
 
     Attributes:
         losses: (K,), summed over batches.
         correct: (K,) int64, number of images.
-        rates: step and learning rate of each step.
-        seconds: of training, without evaluation and writing.
+        rates: Step and learning rate of each step.
+        seconds: Of training, without evaluation and writing.
     """
 
     def __init__(self, exits: int, device: torch.device):
@@ -28,25 +29,25 @@ class Meters:
         self.seconds = 0.0
 
     def add(self, losses: Sequence[Tensor], logits: Sequence[Tensor], y: Tensor, parts: int) -> None:
-        """Add one of `parts` parts of a batch: losses K x (), logits K x (B, classes), labels y (B,)."""
+        """Add one of ``parts`` parts of a batch: losses K x (), logits K x (B, classes), labels y (B,)."""
         self.losses += torch.stack(list(losses)).detach() / parts
         self.correct += torch.stack([(logits_k.argmax(1) == y).sum() for logits_k in logits])
 
     def not_finite(self) -> list[int]:
-        """The exits, from 1, whose loss is not finite."""
+        """Return the exits, 1 the first, whose loss is not finite."""
         return [k for k, finite in enumerate(self.losses.isfinite().tolist(), start=1) if not finite]
 
     def accuracy(self, batches: Batches | Streamed) -> str:
-        """The training accuracy of each exit so far, in percent, for a progress bar."""
+        """Return the training accuracy of each exit so far, in percent, for a progress bar."""
         seen = batches.batch * batches.batch_size // batches.world
         return " ".join(f"{n / seen:.0%}" for n in self.correct.tolist())
 
-    def totals(self) -> list:
-        """The sums, on the CPU, for a checkpoint."""
+    def totals(self) -> list[Any]:
+        """Return the sums, on the CPU, for a checkpoint."""
         return [self.losses.cpu(), self.correct.cpu(), self.seconds]
 
-    def restore(self, totals: Sequence, rates: Sequence) -> None:
-        """Go on from what a checkpoint holds."""
+    def restore(self, totals: Sequence[Any], rates: Sequence[list]) -> None:
+        """Continue from the totals and learning rates of a checkpoint."""
         losses, correct, self.seconds = totals
         self.losses.copy_(losses)
         self.correct.copy_(correct)

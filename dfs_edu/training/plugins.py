@@ -1,4 +1,4 @@
-"""Modules of your own that make names known: networks (`@family`), junctions (`arms.KINDS`), methods (`@named`)."""
+"""Modules of your own that add names: networks (``@family``), junctions (``arms.KINDS``), methods (``@named``)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LOADED: list[str] = []
 
 
 def loaded() -> tuple[str, ...]:
-    """Return the modules that were loaded, for processes that are to know the same names."""
+    """Return the modules that were loaded, for worker processes that need the same names."""
     return tuple(_LOADED)
 
 
 def load(modules: Sequence[str]) -> None:
-    """Import modules by name, also from the current folder; what they enter by being imported is known afterwards.
+    """Import modules by name, from the current folder as well; importing one registers its names.
 
     Raises:
-        ValueError: a module cannot be imported; the message names it and the reason.
+        ValueError: A module cannot be imported; the message names it and the reason.
     """
     if modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -1,15 +1,16 @@
 """The folder of a finished run: its network, its data, and what of it is worth keeping.
 
-A run may come from somebody else. What its files promise is compared with its record before anything large is made.
+A run may come from a stranger. What its files hold is compared with its record before anything large is made.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,21 +22,29 @@ from dfs_edu.backbones import build, parse
 from dfs_edu.data import Dataset
 from dfs_edu.files import check_file, write_whole
 from dfs_edu.inference import Outputs
-from dfs_edu.training import results
+from dfs_edu.multiexit import MultiExit
+from dfs_edu.training import records, results
 from dfs_edu.training.recipes import Recipe
-from dfs_edu.training.start import WEIGHTS, shapes_in
+from dfs_edu.training.start import WEIGHTS, Shapes, check_shapes, shapes_in
 
 SPLITS = ("validation", "test")
 
 
-def load_network(folder: str | os.PathLike) -> tuple[nn.Module, dict]:
-    """The trained network (eval mode, CPU) and the record of a finished run's folder.
+def load_network(folder: str | os.PathLike) -> tuple[MultiExit, dict[str, Any]]:
+    """Load the trained network of a finished run.
 
-    Raises FileNotFoundError for a run that has not finished, ValueError for a record that is not one, and for weights
-    that are not those of the recipe's network.
+    Args:
+        folder: Of the run.
+
+    Returns:
+        The network, in eval mode on the CPU, and the run's record.
+
+    Raises:
+        FileNotFoundError: The run has not finished.
+        ValueError: The record is damaged, or the weights are not those of the recipe's network.
     """
     folder = Path(folder)
-    record = results.read(folder)
+    record = records.read(folder)
     if not (folder / WEIGHTS).exists():
         raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: the run has not finished; resume it first")
     recipe = Recipe.from_dict(record["recipe"])
@@ -46,30 +55,34 @@ def load_network(folder: str | os.PathLike) -> tuple[nn.Module, dict]:
 
 
 def load_weights(path: Path, recipe: Recipe) -> tuple[int, dict[str, Tensor]]:
-    """The number of classes and the weights of the recipe's network, from a file.
+    """Read the weights of a recipe's network from a file.
 
-    Names and shapes in the file's header are compared with the network's first, and neither is made before: a small
-    file can speak of a network of any size. Raises ValueError naming the first difference.
+    First the names and shapes in the file's header are compared with the network's; until then neither is made, since a
+    small file can name a network of any size.
+
+    Returns:
+        The number of classes, and the weights.
+
+    Raises:
+        ValueError: The weights are of another network; the message names the first difference.
     """
     check_file(path)
+    fault = f"{path} does not hold the weights of {recipe.backbone}"
     try:
         with safe_open(path, "pt") as file:
             shapes = shapes_in(file)
         # Exits before the last one may have heads of their own kind, without fc
         last = max((int(name.split(".")[1]) for name in shapes if name.startswith("heads.")), default=0)
         classes = shapes[f"heads.{last}.fc.weight"][0]
-        wanted = _wanted(recipe, classes, shapes)
+        needed = _needed(recipe, classes, shapes)
     except (SafetensorError, KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the weights of {recipe.backbone}: {error}") from error
-    for name in [*wanted, *shapes]:
-        if shapes.get(name) != wanted.get(name):
-            found, needed = (of.get(name, "missing") for of in (shapes, wanted))
-            raise ValueError(f"{path} does not hold the weights of {recipe.backbone}: {name} is {found}, not {needed}")
+        raise ValueError(f"{fault}: {error}") from error
+    check_shapes(fault, shapes, needed)
     return classes, load_file(path)
 
 
-def _wanted(recipe: Recipe, classes: int, shapes: dict[str, tuple]) -> dict[str, tuple]:
-    """The shapes of the network's state: built without memory, and given up as soon as it is larger than the file."""
+def _needed(recipe: Recipe, classes: int, shapes: Shapes) -> Shapes:
+    """Return the shapes of the network's state: built without memory, and only until it is larger than the file."""
     values = sum(map(math.prod, shapes.values()))
     family, sizes = parse(recipe.backbone)
     if too_large := [f"{size} {value}" for size, value in sizes.items() if value > values]:
@@ -83,8 +96,8 @@ def _wanted(recipe: Recipe, classes: int, shapes: dict[str, tuple]) -> dict[str,
 
 
 @contextmanager
-def _no_larger(tensors: int, values: int) -> Iterator[None]:
-    """Raise ValueError as soon as a module gets a parameter too many: a builder may put twice as many in and out."""
+def _no_larger(tensors: int, values: int) -> Generator[None]:
+    """Raise ValueError once modules have too many parameters: twice the file's, since builders may replace some."""
     left = 2 * tensors
 
     def count(module: nn.Module, name: str, parameter: Tensor) -> None:
@@ -100,9 +113,9 @@ def _no_larger(tensors: int, values: int) -> Iterator[None]:
         hook.remove()
 
 
-def check_data(run: str | os.PathLike, record: dict, dataset: Dataset) -> None:
-    """Raise ValueError where a run was trained on other data than these, as far as its record knows."""
-    if changed := results.changed_data(record.get("data", {}), dataset.facts):
+def check_data(run: str | os.PathLike, record: dict[str, Any], dataset: Dataset) -> None:
+    """Raise ValueError if a run was trained on other data than these, as far as its record knows."""
+    if changed := records.changed_data(record.get("data", {}), dataset.facts):
         raise ValueError(
             f"{run} was trained on other data than these: {'; '.join(changed)}. Name the folder that it was trained on "
             "by --data or $DFS_EDU_DATA; `dfs-edu evaluate --test-data DIR` measures on other images of its classes"
@@ -110,43 +123,50 @@ def check_data(run: str | os.PathLike, record: dict, dataset: Dataset) -> None:
 
 
 def keep(run: str | os.PathLike, folder: str | os.PathLike | None = None, weights: bool = False) -> Path:
-    """Copy what is worth committing of a finished run below `folder`: record, exit outputs, and, if asked, its weights.
+    """Copy what is worth committing of a finished run: record, exit outputs, and its weights if asked.
 
-    folder   None: data/recorded of the checkout, or of the current folder where there is no checkout
+    Args:
+        run: Its folder.
+        folder: Below which the copy is made, with the recipe's name, whatever the run's folder or record is called.
+            None: data/recorded of the checkout, or of the current folder outside a checkout.
+        weights: Whether to copy the weights, as float16, half the size.
 
-    The copy is named as the recipe is, whatever the run's folder or its record is called. Weights are kept as float16,
-    half the size.
+    Returns:
+        The folder of the copy.
 
-    Raises ValueError, before anything is written, for a run that has not finished, whose recipe is not known here,
-    whose files are links, or whose files do not hold what its record says.
+    Raises:
+        ValueError: The run has not finished, its recipe is not known here, one of its files is a link, or its files do
+            not hold what its record says. Nothing is written.
     """
     run, folder = Path(run), Path(folder or (results.CHECKOUT if results.CHECKOUT.is_dir() else "data/recorded"))
-    for name in (results.RECORD, *(f"{split}.npz" for split in SPLITS), WEIGHTS):
+    for name in (records.RECORD, *(f"{split}.npz" for split in SPLITS), WEIGHTS):
         if (run / name).is_symlink():
-            raise ValueError(f"{run / name} is a link: what is kept of a run must lie in its own folder")
-    record = results.read(run)
+            raise ValueError(f"{run / name} is a link: what is kept of a run must be in its own folder")
+    record = records.read(run)
     if "final" not in record:
         raise ValueError(f"{run} has not finished: resume it first")
     recipe = Recipe.from_dict(record["recipe"])
-    parse(recipe.backbone)  # a known family and numbers: the recipe's name is no path
+    parse(recipe.backbone)  # a known family and numbers, so that the recipe's name is no path
     kept = folder / recipe.name
     if kept.resolve() != folder.resolve() / recipe.name:
         raise ValueError(f"{kept} is a link, or leads out of {folder}")
+
+    # Read everything, then write
     outputs = {split: _outputs(run / f"{split}.npz", split, record) for split in SPLITS}
     half = None
     if weights:
         _, tensors = load_weights(run / WEIGHTS, recipe)
         half = save({name: t.half() if t.is_floating_point() else t for name, t in tensors.items()})
-    for split, found in outputs.items():
-        found.save(kept / f"{split}.npz")
+    for split, of_split in outputs.items():
+        of_split.save(kept / f"{split}.npz")
     if half is not None:
         write_whole(kept / WEIGHTS, lambda file: file.write(half))
-    results.write(kept / results.RECORD, record | {"recipe": record["recipe"] | {"name": recipe.name}})
+    records.write(kept / records.RECORD, record | {"recipe": record["recipe"] | {"name": recipe.name}})
     return kept
 
 
-def _outputs(path: Path, split: str, record: dict) -> Outputs:
-    """The outputs of a split. Raises ValueError unless they are those that the record speaks of."""
+def _outputs(path: Path, split: str, record: dict[str, Any]) -> Outputs:
+    """Read the outputs of a split, or raise ValueError if they differ from the record's accuracy."""
     outputs, recorded = Outputs.load(path), record["final"][f"{split}_accuracy"]
     accuracy = outputs.accuracy.tolist()
     same = len(accuracy) == len(recorded) and all(abs(a - b) < 1e-6 for a, b in zip(accuracy, recorded, strict=True))

@@ -1,11 +1,11 @@
-"""A run under way, saved and resumed: everything that the next step depends on, in one file."""
+"""Saving and resuming a run: everything that the next step depends on, in one checkpoint."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dfs_edu.training import checkpoint, health, results
+from dfs_edu.training import checkpoint, health, records
 from dfs_edu.training.device import random_state, set_random_state
 from dfs_edu.training.recipes import Recipe
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def save(trainer: Trainer) -> None:
     """Write a checkpoint and the record, if the run has a folder. All processes call it together.
 
-    Raises FloatingPointError, and writes nothing, if a loss or a weight is not finite.
+    Raises:
+        FloatingPointError: A loss or a weight is not finite; nothing is written.
     """
     trainer.saved = time.monotonic()
     name_broken(trainer)
@@ -24,6 +25,8 @@ def save(trainer: Trainer) -> None:
         return
     health.check_losses(trainer)
     health.check_weights(trainer)
+
+    # What is the same in all processes, and what each has for itself
     own = {"totals": trainer.meters.totals(), "random": random_state(trainer.device)}
     state = {
         "objective": trainer.objective.state_dict(),
@@ -36,26 +39,32 @@ def save(trainer: Trainer) -> None:
         "processes": trainer.team.gather(own),
         "record": trainer.record,
     }
+
+    # One process writes, the others wait
     if trainer.team.leads:
         checkpoint.keep(trainer.folder, state)
-        results.write(trainer.folder / results.RECORD, trainer.record)
+        records.write(trainer.folder / records.RECORD, trainer.record)
     trainer.team.wait()
 
 
 def name_broken(trainer: Trainer) -> None:
-    """Name in the record the images that could not be read: of all splits and processes, before a kill as well."""
+    """List in the record the images that could not be read: in all splits and processes, before a resume as well."""
     own = trainer.broken | set(trainer.batches.broken)
     if broken := set(trainer.record.get("broken", ())).union(*trainer.team.gather(own)):
         trainer.record["broken"] = sorted(broken)
 
 
 def load(trainer: Trainer) -> bool:
-    """Go on from the newest whole checkpoint in the run's folder. Returns whether there is one.
+    """Resume from the newest whole checkpoint in the run's folder.
 
-    Raises ValueError, naming the difference, for a run that was begun with another recipe, other data or another
-    number of processes.
+    Returns:
+        Whether there is one.
+
+    Raises:
+        ValueError: The run was begun with another recipe, other data or another number of processes; the message names
+            the difference.
     """
-    state = checkpoint.newest(trainer.folder)
+    state = checkpoint.newest(trainer.folder) if trainer.folder else None
     if state is None:
         return False
     _check_same(trainer, state)
@@ -73,12 +82,13 @@ def load(trainer: Trainer) -> bool:
     return True
 
 
-def _check_same(trainer: Trainer, state: dict) -> None:
-    begun, here = state["record"], trainer.record
-    recipe = Recipe.from_dict(begun["recipe"]).to_dict()  # fields that came into recipes since have their defaults
+def _check_same(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Raise ValueError if a checkpoint is of a run that differs from this one."""
+    old, new = state["record"], trainer.record
+    recipe = Recipe.from_dict(old["recipe"]).to_dict()  # newer fields, which it lacks, have their defaults
     changed = {
-        "recipe": results.changed(recipe, here["recipe"]),
-        "data": results.changed_data(begun["data"], here["data"]),
+        "recipe": records.changed(recipe, new["recipe"]),
+        "data": records.changed_data(old["data"], new["data"]),
     }
     for part, words in changed.items():
         if words:
@@ -88,12 +98,12 @@ def _check_same(trainer: Trainer, state: dict) -> None:
         raise ValueError(f"{trainer.folder} was begun by {before} processes, now there are {now}")
 
 
-def _take_over(trainer: Trainer, begun: dict) -> None:
-    """Continue the record of a run that was begun elsewhere or by other versions: it names all of them."""
-    precision = begun["environment"]["precision"]  # a run keeps its own
+def _take_over(trainer: Trainer, record: dict[str, Any]) -> None:
+    """Continue the record of a run that may have been begun on another machine or with other versions: it lists all."""
+    precision = record["environment"]["precision"]  # a run keeps its precision
     trainer.bf16 = precision == "bf16"
     here = trainer.record["environment"] | {"precision": precision}
-    before = begun.get("resumed", [begun["environment"]])[-1]
-    if "final" not in begun and results.changed(before, here):
-        begun["resumed"] = [*begun.get("resumed", []), here]
-    trainer.record = begun
+    before = record.get("resumed", [record["environment"]])[-1]
+    if "final" not in record and records.changed(before, here):
+        record["resumed"] = [*record.get("resumed", []), here]
+    trainer.record = record

@@ -158,7 +158,7 @@ def test_a_record_that_asks_for_huge_images_is_refused(insects, tmp_path, capsys
     run = shutil.copytree(run, tmp_path / "run")
     change(run, recipe={"pixels": 10**7})
     assert call("evaluate", run, "--data", folder) == 1
-    assert "pixels=10000000: at most 4096" in capsys.readouterr().err
+    assert "pixels=10000000: a whole number from 1, at most 4096" in capsys.readouterr().err
 
 
 # Records

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,7 +173,7 @@ def test_half_precision_will_do(donor, tmp_path):
     ("make", "said"),
     [
         (lambda file, own: save_file({**own, "stages.9.weight": torch.ones(2)}, file), "stages.9.weight"),
-        (lambda file, own: save_file({n: t for n, t in own.items() if n != FIRST}, file), f"{FIRST} is missing there"),
+        (lambda file, own: save_file({n: t for n, t in own.items() if n != FIRST}, file), f"{FIRST} is missing"),
         (lambda file, own: save_file(own | {FIRST: own[FIRST][:2].contiguous()}, file), rf"{FIRST} is \(2, 3, 3, 3\)"),
         (lambda file, own: save_file(own | {FIRST: own[FIRST] / 0}, file), f"{FIRST} is not finite"),
         (lambda file, own: torch.save(own, file), "no safetensors file"),
@@ -240,7 +241,7 @@ def mypretrained(classes: int):
 
 
 def shell(folder, words):
-    root = os.path.dirname(os.path.dirname(__file__))
+    root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, str(folder)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "dfs_edu", *words.split()]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
@@ -301,7 +302,7 @@ def test_weights_of_another_kind_of_number_are_refused(tmp_path):
     network = dfs.build("vgg7-4", 10)
     file = tmp_path / "w.safetensors"
     save_file({name: torch.zeros_like(t, dtype=torch.int64) for name, t in network.state_dict().items()}, file)
-    with pytest.raises(ValueError, match=r"is torch\.int64 there, torch\.float32 here"):
+    with pytest.raises(ValueError, match=r"is torch\.int64, not torch\.float32"):
         Start.of(file).load(network, "abcdefghij")
     with pytest.raises(TypeError, match="start is a int"):
         train(recipe_for(), start=5)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
 
 def shell(folder, words: str):
     """In a process of its own, started in the folder as a user would."""
-    path = os.pathsep.join(filter(None, [os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     run = "import sys; sys.path.pop(0); from dfs_edu.cli import main; sys.exit(main())"  # as the installed command
     command = [sys.executable, "-c", run, *words.split(), "--plugin", "mine_dfs"]
     how = {"capture_output": True, "text": True, "timeout": 300, "env": os.environ | {"PYTHONPATH": path}}

@@ -25,13 +25,15 @@ from dfs_edu import inference
 from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
 from dfs_edu.probes import share_by_stage
-from dfs_edu.training import checkpoint, conflicts, results
+from dfs_edu.training import checkpoint, conflicts, machine, results
 from dfs_edu.training.device import pick_device
 from dfs_edu.training.optim import make_schedule
 from dfs_edu.training.recipes import Recipe, get
 
 train_module = sys.modules["dfs_edu.training.trainer"]
 losses_module = sys.modules["dfs_edu.losses"]
+HERE = Path(__file__).parent
+PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))  # of a new process
 SMALL = {"scale": "smoke", "train_images": 192, "held_out_images": 64, "epochs": 2}  # 2 epochs of 3 steps
 
 
@@ -239,7 +241,7 @@ def test_the_record_says_what_it_took(uninterrupted):
     assert 2**27 < row["peak_memory"] < 2**40
     environment = uninterrupted.record["environment"]
     assert environment["processes"] == 1
-    assert environment["revision"] == results.revision()
+    assert environment["revision"] == machine.revision()
 
 
 def curves(folder) -> dict[str, list[tuple[int, float]]]:
@@ -456,9 +458,9 @@ def test_a_run_that_goes_on_elsewhere_names_both_machines_and_keeps_its_precisio
     with pytest.raises(Killed):
         run(recipe, tmp_path, checkpoint_steps=1)
     monkeypatch.undo()
-    known = results.environment
+    known = machine.environment
     elsewhere = {"device": "another machine", "precision": "bf16"}
-    monkeypatch.setattr(results, "environment", lambda *how: known(*how) | elsewhere)
+    monkeypatch.setattr(machine, "environment", lambda *how: known(*how) | elsewhere)
     record = run(recipe, tmp_path, resume=True).record
     assert record["environment"]["device"] == known(torch.device("cpu"), "fp32")["device"]
     (then,) = record["resumed"]
@@ -524,12 +526,12 @@ def test_a_device_that_is_not_there_is_named(device, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seed 12345678901234567890", "seed=12345678901234567890: a whole number from 0, below 2**63"),
-        ("--lr inf", "lr=inf: a learning rate above zero"),
+        ("--seed 12345678901234567890", "seed=12345678901234567890: a whole number from 0, below 9223372036854775808"),
+        ("--lr inf", "lr=inf: a number above 0"),
         ("--weight-decay nan", "weight_decay=nan: a number from 0"),
-        ("--weights 1 1 inf 1 1 1", "weights=(1.0, 1.0, inf, 1.0, 1.0, 1.0): finite numbers"),
+        ("--weights 1 1 inf 1 1 1", "weights=(1.0, 1.0, inf, 1.0, 1.0, 1.0): a list, each element a number"),
         ("--clip nan", "clip=nan"),
-        ("--epochs 99999999999", "epochs=99999999999: at most"),
+        ("--epochs 99999999999", "epochs=99999999999: a whole number from 1, at most"),
         ("--track 0", "track=0: a whole number of steps above zero"),
         ("--device cuda:99", "device='cuda:99'"),
         ("--device nonsense", "device='nonsense': use auto, cpu"),
@@ -652,8 +654,8 @@ def test_kill_9_at_any_moment_and_resume_is_bit_for_bit_alike(tmp_path):
 @pytest.mark.kill
 def test_killed_at_20_random_moments_it_still_ends_alike(tmp_path):
     """In a process of its own: torch does not let one fork in which another test has used autograd's threads."""
-    words = [sys.executable, "-c", "import sys, test_train; test_train.kill_20_times(sys.argv[1])", str(tmp_path)]
-    done = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
+    words = [sys.executable, "-c", "import sys, test_trainer; test_trainer.kill_20_times(sys.argv[1])", str(tmp_path)]
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": PATH}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "alike"
 
