@@ -325,8 +325,9 @@ def cost_of(family, junction):
 @every_family
 @pytest.mark.parametrize("junction", COSTS, ids=str)
 def test_cost_is_theory_and_what_a_real_step_computes(family, junction, monkeypatch):
-    # A CPU turns depthwise convolutions round, faster although with a stride it multiplies zeros: they do not count.
-    monkeypatch.setattr(splitgrad, "_turns", lambda *_: False)
+    # A CPU uses flipped filters for depthwise convolutions: faster, though with a stride it multiplies zeros, which
+    # do not count.
+    monkeypatch.setattr(splitgrad, "_is_faster_flipped", lambda *_: False)
     found, net = cost_of(family, junction), network(family, junction, torch.float32).eval()
     images, labels = batch(family, 1, torch.float32)
     own = {} if family != "resnet18" else {torch.ops.aten.convolution_backward: convolution_backward}
@@ -419,7 +420,7 @@ def test_pictures_of_another_size(family, junction):
     net, smallest = network(family, junction, torch.float32), BACKBONES[family].smallest
     if family == "vit-tiny":
         for size in (24, 40):
-            with pytest.raises(ValueError, match=f"pictures of {size}x{size} pixels: this transformer reads 32x32"):
+            with pytest.raises(ValueError, match=f"images of {size}x{size} pixels: this transformer reads 32x32"):
                 net(batch(family, size=size)[0].float())
         return
     for size in (smallest, smallest + 7, 2 * smallest):
@@ -427,9 +428,9 @@ def test_pictures_of_another_size(family, junction):
         assert all(logits_k.shape == (4, CLASSES) and logits_k.isfinite().all() for logits_k in net(images))
         assert any(g.any() for g in gradients(net, images, labels))
     short = batch(family, 4, torch.float32, smallest)[0][:, :, 1:]
-    said = f"pictures of {smallest - 1}x{smallest} pixels: this network needs {smallest}x{smallest} at least"
+    message = f"images of {smallest - 1}x{smallest} pixels: this network needs at least {smallest}x{smallest}"
     for view in (net, net.embed, inference.EarlyExit(net, [0.0] * len(net.heads))):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             view(short)
 
 

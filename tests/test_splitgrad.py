@@ -52,7 +52,7 @@ def pair(live, dtype=torch.float64, **geometry):
     split = Conv2d(C, 4, **geometry).to(dtype)
     plain = nn.Conv2d(C, 4, **geometry).to(dtype)
     plain.load_state_dict(split.state_dict(), strict=True)
-    split.listen(live)
+    split.skip_all_but(live)
     return split, plain
 
 
@@ -380,18 +380,13 @@ def test_a_compiled_network_skips_the_same_work():
     assert len([node for node in backward if node.args[-1][1]]) == 6
 
 
-def test_a_convolution_is_told_by_its_network():
-    """Outside of any network it is plain; the same module in a network takes its junction's channels."""
-
-    class Stage(nn.Sequential):
-        def listen(self, heard):
-            return self[0].listen(heard)
-
+def test_a_network_tells_its_convolutions_what_to_skip():
+    """Outside of any network a convolution is plain; in a network it skips what the junction before it cuts."""
     conv, first = Conv2d(C, C, 1), Conv2d(3, C, 1)
     assert conv.live is None
-    MultiExit([Stage(first), Stage(conv)], [nn.Flatten(), nn.Flatten()], Surgery(0.5))
+    MultiExit([nn.Sequential(first), nn.Sequential(conv)], [nn.Flatten(), nn.Flatten()], Surgery(0.5))
     assert conv.live == (slice(0, 3),)
-    MultiExit([Stage(first), Stage(conv)], [nn.Flatten(), nn.Flatten()], Joint())
+    MultiExit([nn.Sequential(first), nn.Sequential(conv)], [nn.Flatten(), nn.Flatten()], Joint())
     x = input_of()
     g = torch.randn(2, C, 9, 8, dtype=x.dtype)
     (found,) = torch.autograd.grad(conv.double()(x), x, g)
@@ -430,7 +425,7 @@ def depthwise(live, geometry, dtype=torch.float64):
     torch.manual_seed(0)
     split, plain = (kind(C, C, groups=C, **geometry).to(dtype) for kind in (Conv2d, nn.Conv2d))
     plain.load_state_dict(split.state_dict())
-    split.listen(live)
+    split.skip_all_but(live)
     return split, plain
 
 

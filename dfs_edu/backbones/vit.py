@@ -32,7 +32,7 @@ class Embedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, N, C)
         H, W = self.patch_embed.img_size
         if x.shape[2:] != (H, W):
-            raise ValueError(f"pictures of {x.shape[2]}x{x.shape[3]} pixels: this transformer reads {H}x{W}")
+            raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} pixels: this transformer reads {H}x{W}")
         token = self.cls_token.expand(x.shape[0], -1, -1)
         return self.norm_pre(cat([token, self.patch_embed(x)], 1) + self.pos_embed)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfs_edu.surgery import Surgery, check_share
+from dfs_edu.surgery import Surgery, check_fraction
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Damped(Surgery):
 
     def __post_init__(self):
         super().__post_init__()
-        check_share("damping", self.damping, "how strong the exit's gradient is in f+")
+        check_fraction("damping", self.damping, "how strong the exit's gradient is in f+")
         if self.exit_gradient != "all":
             raise ValueError(f'exit_gradient={self.exit_gradient!r}: damping is for "all"')
 

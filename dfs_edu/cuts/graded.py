@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dfs_edu.surgery import Joint, Junction, Surgery, check_share
+from dfs_edu.surgery import Joint, Junction, Surgery, check_fraction
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Graded(Surgery):
 
     def __post_init__(self):
         super().__post_init__()
-        check_share("last", self.last)
+        check_fraction("last", self.last)
 
     def at(self, k: int, exits: int) -> Junction:
         if k == exits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 from torch import Tensor, fx, nn
 
 from dfs_edu.multiexit import Head, State
@@ -21,12 +20,16 @@ class Stage(fx.GraphModule):
         _, (body, _) = super().__reduce__()
         return _restored, (body, copy.deepcopy(self.graph))  # a copy has no owner, which would be pickled again
 
-    def listen(self, heard: np.ndarray | list | None) -> np.ndarray | list:
-        """Tell the convolutions that read the feature; of this stage's own channels all are heard (see MultiExit)."""
-        for path in self.meta["readers"]:
-            self.get_submodule(path).listen(heard[-1] if isinstance(heard, list) else heard)
-        own = [np.ones(channels, bool) for channels in self.meta["channels"]]
-        return own if len(own) > 1 else own[0]
+    @property
+    def readers(self) -> list[str]:
+        """Paths of the convolutions that read the feature before this stage (see `splitgrad.propagate`)."""
+        return self.meta["readers"]
+
+    @property
+    def out_channels(self) -> int | list[int]:
+        """Channels of what the stage returns: a number, or a list of them if it returns a list."""
+        channels = self.meta["channels"]
+        return channels if len(channels) > 1 else channels[0]
 
 
 def _restored(body: dict, graph: fx.Graph) -> Stage:
