@@ -164,7 +164,8 @@ def _network(
     layers, S, n = base + (blocks - 1) * step, len(factors), width
     interval = math.ceil(layers / S)  # layers between two drops of a scale
     ends = [base + step * k for k in range(blocks)]
-    stages, heads, parts = [], [], [Stem(width, factors, stem)]
+    stages, heads = [], []
+    parts: list[nn.Module] = [Stem(width, factors, stem)]
     for layer in range(1, layers + 1):
         # A layer, and a transition if it drops a scale
         comes_in, comes_out = (S - max(0, past) // interval for past in (layer - 2, layer - 1))
@@ -187,22 +188,23 @@ def _network(
 @family("msdnet-cifar", pixels=32, smallest=17)
 def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dropout=0):
     """MSDNet for CIFAR: scales of 32x32, 16x16 and 8x8, seven exits as published. `dropout` of the heads in percent."""
-    sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}
+    widths = {"factors": [1, 2, 4], "bottlenecks": [1, 2, 4]}
     stem = convolution(3, width, 3)
     return _network(
-        classes, **sizes, factors=[1, 2, 4], bottlenecks=[1, 2, 4], stem=stem, head_channels=128, dropout=dropout / 100
+        classes, blocks, base, step, growth, width, **widths, stem=stem, head_channels=128, dropout=dropout / 100
     )
 
 
 @family("msdnet-imagenet", pixels=224, smallest=129)
 def msdnet_imagenet(classes: int, blocks=5, base=4, step=4, growth=16, width=32, dropout=0):
     """MSDNet for images of 224x224 pixels: scales of 56x56 to 7x7, five exits as published. `dropout` in percent."""
-    sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}
+    widths = {"factors": [1, 2, 4, 4], "bottlenecks": [1, 2, 4, 4]}
     stem = nn.Sequential(
         Conv2d(3, width, 7, stride=2, padding=3),  # as published, with a bias
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
-    factors = {"factors": [1, 2, 4, 4], "bottlenecks": [1, 2, 4, 4]}
-    return _network(classes, **sizes, **factors, stem=stem, head_channels=None, dropout=dropout / 100)
+    return _network(
+        classes, blocks, base, step, growth, width, **widths, stem=stem, head_channels=None, dropout=dropout / 100
+    )

@@ -22,7 +22,6 @@ from dfs_edu.backbones import build, initial
 from dfs_edu.distributed import Team
 from dfs_edu.files import check_writable, write_whole
 from dfs_edu.losses import Objective
-from dfs_edu.surgery import Joint
 from dfs_edu.training import checkpoint, conflicts, events, health, heap, progress, results, state
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.evaluation import evaluate
@@ -261,8 +260,11 @@ class Trainer:
         self.end_epoch()
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """Make one update from a batch: images x (B, 3, H, W), labels y (B,)."""
-        # Forward and backward, in `accumulate` parts one after the other
+        """Make one update from a batch, as the method has it: images x (B, 3, H, W), labels y (B,)."""
+        self.method.step(self, x, y)
+
+    def gradients(self, x: Tensor, y: Tensor) -> None:
+        """Run forward and backward passes of a batch, in `accumulate` parts one after the other."""
         parts = self.recipe.accumulate
         for i, (x_i, y_i) in enumerate(zip(x.chunk(parts), y.chunk(parts), strict=True), start=1):
             wait = i < parts and self.team.world > 1  # gradients travel once a step
@@ -272,7 +274,8 @@ class Trainer:
                 self.method.backward([loss / parts for loss in losses], *self.parameters)
             self.meters.add(losses, logits, y_i, parts)
 
-        # Update
+    def update(self) -> None:
+        """Move the weights along their gradients, and clear these."""
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip)
         self.meters.rates.append([self.steps_taken, self.optimizer.param_groups[0]["lr"]])
@@ -328,9 +331,9 @@ class Trainer:
     def prepare_epoch(self) -> None:
         """Put in the junction of this epoch, hold the trunk or let it go, and set the modes."""
         if self.recipe.uncut:
-            junction = Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction
             for network in [self.network, *([self.average.module] if self.average else [])]:
-                network.join(junction)
+                network.join(self.recipe.junction_in(self.batches.epoch))
+        self.method.begin_epoch(self.batches.epoch, self.recipe.epochs)
         frozen = self.batches.epoch < self.recipe.frozen
         if frozen != self.frozen:
             self.frozen = frozen
