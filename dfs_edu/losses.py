@@ -41,7 +41,7 @@ class Objective(nn.Module):
     Args:
         network: A network with exits.
         loss: "cross-entropy" at each exit, or "distillation": the last exit teaches the others.
-        smoothing: Of the labels, see `exit_losses`.
+        smoothing: Of the labels, see ``exit_losses``.
     """
 
     def __init__(self, network: MultiExit, loss: str = "cross-entropy", smoothing: float = 0.0):
@@ -63,20 +63,20 @@ class Distillation(nn.Module):
 
     The last exit's loss is its cross-entropy with the labels. The loss of any other exit is the sum of three terms:
 
-    * its cross-entropy with the labels, times 1 - `soft`;
-    * its cross-entropy with the last exit's probabilities, both at a temperature, times `soft`;
-    * the L2 distance, over the whole batch, between its embedding and the last exit's, times `feature`. A linear layer
-      brings the embedding to the last exit's size; these layers are trained with the network and discarded afterwards.
+    * its cross-entropy with the labels, times 1 - ``soft``;
+    * its cross-entropy with the last exit's probabilities, both at a temperature, times ``soft``;
+    * the L2 distance, over the whole batch, between its embedding and the last exit's, times ``feature``. A linear
+      layer brings the embedding to the last exit's size; it is trained with the network and discarded afterwards.
 
     The teacher's side is detached. As in the authors' code, the second term is not multiplied by the square of the
     temperature, and the distance is a norm, not a mean.
 
     Args:
-        embeddings: D_1 ... D_K, the sizes of the exits' embeddings; `Distillation.of` reads them from a network.
+        embeddings: D_1 ... D_K, the sizes of the exits' embeddings; ``Distillation.of`` reads them from a network.
         soft: Weight of the teacher's probabilities, a fraction.
         feature: Weight of the distance between embeddings, from 0.
         temperature: Divides the logits of both sides, above 0.
-        smoothing: Of the labels, see `exit_losses`.
+        smoothing: Of the labels, see ``exit_losses``.
 
     Raises:
         ValueError: A value is out of range; the message names it.
@@ -104,13 +104,13 @@ class Distillation(nn.Module):
 
     @classmethod
     def of(cls, net: MultiExit, **options: float) -> Distillation:
-        """Return it for a network whose heads end in a linear classifier `fc`, on the network's device."""
+        """Return it for a network whose heads end in a linear classifier ``fc``, on the network's device."""
         classifiers = [cast(nn.Linear, head.fc) for head in net.heads]
         weight = classifiers[-1].weight
         return cls([fc.in_features for fc in classifiers], **options).to(weight.device, weight.dtype)
 
     def forward(self, exits: Sequence[tuple[Tensor, Tensor]], labels: Tensor) -> list[Tensor]:
-        """Return K losses () for what `MultiExit.embed` returns, K x (embedding (B, D_k), logits (B, classes))."""
+        """Return K losses () for what ``MultiExit.embed`` returns, K x (embedding (B, D_k), logits (B, classes))."""
         embeddings, logits = zip(*exits, strict=True)
         *losses, last = separate_losses(logits, labels, self.smoothing)
         teacher_logits = at_least_float32(logits[-1]).detach()

@@ -12,7 +12,7 @@ from dfs_edu.surgery import Joint, Junction, State
 
 
 class Head(nn.Module):
-    """Turns what an exit sees into logits: an embedding (B, D), then the linear classifier `fc`."""
+    """Turns what an exit sees into logits: an embedding (B, D), then the linear classifier ``fc``."""
 
     fc: nn.Module
 
@@ -42,7 +42,7 @@ class MultiExit(nn.Module):
         smallest: Least height and width, in pixels, of an image that every stage and head can read.
 
     Raises:
-        TypeError: `junctions` holds something that is not a junction.
+        TypeError: ``junctions`` holds something that is not a junction.
         ValueError: There is not one stage, head and junction for every exit.
     """
 
@@ -60,7 +60,7 @@ class MultiExit(nn.Module):
         self.join(junctions)
 
     def join(self, junctions: Junction | Sequence[Junction]) -> None:
-        """Put in other junctions, one for all exits or a list of K; the weights stay. Raises what `MultiExit` does."""
+        """Put in other junctions, one for all exits or a list of K; weights stay. Raises what ``MultiExit`` does."""
         K = len(self.stages)
         junctions = [junctions] * K if isinstance(junctions, Junction) else junctions
         if not isinstance(junctions, list | tuple) or not all(isinstance(j, Junction) for j in junctions):
@@ -104,7 +104,7 @@ class MultiExit(nn.Module):
         return list(self.exits(x))
 
     def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return (embedding (B, D_k), logits (B, classes)) of each exit, for losses on features. Needs `Head`s."""
+        """Return (embedding (B, D_k), logits (B, classes)) of each exit. Every head must be a ``Head``."""
         return list(self._walk(x, lambda head, seen: head.both(seen)))
 
     def _walk(self, x: Tensor, answer: Callable) -> Generator[Any, Tensor | None, None]:
@@ -145,5 +145,5 @@ def check_classes(classes: int) -> None:
 
 
 def select(state: State, index: Tensor) -> State:
-    """Return the state of the trunk, a tensor (B, ...) or a list of them, for the images at `index` (n,)."""
+    """Return the state of the trunk, a tensor (B, ...) or a list of them, for the images at ``index`` (n,)."""
     return state[index] if isinstance(state, Tensor) else [s[index] for s in state]

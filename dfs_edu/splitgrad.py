@@ -5,7 +5,7 @@ gradient. Behind a cut, only the shared channels of the input pass a gradient on
 the step 2 + beta (Gong et al., ECCV 2024, section 3.4). Concatenating a detached half does not save that work: autograd
 computes the whole input gradient and then throws a part of it away.
 
-`propagate` finds out which convolutions read a cut feature. On a GPU nothing is skipped: on every network that was
+``propagate`` finds out which convolutions read a cut feature. On a GPU nothing is skipped: on every network that was
 timed, slicing and reassembling took longer than it saved (docs/measured.md). There the junction alone cuts, and the
 gradients are the same.
 """
@@ -73,7 +73,7 @@ def _input_gradient(x: Tensor, weight: Tensor, g: Tensor, live: tuple[slice, ...
 
 
 def _is_faster_flipped(g: Tensor, weight: Tensor, geometry: dict) -> bool:
-    """Whether `_forward_with_flipped_filters` applies and is faster: for depthwise convolutions on a CPU."""
+    """Whether ``_forward_with_flipped_filters`` applies and is faster: for depthwise convolutions on a CPU."""
     reach = _reach(weight, geometry["dilation"])
     fits = all(p <= r for p, r in zip(geometry["padding"], reach, strict=True))
     return fits and geometry["groups"] > 1 and g.device.type == "cpu"
@@ -110,9 +110,9 @@ def _take(t: Tensor, live: tuple[slice, ...], dim: int) -> Tensor:
 class Conv2d(nn.Conv2d):
     """nn.Conv2d, with the same weights, names and values, whose backward pass can skip input channels.
 
-    `live` holds the channels whose input gradient is computed: None (all of them: the plain convolution), or disjoint
-    slices in order. A network sets it (`propagate`, `skip_all_but`). Double backward is right behind a junction, which
-    stops whatever it would send to the other channels.
+    ``live`` holds the channels whose input gradient is computed: None (all of them: the plain convolution), or disjoint
+    slices in order. A network sets it (``propagate``, ``skip_all_but``). Double backward is right behind a junction,
+    which stops whatever it would send to the other channels.
 
     Raises:
         ValueError: Several groups that are not depthwise (one filter per channel), or padding other than a number of
@@ -167,7 +167,7 @@ def overruns(conv: nn.Conv2d) -> bool:
 
 
 def guard(model: nn.Module) -> None:
-    """Turn plain convolutions that `overruns` into `Conv2d`, in place. Values, weights, names and hooks stay."""
+    """Turn plain convolutions that ``overruns`` into ``Conv2d``, in place. Values, weights, names and hooks stay."""
     for module in model.modules():
         if type(module) is nn.Conv2d and overruns(module):
             module.__class__ = Conv2d
@@ -187,13 +187,13 @@ def runs(mask: np.ndarray) -> tuple[slice, ...]:
 def propagate(module: nn.Module, live: Masks, masks: dict[Conv2d, Mask]) -> Masks:
     """Follow live channels from the input of a module to its output, noting what its split convolutions read.
 
-    It knows `Conv2d`, BatchNorm, activations, pooling, `nn.Sequential` and `nn.ModuleList` (one child for each scale).
+    It knows ``Conv2d``, BatchNorm, activations, pooling, ``nn.Sequential`` and ``nn.ModuleList`` (one child per scale).
     In any other module nothing is skipped, unless the module declares one of these:
 
-    * `readers`: the names of those of its children that read its input. Their sum is its output; if it is not,
-      `out_channels` holds the output's number of channels, or a list of such numbers.
-    * `wired(scales, read, join)`: its forward, where `read(child, scale)` is what a child makes of a scale and `join`
-      concatenates channels.
+    * ``readers``: the names of those of its children that read its input. Their sum is its output; if it is not,
+      ``out_channels`` holds the output's number of channels, or a list of such numbers.
+    * ``wired(scales, read, join)``: its forward, where ``read(child, scale)`` is what a child makes of a scale and
+      ``join`` concatenates channels.
 
     Args:
         module: A stage, a head or a part of one.

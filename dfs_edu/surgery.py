@@ -59,7 +59,7 @@ class Junction:
     """Base class: a map from a feature f to two views of it, (onward, seen).
 
     A feature is a tensor (B, C, H, W), (B, C) or (B, N, C), or a list of them. Junctions are stateless, so the weights
-    of a network fit every junction. A subclass defines `gradient`, and `live` if some channels never receive any.
+    of a network fit every junction. A subclass defines ``gradient``, and ``live`` if some channels never receive any.
     """
 
     name: ClassVar[str]  # the class's name in lower case, by which recipes and the command line know it
@@ -77,7 +77,7 @@ class Junction:
         return [onward for onward, _ in scales], [seen for _, seen in scales]
 
     def at(self, k: int, exits: int) -> Junction:
-        """Return the junction to use at exit k of K = `exits`. The last exit is never split."""
+        """Return the junction to use at exit k of K = ``exits``. The last exit is never split."""
         return Joint() if k == exits else self
 
     def on_scale(self, i: int, scales: int) -> Junction:
@@ -130,7 +130,7 @@ class Equilibrium(Junction):
     """Gradient equilibrium: the trunk's gradient keeps its scale, however many exits follow.
 
     Args:
-        following: K - k + 1, the number of exits from this one onwards. `at` fills it in.
+        following: K - k + 1, the number of exits from this one onwards. ``at`` fills it in.
 
     Source:
         Li et al., ICCV 2019, section 3.3.
@@ -153,8 +153,8 @@ class Equilibrium(Junction):
 class Surgery(Junction):
     """Deep Feature Surgery: partition f by beta, and let each side reference the other part.
 
-    At beta = 1, ``exit_gradient="all"`` is `Joint` here. In the published code, which splits off an empty part and
-    detaches the rest, it is `Detached`.
+    At beta = 1, ``exit_gradient="all"`` is ``Joint`` here. In the published code, which splits off an empty part and
+    detaches the rest, it is ``Detached``.
 
     Args:
         beta: Fraction of channels that belong to f+, in [0, 1]; round(C * beta) of C channels.

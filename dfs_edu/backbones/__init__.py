@@ -63,9 +63,9 @@ def attach(
 ) -> MultiExit:
     """Add exits along the depth of any classifier that torch.fx can trace: torchvision's, timm's or your own.
 
-    The model is copied; its weights and its outputs stay the same, and its own classifier becomes the last exit. `at`
+    The model is copied; its weights and its outputs stay the same, and its own classifier becomes the last exit. ``at``
     names the nodes or modules after which exits leave, shallow to deep, or says how many exits to place evenly in MACs.
-    `backbones.attachment.attached` has all arguments and errors.
+    ``backbones.attachment.attached`` has all arguments and errors.
 
     >>> from torchvision.models import resnet18
     >>> net = attach(resnet18(num_classes=10), at=["layer2", "layer3"], input_shape=(3, 64, 64))
@@ -82,7 +82,7 @@ def pixels_of(name: str) -> int:
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
-    """Return the family that a name belongs to, and the sizes in it and in `sizes`. Raises ValueError as `build` does.
+    """Return the family of a name, and the sizes in it and in ``sizes``. Raises ValueError as ``build`` does.
 
     >>> parse("msdnet-cifar-blocks5", base=2)
     ('msdnet-cifar', {'blocks': 5, 'base': 2})

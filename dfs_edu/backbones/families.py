@@ -17,7 +17,7 @@ class Backbone:
     """A family of networks.
 
     Args:
-        builder: A function (classes, **sizes) that returns stages and heads.
+        builder: A function ``(classes, **sizes)`` that returns stages and heads.
         published: Name of the published network.
         pixels: Height and width of the images that it was made for.
         smallest: Least height and width of an image that it can read.
@@ -39,7 +39,7 @@ BACKBONES: dict[str, Backbone] = {}
 
 
 def family(published: str, *, pixels: int, smallest: int) -> Callable[[FunctionType], FunctionType]:
-    """Decorate a builder: `build` knows the family by the builder's name, with hyphens."""
+    """Decorate a builder: ``build`` knows the family by the builder's name, with hyphens."""
 
     def register(builder: FunctionType) -> FunctionType:
         BACKBONES[builder.__name__.replace("_", "-")] = Backbone(builder, published, pixels, smallest)

@@ -5,7 +5,7 @@ reads (dense concatenation). As the network deepens, the finest scales are dropp
 them, and after each drop a transition halves the channels that remain.
 
 The state of the trunk is a list of scales; exits read the last, the coarsest. Scale s has n * factors[s] channels,
-where n is the same for all scales and grows by `growth` with every layer.
+where n is the same for all scales and grows by ``growth`` with every layer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Layer(nn.Module):
         n: Scale s of the input has n * factors[s] channels.
         growth: New channels, in the same units.
         factors: One entry per scale of the input, fine to coarse.
-        bottlenecks: Widths of the bottlenecks that read each scale, see `bottleneck`.
+        bottlenecks: Widths of the bottlenecks that read each scale, see ``bottleneck``.
         drop: Read the finest scale once more, but leave it out of the output.
     """
 
@@ -110,7 +110,7 @@ class Stem(nn.Module):
 class Head(BaseHead):
     """Two 3x3 convolutions with stride 2 on the coarsest scale, 2x2 average pooling, mean over positions, linear.
 
-    At the published sizes the pooling leaves one position. `dropout` is a fraction; Gong et al. train with 0.5.
+    At the published sizes the pooling leaves one position. ``dropout`` is a fraction; Gong et al. train with 0.5.
     """
 
     readers = ("convs",)
@@ -146,17 +146,17 @@ def _network(
     head_channels: int | None,
     dropout: float,
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return stages and heads: `blocks` exits, the first after `base` layers, then one every `step` layers.
+    """Return stages and heads: ``blocks`` exits, the first after ``base`` layers, then one every ``step`` layers.
 
     Args:
         classes: Number of classes.
         blocks: Number of exits.
         base: Layers before the first exit.
         step: Layers between two exits.
-        growth: New channels per layer, in units of `factors`.
+        growth: New channels per layer, in units of ``factors``.
         width: Channels of the stem's finest scale.
         factors: Channels of each scale, fine to coarse, in units of n.
-        bottlenecks: Width of each scale's bottlenecks, see `bottleneck`.
+        bottlenecks: Width of each scale's bottlenecks, see ``bottleneck``.
         stem: Makes the finest scale from an image.
         head_channels: Channels of the convolutions in the heads; None: as many as the coarsest scale has.
         dropout: Fraction that the heads drop before their classifiers.
@@ -187,7 +187,10 @@ def _network(
 
 @family("msdnet-cifar", pixels=32, smallest=17)
 def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dropout=0):
-    """MSDNet for CIFAR: scales of 32x32, 16x16 and 8x8, seven exits as published. `dropout` of the heads in percent."""
+    """MSDNet for CIFAR: scales of 32x32, 16x16 and 8x8, seven exits as published.
+
+    ``dropout``, in percent, applies before the classifiers of the heads.
+    """
     widths = {"factors": [1, 2, 4], "bottlenecks": [1, 2, 4]}
     stem = convolution(3, width, 3)
     return _network(
@@ -197,7 +200,10 @@ def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dr
 
 @family("msdnet-imagenet", pixels=224, smallest=129)
 def msdnet_imagenet(classes: int, blocks=5, base=4, step=4, growth=16, width=32, dropout=0):
-    """MSDNet for images of 224x224 pixels: scales of 56x56 to 7x7, five exits as published. `dropout` in percent."""
+    """MSDNet for images of 224x224 pixels: scales of 56x56 down to 7x7, five exits as published.
+
+    ``dropout``, in percent, applies before the classifiers of the heads.
+    """
     widths = {"factors": [1, 2, 4, 4], "bottlenecks": [1, 2, 4, 4]}
     stem = nn.Sequential(
         Conv2d(3, width, 7, stride=2, padding=3),  # as published, with a bias

@@ -97,7 +97,7 @@ def _classifier(channels: int, classes: int) -> nn.Linear:
 def vit_tiny(classes: int, pixels: int = 224, patch: int = 16, depth: int = 12, width: int = 192, heads: int = 3):
     """ViT-Ti/16: twelve blocks of 192 channels with three attention heads; exits after blocks 6 to 11, from 0.
 
-    To start from pretrained weights, load them into timm's vit_tiny_patch16_224 and `cut` that. Needs timm.
+    To start from pretrained weights, load them into timm's vit_tiny_patch16_224 and ``cut`` that. Needs timm.
 
     Args:
         classes: Number of classes.

@@ -12,7 +12,7 @@ from dfs_edu.surgery import Surgery, check_fraction
 
 @dataclass(frozen=True)
 class Damped(Surgery):
-    """Between "own" and "all": the exit's gradient reaches f- as it is, and f+ multiplied by `damping`, in [0, 1]."""
+    """Between "own" and "all": the exit's gradient reaches f- as it is, and f+ multiplied by ``damping``, in [0, 1]."""
 
     exit_gradient: str = "all"
     damping: float = 0.5

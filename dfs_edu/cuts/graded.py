@@ -9,7 +9,7 @@ from dfs_edu.surgery import Joint, Junction, Surgery, check_fraction
 
 @dataclass(frozen=True)
 class Graded(Surgery):
-    """Surgery whose beta changes in equal steps from `beta`, at exit 1, to `last`, at the last cut, exit K - 1."""
+    """Surgery whose beta changes in equal steps from ``beta``, at exit 1, to ``last``, at the last cut, exit K - 1."""
 
     last: float = 0.5
 

@@ -44,7 +44,7 @@ class Projection(Junction):
 
 
 def _without(g: Tensor, other: Tensor) -> Tensor:
-    """g (B, ...) without its component along `other` (B, ...), for every image where the two oppose each other."""
+    """g (B, ...) without its component along ``other`` (B, ...), for every image where the two oppose each other."""
     a, b = (at_least_float32(t.flatten(1)) for t in (g, other))  # squares of small bfloat16 gradients would underflow
     along = (a * b).sum(1).clamp(max=0) / (b * b).sum(1).clamp(min=torch.finfo(b.dtype).tiny)
     return g - along.to(g.dtype).view(-1, *[1] * (g.ndim - 1)) * other

@@ -1,11 +1,11 @@
 """How K losses become one update of the trunk.
 
-* `Weighted` ("sum") adds up the losses, plain or weighted, and needs a single backward pass.
-* `Aggregated` (all others) computes the K gradients of the trunk one by one, and from them, at every step, the weights
-  of their sum.
+* ``Weighted`` ("sum") adds up the losses, plain or weighted, and needs a single backward pass.
+* ``Aggregated`` (all others) computes the K gradients of the trunk one by one, and from them, at every step, the
+  weights of their sum.
 
 However the others weight the trunk's gradients, a head gets the gradient of its own loss; the weights of a sum scale
-the heads' gradients as well. Gradient equilibrium is not a method here but a junction (`Equilibrium`), since it does
+the heads' gradients as well. Gradient equilibrium is not a method here but a junction (``Equilibrium``), since it does
 not need each exit's gradient by itself.
 
 A method is one file; importing it here, one line, makes its names known.
@@ -57,7 +57,7 @@ def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "su
     """Return the method of this name for a number of exits.
 
     Args:
-        name: "sum" or another one of `names()`.
+        name: "sum" or another one of ``names()``.
         exits: Number of exits, K.
         weights: Weights of the losses for "sum", K numbers from 0; empty: all 1.
         length: Length of the other methods' step. "sum": as long as the sum of the gradients would be, so that one

@@ -12,8 +12,8 @@ Gramian, G_ij = g_i . g_j. Each method gives the trunk the gradient sum_k w_k(G)
     aligned-mtl  the components of the g_k made orthogonal and equally long (Senushkin et al., CVPR 2023)
 
 The K gradients take K backward passes, each as deep as its exit, and are in memory at the same time. Exits that do not
-reach the trunk (`Detached`) are left out. torchjd's own `mtl_backward` is not used: on nested trunks it counts a stage
-once for each exit behind it.
+reach the trunk (``Detached``) are left out. torchjd's own ``mtl_backward`` is not used: on nested trunks it counts a
+stage once for each exit after it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 
 @named(*WEIGHTINGS)
 class Aggregated(Method):
-    """A method of `WEIGHTINGS`, by name, with its step length; see `methods.make`."""
+    """A method of ``WEIGHTINGS``, by name, with its step length; see ``methods.make``."""
 
     by_exit = True
     takes = ("step_length",)
@@ -122,7 +122,7 @@ class Aggregated(Method):
         return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what ``state_dict`` returned."""
         if "weights" in state:  # a checkpoint from before there was one state for each number of exits
             state = {len(state["weights"]): state}
         for n, weights in state.items():

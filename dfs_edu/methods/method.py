@@ -11,10 +11,10 @@ NAMED: dict[str, type[Method]] = {}
 
 
 class Training(Protocol):
-    """What a method uses of the training that it is part of, see `training.trainer.Trainer`."""
+    """What a method uses of the training that it is part of, see ``training.trainer.Trainer``."""
 
     def gradients(self, x: Tensor, y: Tensor) -> None:
-        """Compute the losses of a batch, and from them gradients by the method's `backward`."""
+        """Compute the losses of a batch, and from them gradients by the method's ``backward``."""
 
     def update(self) -> None:
         """Move the weights along their gradients, clear these, and advance the learning rate."""
@@ -23,9 +23,9 @@ class Training(Protocol):
 class Method:
     """A way to train a network on K losses. It may differ from plain training at three levels.
 
-    * The weights of the losses over time: `begin_epoch` says how far training is.
-    * The update from K losses: `backward`.
-    * A step as a whole: `step`.
+    * The weights of the losses over time: ``begin_epoch`` says how far training is.
+    * The update from K losses: ``backward``.
+    * A step as a whole: ``step``.
     """
 
     by_exit: ClassVar[bool] = False  # `backward` walks the graph once for each exit, which DDP does not allow
@@ -46,7 +46,7 @@ class Method:
         training.update()
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """Add to `.grad` of the parameters.
+        """Add to ``.grad`` of the parameters.
 
         Args:
             losses: K losses (), one per exit.
@@ -60,14 +60,14 @@ class Method:
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what ``state_dict`` returned."""
 
 
 M = TypeVar("M", bound=type[Method])
 
 
 def named(*names: str) -> Callable[[M], M]:
-    """Decorate a subclass of `Method`: recipes and the command line know it by these names."""
+    """Decorate a subclass of ``Method``: recipes and the command line know it by these names."""
 
     def register(method: M) -> M:
         NAMED.update(dict.fromkeys(names, method))

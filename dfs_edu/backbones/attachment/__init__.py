@@ -32,7 +32,7 @@ def attached(
     head: Callable[[int, int], nn.Module] | None = None,
     input_shape: tuple[int, int, int] = (3, 224, 224),
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return stages and heads made of a copy of `model`, which stays as it is. Its classifier is the last exit.
+    """Return stages and heads made of a copy of ``model``, which stays as it is. Its classifier is the last exit.
 
     A feature is (B, C, H, W), (B, N, C) or (B, C); one that the network has as (B, H, W, C) reaches junction and head
     as (B, C, H, W). A classifier that is a 1x1 convolution becomes an nn.Linear with the same weights. Convolutions
@@ -47,8 +47,7 @@ def attached(
             layer keeps its weights.
         head: A function (channels, classes) that returns the head of each exit but the last; None: mean over positions,
             LayerNorm, linear. A head reads the feature, or the whole list if more than the feature crosses the cut (see
-            `Stage`). For distillation, and for runs that are read back, return a `multiexit.Head`, whose classifier is
-            `fc`.
+            ``Stage``). For distillation, and for runs that are read back, return a ``multiexit.Head``.
         input_shape: (C, H, W) of the images in the trial run, which finds shapes and costs without computing numbers.
 
     Raises:

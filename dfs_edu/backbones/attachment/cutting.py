@@ -15,7 +15,7 @@ from dfs_edu.backbones.attachment.trial import Trial, channels, channels_last, p
 def cut(
     trace: Trace, places: list[str], fc: str, readers: list[list[str]], input_shape: tuple[int, int, int]
 ) -> list[Stage]:
-    """Return the stages: stage k is what exit k needs and no earlier exit does. `fc` reads the last one's feature."""
+    """Return the stages: stage k is what exit k needs and no earlier exit does. ``fc`` reads the last one's feature."""
     (classifier,) = trace.calls_of(fc)
     ends = [cast(fx.Node, trace.find(place)) for place in places] + [classifier.all_input_nodes[0]]
     stage_of = _stage_of(ends, places, fc)

@@ -36,7 +36,7 @@ def unwrapped(model: Any) -> Any:
 
 
 def check(model: Any, at: Any, classes: Any, input_shape: Any) -> None:
-    """Raise TypeError or ValueError, naming the value, for arguments of `attached` that cannot be right."""
+    """Raise TypeError or ValueError, naming the value, for arguments of ``attached`` that cannot be right."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: give an nn.Module, such as torchvision's resnet50()")
     if isinstance(model, MultiExit):

@@ -23,7 +23,7 @@ class Stage(fx.GraphModule):
 
     @property
     def readers(self) -> list[str]:
-        """Paths of the convolutions that read the feature before this stage, see `splitgrad.propagate`."""
+        """Paths of the convolutions that read the feature before this stage, see ``splitgrad.propagate``."""
         return self.meta["readers"]
 
     @property

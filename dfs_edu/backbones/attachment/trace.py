@@ -27,8 +27,8 @@ DRAWS = "draws random numbers outside its modules (LayerDrop?): a graph would re
 class Trace(NodePathTracer):
     """A model's graph, where every node has the name that torchvision gives it.
 
-    Afterwards, `whole` holds the modules that cannot be taken apart, path -> reason; `ends` the last node of each
-    module, by path; `calls` how often each module runs; `named` the nodes by name.
+    Afterwards, ``whole`` holds the modules that cannot be taken apart, path -> reason; ``ends`` the last node of each
+    module, by path; ``calls`` how often each module runs; ``named`` the nodes by name.
 
     Args:
         model: The network.
@@ -37,7 +37,7 @@ class Trace(NodePathTracer):
 
     Raises:
         ValueError: The network itself, or a module that must be opened, does something that a graph would lose (see
-            `_modes` and `_random_state`).
+            ``_modes`` and ``_random_state``).
     """
 
     def __init__(self, model: nn.Module, opened: set[str] | None = None):
@@ -133,7 +133,7 @@ class Trace(NodePathTracer):
 
 
 def _defaults(model: nn.Module) -> dict:
-    """The defaults of forward's other arguments. Raises ValueError if one has none, or images come as *args."""
+    """The defaults of forward's other arguments. Raises ValueError if one has none, or it takes ``*args``."""
     first, *others = inspect.signature(model.forward).parameters.values()
     if first.kind is first.VAR_POSITIONAL:
         raise ValueError(f"{type(model).__name__}.forward takes *{first.name}: name its one argument, the images")

@@ -18,8 +18,8 @@ PERMUTING = {"transpose", "permute", "swapaxes", "movedim", "einsum", "matmul", 
 class Trial(fx.Interpreter):
     """A run in evaluation mode on the meta device.
 
-    `value` holds what each node computed, `flops` the FLOPs up to and including each node, `modified` the nodes whose
-    tensor was changed in place afterwards, and `again` what each node computes for another number of images: a
+    ``value`` holds what each node computed, ``flops`` the FLOPs up to and including each node, ``modified`` the nodes
+    whose tensor was changed in place afterwards, and ``again`` what each node computes for another number of images: a
     dimension that grows with it has one entry per image.
 
     Args:
