@@ -235,6 +235,28 @@ def test_skipping_changes_no_gradient(junction):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+def test_a_convolution_of_several_stages_skips_what_none_of_them_needs():
+    """The first stage reads the images, of which it knows nothing; the second and third read cut features."""
+    first, shared = Conv2d(4, 4, 1), Conv2d(4, 4, 1)
+    MultiExit([nn.Sequential(first), nn.Sequential(shared), nn.Sequential(shared)], [nn.Flatten()] * 3, Surgery(0.25))
+    assert shared.live == (slice(0, 1),)
+    MultiExit([nn.Sequential(shared), nn.Sequential(shared)], [nn.Flatten()] * 2, Surgery(0.25))
+    assert shared.live is None
+    junctions = [Surgery(0.25), Surgery(0.5), Joint()]
+    MultiExit([nn.Sequential(first), nn.Sequential(shared), nn.Sequential(shared)], [nn.Flatten()] * 3, junctions)
+    assert shared.live == (slice(0, 2),)
+
+
+def test_a_chain_with_a_forward_of_its_own_skips_nothing():
+    class Mixing(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.flip(1))
+
+    conv = Conv2d(4, 4, 1)
+    MultiExit([nn.Sequential(Conv2d(4, 4, 1)), Mixing(conv)], [nn.Flatten()] * 2, Surgery(0.25))
+    assert conv.live is None
+
+
 def test_a_junction_of_one_s_own():
     class Halved(Junction):
         def gradient(self, g_onward, g_seen):
