@@ -1,4 +1,4 @@
-"""A convolution whose backward pass skips the input gradient of channels where nobody uses it.
+"""A convolution whose backward pass skips the input gradient of channels where nothing uses it.
 
 A training step of a layer costs three units of work: one forward, one for the weight gradient, one for the input
 gradient. Behind a cut, only the shared channels of the input pass a gradient on, so the input gradient costs beta and
@@ -158,7 +158,7 @@ def overruns(conv: nn.Conv2d) -> bool:
     """Return whether oneDNN could write past its memory in the weight gradient of this convolution.
 
     On processors with AVX2 but without AVX-512, it copies every s-th pixel of a strided 1x1 convolution in vectors of 8
-    channels, into a buffer that ends behind the last channel. With fewer than 8 input channels in channels-last format,
+    channels, into a buffer that ends after the last channel. With fewer than 8 input channels in channels-last format,
     the last vector corrupts the heap (oneDNN 3.12, as built into torch 2.14; docs/inside.md has a reproduction). Such a
     convolution is computed without a stride, on the pixels that it reads.
     """

@@ -16,7 +16,7 @@ def he(modules: Iterable[nn.Module]) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def torchs_own(modules: Iterable[nn.Module]) -> None:
+def torch_default(modules: Iterable[nn.Module]) -> None:
     """Draw weights as torch does by default, from a uniform distribution of variance 1 / (3 fan-in).
 
     The published runs of MSDNet started like this: their initializer reaches no convolution.

@@ -81,8 +81,8 @@ class Aggregated(Method):
 
         # The sums
         for i, p in enumerate([*trunk, *others]):
-            own, column = weights if i < len(trunk) else [1.0] * len(rows), [row[i] for row in rows]
-            gradients = [w * g for w, g in zip(own, column, strict=True) if g is not None]
+            factors = weights if i < len(trunk) else [1.0] * len(rows)
+            gradients = [w * g for w, g in zip(factors, (row[i] for row in rows), strict=True) if g is not None]
             if gradients:
                 total = cast(Tensor, sum(gradients))
                 p.grad = total if p.grad is None else p.grad + total

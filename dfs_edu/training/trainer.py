@@ -177,7 +177,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.network = build(recipe.backbone, len(dataset.classes), recipe.junction)
         if recipe.initial == "torch":
-            initial.torchs_own([self.network])
+            initial.torch_default([self.network])
         self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False
         self.network.to(device, memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)

@@ -16,7 +16,7 @@ from torch import nn
 
 from dfs_edu.backbones.attachment.cutting import cut
 from dfs_edu.backbones.attachment.last import classifier, linear_classifier
-from dfs_edu.backbones.attachment.places import evenly, named
+from dfs_edu.backbones.attachment.places import evenly, name_of
 from dfs_edu.backbones.attachment.readers import split_readers
 from dfs_edu.backbones.attachment.refused import check, check_beside, check_owners, unwrapped
 from dfs_edu.backbones.attachment.stage import Exit, Last
@@ -70,10 +70,10 @@ def attached(
     guard(model)
     check_beside(model, ())
 
-    # The places of the exits, found in the whole graph
+    # The places of the exits, in the whole graph
     whole = _taken_apart(model, input_shape)
     fc = classifier(whole)
-    places = evenly(whole, fc, at, input_shape) if isinstance(at, int) else [named(whole, paths, a) for a in at]
+    places = evenly(whole, fc, at, input_shape) if isinstance(at, int) else [name_of(whole, paths, a) for a in at]
     readers = [split_readers(whole, place) for place in places]
 
     # Stages, cut from a graph in which only the modules around the cuts are open

@@ -13,7 +13,7 @@ from dfs_edu.backbones.attachment.trace import Trace
 from dfs_edu.backbones.attachment.trial import Trial, problem
 
 
-def named(whole: Trace, paths: dict[nn.Module, str], place: str | nn.Module) -> str:
+def name_of(whole: Trace, paths: dict[nn.Module, str], place: str | nn.Module) -> str:
     """Return the name of one node for what the user gave: a name, or a module of the model.
 
     Raises:

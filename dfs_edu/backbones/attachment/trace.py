@@ -63,8 +63,8 @@ class Trace(NodePathTracer):
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         """Whether a module stays whole.
 
-        Besides modules of torch.nn, whoever wrote them: those that change buffers or draw numbers, as BatchNorm and
-        StochasticDepth do, and nn.Linear, since the classifier is one.
+        Besides modules of torch.nn these are, also in other libraries: modules that change buffers or draw random
+        numbers, as BatchNorm and StochasticDepth do, and nn.Linear, since the classifier is one.
         """
         path = module_qualname
         from_ops = m.__module__.startswith("torchvision.ops") and not isinstance(m, nn.Sequential)
@@ -202,11 +202,11 @@ def choose_by_mode(train: fx.Graph, other: fx.Graph) -> None:
     # Choose between the constants of a pair
     for a, b in pairs:
         constants: list = []
-        map_aggregate((b.args, b.kwargs), lambda value, found=constants: found.append(twin.get(value, value)))
-        left = iter(constants)
+        map_aggregate((b.args, b.kwargs), lambda value, out=constants: out.append(twin.get(value, value)))
+        remaining = iter(constants)
 
-        def choose(value, left=left, node=a):
-            evaluation = next(left)
+        def choose(value, remaining=remaining, node=a):
+            evaluation = next(remaining)
             if value is evaluation or value == evaluation:
                 return value
             with train.inserting_before(node):

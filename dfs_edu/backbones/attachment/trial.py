@@ -45,7 +45,7 @@ class Trial(fx.Interpreter):
         try:
             self.count()
         except Exception as error:  # it runs the model's own code: anything may come
-            if path := self.left_behind():
+            if path := self.plain_tensor():
                 raise ValueError(
                     f"{path} is a plain tensor, which neither moves with the network nor is saved: make it a buffer, "
                     f"self.register_buffer({path.rpartition('.')[2]!r}, ...)"
@@ -64,7 +64,7 @@ class Trial(fx.Interpreter):
         with torch.no_grad(), FlopCounterMode(display=False) as self.counter:
             self.run(self.images, enable_io_processing=False)
 
-    def left_behind(self) -> str | None:
+    def plain_tensor(self) -> str | None:
         """Return the path of a tensor that is not a buffer, if the run works once such tensors are moved, too."""
         plain = []
         for path, module in self.module.named_modules():
