@@ -66,7 +66,10 @@ class Layer(nn.Module):
         return self.wired(x, lambda conv, scale: conv(scale), lambda parts: cat(parts, 1))
 
     def wired(self, x: list, read: Callable, join: Callable) -> list:
-        """The layer, with what reads a scale and what joins channels left open, also for splitgrad.py."""
+        """Connect the layer's parts: ``read`` computes new channels from a scale, ``join`` puts them after the old ones.
+
+        Tensors flow through it in ``forward``; splitgrad.py sends masks of channels instead.
+        """
         down = [read(conv, finer) for conv, finer in zip(self.down, x[:-1], strict=True)]
         kept = x[1:] if self.drop else x
         same = [read(conv, own) for conv, own in zip(self.same, kept, strict=True)]
@@ -79,7 +82,7 @@ class Layer(nn.Module):
 class Transition(nn.Module):
     """A 1x1 convolution at each scale, to fewer channels."""
 
-    readers = ("scales",)
+    readers = ("scales",)  # of its input, see splitgrad.py
 
     def __init__(self, n_in: int, n: int, factors: list[int]):
         super().__init__()

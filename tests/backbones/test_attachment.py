@@ -392,7 +392,7 @@ def test_another_way_in_training_is_refused_where_a_cut_runs_through_it():
             x = F.relu(self.second(self.first(x)))
             return self.fc((x.sigmoid() if self.training else x).mean((2, 3)))
 
-    with pytest.raises(ValueError, match="another way in training"):
+    with pytest.raises(ValueError, match="something else in training"):
         attach(Net(), ["first"], size=8)
     model = nn.Sequential(nn.Conv2d(3, 3, 1), Net()).eval()  # here the other way is inside a module that stays whole
     model.append(nn.Linear(5, 4))
@@ -653,7 +653,7 @@ def two_inputs(self, x, y):
             ["first"],
             "Faulty ends in 'mean': the last exit is the network's own classifier, an nn.Linear",
         ),
-        (two_inputs, ["first"], "Faulty.forward asks for y besides the images"),
+        (two_inputs, ["first"], "Faulty.forward needs y besides the images"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -867,7 +867,7 @@ def keyword(self, x, *, y):
         (layer_drop, "draws random numbers"),
         (layer_drop_by_torch, "draws random numbers"),
         (anything, r"forward takes \*xs: name its one argument"),
-        (keyword, "forward asks for y besides the images"),
+        (keyword, "forward needs y besides the images"),
     ],
 )
 @pytest.mark.parametrize("inside", [False, True], ids=["at the root", "in a block"])

@@ -137,10 +137,10 @@ def _defaults(model: nn.Module) -> dict:
     first, *others = inspect.signature(model.forward).parameters.values()
     if first.kind is first.VAR_POSITIONAL:
         raise ValueError(f"{type(model).__name__}.forward takes *{first.name}: name its one argument, the images")
-    named = [p for p in others if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if needed := [p.name for p in named if p.default is p.empty]:
-        raise ValueError(f"{type(model).__name__}.forward asks for {', '.join(needed)} besides the images")
-    return {p.name: p.default for p in named}
+    single = [p for p in others if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if needed := [p.name for p in single if p.default is p.empty]:
+        raise ValueError(f"{type(model).__name__}.forward needs {', '.join(needed)} besides the images")
+    return {p.name: p.default for p in single}
 
 
 def _modes() -> dict:
@@ -197,7 +197,9 @@ def choose_by_mode(train: fx.Graph, other: fx.Graph) -> None:
     pairs = list(zip([node for node in train.nodes if node is not mode], other.nodes, strict=False))
     twin = {b: a for a, b in pairs}
     if len(train.nodes) - 1 != len(other.nodes) or any((a.op, a.target) != (b.op, b.target) for a, b in pairs):
-        raise ValueError("the network takes another way in training than in evaluation, in a module that a cut opens")
+        raise ValueError(
+            "the network computes something else in training than in evaluation, in a module that a cut opens"
+        )
 
     # Choose between the constants of a pair
     for a, b in pairs:
