@@ -66,7 +66,7 @@ class Layer(nn.Module):
         return self.wired(x, lambda conv, scale: conv(scale), lambda parts: cat(parts, 1))
 
     def wired(self, x: list, read: Callable, join: Callable) -> list:
-        """Connect the layer's parts: ``read`` computes new channels from a scale, ``join`` puts them after the old ones.
+        """Connect the parts: ``read`` computes new channels from a scale, ``join`` puts them after the old ones.
 
         Tensors flow through it in ``forward``; splitgrad.py sends masks of channels instead.
         """
