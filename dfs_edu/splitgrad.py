@@ -12,7 +12,8 @@ gradients are the same.
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from operator import or_
 from typing import Any
 
@@ -203,15 +204,18 @@ def propagate(module: nn.Module, live: Masks, masks: dict[Conv2d, Mask]) -> Mask
     Returns:
         The live channels of the output.
     """
+    # Layers: behind weights every channel is live, since its gradient reaches them
     if isinstance(module, Conv2d):
         mask = live[-1] if isinstance(live, list) else live
-        known = masks.get(module, mask)
-        masks[module] = None if mask is None or known is None else mask | known
-        return _every(module.out_channels)  # their gradients all reach the weights
+        earlier = masks.get(module, mask)  # of a call in another place
+        masks[module] = None if mask is None or earlier is None else mask | earlier
+        return _every(module.out_channels)
     if isinstance(module, nn.BatchNorm2d):
-        return _every(module.num_features)  # so do these
+        return _every(module.num_features)
     if type(module) in BY_CHANNEL:
         return live
+
+    # Containers
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for child in module:
             live = propagate(child, live, masks)
@@ -219,16 +223,24 @@ def propagate(module: nn.Module, live: Masks, masks: dict[Conv2d, Mask]) -> Mask
     if isinstance(module, nn.ModuleList):
         scales = live if isinstance(live, list) else [live] * len(module)
         return [propagate(child, scale, masks) for child, scale in zip(module, scales, strict=True)]
+
+    # Modules that say how they are wired
     wired, readers, channels = (getattr(module, name, None) for name in ("wired", "readers", "out_channels"))
     if wired is not None and isinstance(live, list):
-        return wired(live, lambda child, scale: propagate(child, scale, masks), np.concatenate)
+        read = lambda child, scale: propagate(child, scale, masks)  # noqa: E731
+        return wired(live, read, partial(_unless_unknown, np.concatenate))
     if readers is None:
         return None
     outputs = [propagate(module.get_submodule(name), live, masks) for name in readers]
     if channels is not None:
         return [_every(n) for n in channels] if isinstance(channels, list) else _every(channels)
-    return None if any(mask is None for mask in outputs) else reduce(or_, outputs)
+    return _unless_unknown(partial(reduce, or_), outputs)
 
 
 def _every(channels: int) -> np.ndarray:
     return np.ones(channels, bool)
+
+
+def _unless_unknown(combine: Callable, masks: Sequence[Masks]) -> Masks:
+    """Masks combined to one; None if one of them is unknown."""
+    return None if any(mask is None for mask in masks) else combine(masks)

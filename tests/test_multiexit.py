@@ -247,6 +247,31 @@ def test_a_convolution_of_several_stages_skips_what_none_of_them_needs():
     assert shared.live == (slice(0, 2),)
 
 
+def test_behind_a_module_that_says_nothing_nothing_is_skipped_until_the_next_convolution():
+    class Silent(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    torch.manual_seed(0)
+    net = build("msdnet-cifar-blocks3-base1-step1-growth2", 3, Surgery(0.5, scales="all"))
+    images, gradients = torch.randn(2, 3, 32, 32), []
+    every = [m.live for m in net.modules() if isinstance(m, Conv2d)]
+    for silent in (False, True):
+        if silent:
+            net.stages[0][0].scales[1] = Silent(net.stages[0][0].scales[1])
+            net.join(net.junctions)
+        loss = sum(logits.square().sum() for logits in net(images))
+        gradients.append(torch.autograd.grad(loss, list(net.parameters())))
+    fewer = [m.live for m in net.modules() if isinstance(m, Conv2d)]
+    assert sum(live is not None for live in every) > sum(live is not None for live in fewer) > 0
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_a_chain_with_a_forward_of_its_own_skips_nothing():
     class Mixing(nn.Sequential):
         def forward(self, x):
