@@ -170,7 +170,7 @@ def test_every_exit_s_gradients_are_those_of_detach_and_cat(family, junction):
     for mine, expected in zip(found[:K], found[K:], strict=True):
         for n, (a, b) in enumerate(zip(mine, expected, strict=True)):
             if n >= len(parameters) and "msdnet" in family:
-                b = b * (a != 0)  # MSDNet carries on what an earlier cut made deaf: skipped at later features as well
+                b = b * (a != 0)  # in MSDNet, what an earlier cut made dead is skipped at later features as well
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
@@ -250,7 +250,7 @@ def test_what_is_skipped_is_used_by_nobody(family, junction, monkeypatch):
     found = gradients(net, images, labels)
     for a, b in zip(found, clean, strict=True):
         assert torch.equal(a, b)
-    assert gaps or all(not m.live for m in split_convolutions(net))  # all that is split is deaf altogether
+    assert gaps or all(not m.live for m in split_convolutions(net))  # every split convolution is dead altogether
     assert split_convolutions(net) or junction == Surgery(1)
 
 
