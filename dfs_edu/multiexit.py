@@ -111,7 +111,7 @@ class MultiExit(nn.Module):
         """The loop of a multi-exit network; answer(head, seen) is what an exit yields."""
         H, W = x.shape[-2:]
         if min(H, W) < self.smallest:
-            raise ValueError(f"images of {H}x{W} pixels: this network needs at least {self.smallest}x{self.smallest}")
+            raise ValueError(f"images of {H}x{W} pixels: this network needs {self.smallest}x{self.smallest} or more")
         state: State = x
         for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
             onward, seen = junction(stage(state))

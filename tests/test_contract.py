@@ -428,7 +428,7 @@ def test_pictures_of_another_size(family, junction):
         assert all(logits_k.shape == (4, CLASSES) and logits_k.isfinite().all() for logits_k in net(images))
         assert any(g.any() for g in gradients(net, images, labels))
     short = batch(family, 4, torch.float32, smallest)[0][:, :, 1:]
-    message = f"images of {smallest - 1}x{smallest} pixels: this network needs at least {smallest}x{smallest}"
+    message = f"images of {smallest - 1}x{smallest} pixels: this network needs {smallest}x{smallest} or more"
     for view in (net, net.embed, inference.EarlyExit(net, [0.0] * len(net.heads))):
         with pytest.raises(ValueError, match=message):
             view(short)

@@ -49,7 +49,7 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
         stages, heads = backbone.builder(classes, **sizes)
     except RuntimeError as error:  # more than the memory, or than torch can count
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{name} cannot be built with sizes {sizes}, {classes} classes: {reason}") from error
+        raise ValueError(f"{name} cannot be made with sizes {sizes}, {classes} classes: {reason}") from error
     return MultiExit(stages, heads, junction, smallest=backbone.smallest)
 
 

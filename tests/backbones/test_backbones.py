@@ -253,7 +253,7 @@ def test_a_name_like_none_is_answered_with_all(name):
         ("resnet18-growth4", {}, "resnet18 has no size 'growth'; it has width, depth"),
         ("msdnet-cifar", {"blocks": 2.5}, "blocks=2.5 is not a whole number"),
         ("msdnet-cifar", {"blocks": True}, "blocks=True is not a whole number"),
-        ("vit-tiny-patch15", {}, "pixels=224, patch=15: patches tile the picture"),
+        ("vit-tiny-patch15", {}, "pixels=224, patch=15: patches tile the image"),
         ("vit-tiny-heads5", {}, "width=192, heads=5: attention heads share"),
     ],
 )
