@@ -337,7 +337,7 @@ def test_wrong_arguments_are_named(probe):
         probe(net, images, torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match="targets from 1 to 5: the network has classes 0 to 4"):
         probe(net, images, torch.tensor([5, 1]))
-    with pytest.raises(ValueError, match="images of 4x4 pixels"):
+    with pytest.raises(ValueError, match="pictures of 4x4 pixels"):
         probe(net, images[:, :, :4, :4])
 
 

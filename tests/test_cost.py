@@ -122,7 +122,7 @@ def test_a_frozen_network_has_no_backward_pass_and_no_grad_does_not_hide_one():
         ((3, 0, 32), r"input_shape=\(3, 0, 32\)"),
         ((3, 32.0, 32), r"input_shape=\(3, 32.0, 32\)"),
         (32, "input_shape=32"),
-        ((3, 4, 4), r"input_shape=\(3, 4, 4\): the network cannot read such a picture \(images of 4x4 pixels.*8x8"),
+        ((3, 4, 4), r"input_shape=\(3, 4, 4\): the network cannot read such a picture \(pictures of 4x4 pixels.*8x8"),
         ((1, 32, 32), r"input_shape=\(1, 32, 32\): the network cannot read such a picture"),
     ],
 )

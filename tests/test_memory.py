@@ -192,7 +192,7 @@ def test_memory_is_a_frozen_value():
         ((32, 32), 2, r"input_shape=\(32, 32\): give channels, height, width"),
         ((3, 0, 32), 2, r"input_shape=\(3, 0, 32\)"),
         (32, 2, "input_shape=32"),
-        ((3, 4, 4), 2, r"input_shape=\(3, 4, 4\), batch_size=2: no training step \(images of 4x4 pixels"),
+        ((3, 4, 4), 2, r"input_shape=\(3, 4, 4\), batch_size=2: no training step \(pictures of 4x4 pixels"),
         ((1, 32, 32), 2, r"input_shape=\(1, 32, 32\), batch_size=2: no training step"),
         ((3, 32, 32), 0, "batch_size=0: at least one picture"),
         ((3, 32, 32), 2.0, "batch_size=2.0"),
