@@ -1,22 +1,26 @@
-"""Logits and labels -> one loss per exit. The sum of the losses is the objective of joint training."""
+"""One loss per exit, from logits and labels. Their sum is the objective of joint training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfs_edu.distributed import norm
+from dfs_edu.multiexit import MultiExit
 from dfs_edu.precision import at_least_float32
 
 
 def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each exit, mean over the batch: K x (B, classes), (B,) -> (K,).
+    """Return the cross-entropy of each exit (K,), averaged over the batch.
 
-    smoothing   share of the target that is spread over all classes (Szegedy et al., CVPR 2016)
-    Computed in float32 where autocast left the logits in bfloat16; float64 stays float64.
+    Args:
+        logits: K logits (B, classes). If autocast left them in bfloat16, losses are float32; float64 stays float64.
+        labels: Labels (B,).
+        smoothing: Fraction of the target that is spread over all classes (Szegedy et al., CVPR 2016).
 
     >>> undecided, sure = torch.zeros(1, 4), torch.tensor([[9.0, 0.0, 0.0, 0.0]])
     >>> exit_losses([undecided, sure], torch.tensor([0])).numpy().round(3)
@@ -26,44 +30,59 @@ def exit_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0
 
 
 def separate_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> list[Tensor]:
-    """The same as K tensors (): the backward pass of one of them stays out of the stages behind its exit."""
+    """Return the same as K tensors (): the backward pass of one does not enter the stages after its exit."""
     wide = [at_least_float32(logits_k) for logits_k in logits]
     return [F.cross_entropy(logits_k, labels, label_smoothing=smoothing) for logits_k in wide]
 
 
 class Objective(nn.Module):
-    """A network together with its loss: (images (B, 3, H, W), labels (B,)) -> losses K x (), logits K x (B, classes).
+    """A network together with its loss.
 
-    loss   "cross-entropy" at each exit, or "distillation": the last exit teaches the others
+    Args:
+        network: A network with exits.
+        loss: "cross-entropy" at each exit, or "distillation": the last exit teaches the others.
+        smoothing: Of the labels, see ``exit_losses``.
     """
 
-    def __init__(self, network: nn.Module, loss: str = "cross-entropy", smoothing: float = 0.0):
+    def __init__(self, network: MultiExit, loss: str = "cross-entropy", smoothing: float = 0.0):
         super().__init__()
         self.network, self.smoothing = network, smoothing
         self.distillation = Distillation.of(network, smoothing=smoothing) if loss == "distillation" else None
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Losses K x () and logits K x (B, classes) of a batch."""
+        """Return K losses () and K logits (B, classes), for images (B, 3, H, W) and labels (B,)."""
         if self.distillation is None:
             logits = self.network(images)
             return separate_losses(logits, labels, self.smoothing), logits
-        said = self.network.embed(images)
-        return self.distillation(said, labels), [logits_k for _, logits_k in said]
+        exits = self.network.embed(images)
+        return self.distillation(exits, labels), [logits_k for _, logits_k in exits]
 
 
 class Distillation(nn.Module):
-    """The last exit teaches the others ("Be Your Own Teacher", Zhang et al., ICCV 2019), whatever the backbone.
+    """The last exit teaches the others, whatever the backbone.
 
-    An exit before the last has as its loss (1 - soft) times the cross-entropy with the labels, plus soft times the
-    cross-entropy with what the last exit says, both at a temperature, plus `feature` times the L2 distance, over the
-    whole batch, between its embedding, brought to the last one's size by a linear layer of its own, and the last one's.
-    The teacher's side is detached. The last exit has its cross-entropy alone. As in the authors' code, the soft part
-    is not multiplied by the square of the temperature, and the distance is a norm, not a mean.
+    The last exit's loss is its cross-entropy with the labels. The loss of any other exit is the sum of three terms:
 
-    embeddings  D_1 ... D_K, the numbers of values that the heads hand to their classifiers: `Distillation.of(net)`
-                reads them from a network
-    smoothing   of the labels, see `exit_losses`
-    The linear layers are trained with the network, and thrown away afterwards.
+    * its cross-entropy with the labels, times 1 - ``soft``;
+    * its cross-entropy with the last exit's probabilities, both at a temperature, times ``soft``;
+    * the L2 distance, over the whole batch, between its embedding and the last exit's, times ``feature``. A linear
+      layer brings the embedding to the last exit's size; it is trained with the network and discarded afterwards.
+
+    The teacher's side is detached. As in the authors' code, the second term is not multiplied by the square of the
+    temperature, and the distance is a norm, not a mean.
+
+    Args:
+        embeddings: D_1 ... D_K, the sizes of the exits' embeddings; ``Distillation.of`` reads them from a network.
+        soft: Weight of the teacher's probabilities, a fraction.
+        feature: Weight of the distance between embeddings, from 0.
+        temperature: Divides the logits of both sides, above 0.
+        smoothing: Of the labels, see ``exit_losses``.
+
+    Raises:
+        ValueError: A value is out of range; the message names it.
+
+    Source:
+        "Be Your Own Teacher", Zhang et al., ICCV 2019.
     """
 
     def __init__(
@@ -84,29 +103,30 @@ class Distillation(nn.Module):
         self.adapt = nn.ModuleList(nn.Linear(D, embeddings[-1]) for D in embeddings[:-1])
 
     @classmethod
-    def of(cls, net: nn.Module, **options) -> Distillation:
-        """For a network whose heads end in a linear classifier `fc`; the layers lie on its device."""
-        classifiers = [head.fc for head in net.heads]
+    def of(cls, net: MultiExit, **options: float) -> Distillation:
+        """Return it for a network whose heads end in a linear classifier ``fc``, on the network's device."""
+        classifiers = [cast(nn.Linear, head.fc) for head in net.heads]
         weight = classifiers[-1].weight
         return cls([fc.in_features for fc in classifiers], **options).to(weight.device, weight.dtype)
 
     def forward(self, exits: Sequence[tuple[Tensor, Tensor]], labels: Tensor) -> list[Tensor]:
-        """K x (embedding (B, D_k), logits (B, classes)), as `MultiExit.embed` gives them, labels (B,) -> K x ()."""
+        """Return K losses () for what ``MultiExit.embed`` returns, K x (embedding (B, D_k), logits (B, classes))."""
         embeddings, logits = zip(*exits, strict=True)
         *losses, last = separate_losses(logits, labels, self.smoothing)
-        teacher, guide = at_least_float32(logits[-1]).detach(), at_least_float32(embeddings[-1]).detach()
-        taught = [self._from_teacher(logits_k, teacher) for logits_k in logits[:-1]]
-        apart = [
-            norm(adapt(at_least_float32(embedding)) - guide)
+        teacher_logits = at_least_float32(logits[-1]).detach()
+        teacher_embedding = at_least_float32(embeddings[-1]).detach()
+        soft_losses = [self._from_teacher(logits_k, teacher_logits) for logits_k in logits[:-1]]
+        distances = [
+            norm(adapt(at_least_float32(embedding)) - teacher_embedding)
             for adapt, embedding in zip(self.adapt, embeddings[:-1], strict=True)
         ]
         early = [
-            (1 - self.soft) * loss + self.soft * soft + self.feature * distance
-            for loss, soft, distance in zip(losses, taught, apart, strict=True)
+            (1 - self.soft) * loss + self.soft * soft_loss + self.feature * distance
+            for loss, soft_loss, distance in zip(losses, soft_losses, distances, strict=True)
         ]
         return [*early, last]
 
     def _from_teacher(self, logits: Tensor, teacher: Tensor) -> Tensor:
-        """Cross-entropy with the teacher's probabilities, both softened: (B, classes) twice -> ()."""
+        """Cross-entropy () with the teacher's probabilities, both at the temperature; logits are (B, classes)."""
         soft = (teacher / self.temperature).softmax(1)
         return F.cross_entropy(at_least_float32(logits) / self.temperature, soft)

@@ -170,7 +170,7 @@ def test_every_exit_s_gradients_are_those_of_detach_and_cat(family, junction):
     for mine, expected in zip(found[:K], found[K:], strict=True):
         for n, (a, b) in enumerate(zip(mine, expected, strict=True)):
             if n >= len(parameters) and "msdnet" in family:
-                b = b * (a != 0)  # MSDNet carries on what an earlier cut made deaf: skipped at later features as well
+                b = b * (a != 0)  # in MSDNet, what an earlier cut made dead is skipped at later features as well
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
@@ -250,7 +250,7 @@ def test_what_is_skipped_is_used_by_nobody(family, junction, monkeypatch):
     found = gradients(net, images, labels)
     for a, b in zip(found, clean, strict=True):
         assert torch.equal(a, b)
-    assert gaps or all(not m.live for m in split_convolutions(net))  # all that is split is deaf altogether
+    assert gaps or all(not m.live for m in split_convolutions(net))  # every split convolution is dead altogether
     assert split_convolutions(net) or junction == Surgery(1)
 
 
@@ -325,8 +325,9 @@ def cost_of(family, junction):
 @every_family
 @pytest.mark.parametrize("junction", COSTS, ids=str)
 def test_cost_is_theory_and_what_a_real_step_computes(family, junction, monkeypatch):
-    # A CPU turns depthwise convolutions round, faster although with a stride it multiplies zeros: they do not count.
-    monkeypatch.setattr(splitgrad, "_turns", lambda *_: False)
+    # A CPU uses flipped filters for depthwise convolutions: faster, though with a stride it multiplies zeros, which
+    # do not count.
+    monkeypatch.setattr(splitgrad, "_is_faster_flipped", lambda *_: False)
     found, net = cost_of(family, junction), network(family, junction, torch.float32).eval()
     images, labels = batch(family, 1, torch.float32)
     own = {} if family != "resnet18" else {torch.ops.aten.convolution_backward: convolution_backward}
@@ -419,7 +420,7 @@ def test_pictures_of_another_size(family, junction):
     net, smallest = network(family, junction, torch.float32), BACKBONES[family].smallest
     if family == "vit-tiny":
         for size in (24, 40):
-            with pytest.raises(ValueError, match=f"pictures of {size}x{size} pixels: this transformer reads 32x32"):
+            with pytest.raises(ValueError, match=f"images of {size}x{size} pixels: this transformer reads 32x32"):
                 net(batch(family, size=size)[0].float())
         return
     for size in (smallest, smallest + 7, 2 * smallest):
@@ -427,9 +428,9 @@ def test_pictures_of_another_size(family, junction):
         assert all(logits_k.shape == (4, CLASSES) and logits_k.isfinite().all() for logits_k in net(images))
         assert any(g.any() for g in gradients(net, images, labels))
     short = batch(family, 4, torch.float32, smallest)[0][:, :, 1:]
-    said = f"pictures of {smallest - 1}x{smallest} pixels: this network needs {smallest}x{smallest} at least"
+    message = f"images of {smallest - 1}x{smallest} pixels: this network needs {smallest}x{smallest} or more"
     for view in (net, net.embed, inference.EarlyExit(net, [0.0] * len(net.heads))):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             view(short)
 
 

@@ -185,11 +185,7 @@ class Reading(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(Conv2d(4, 4, 1) for _ in range(readers))
         self.inner = Conv2d(4, 4, 1)
-
-    def listen(self, heard):
-        for conv in self.convs:
-            conv.listen(heard)
-        return self.inner.listen(None)
+        self.readers, self.out_channels = [f"convs.{i}" for i in range(readers)], 4
 
     def forward(self, x):
         return self.inner(sum(conv(x) for conv in self.convs))
@@ -209,7 +205,7 @@ class Reading(nn.Module):
     ],
     ids=str,
 )
-def test_readers_are_told_which_channels_pass_a_gradient_on(junction, onward, seen):
+def test_readers_skip_the_channels_that_pass_no_gradient_on(junction, onward, seen):
     stages, heads = [Reading(), Reading(2), Reading()], [Reading(), nn.Identity(), Reading()]
     net = MultiExit(stages, heads, junction)
     assert stages[0].convs[0].live is None  # reads the picture
@@ -237,6 +233,53 @@ def test_skipping_changes_no_gradient(junction):
         gradients.append(torch.autograd.grad(loss, [x, *net.parameters()]))
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_convolution_of_several_stages_skips_what_none_of_them_needs():
+    """The first stage reads the images, of which it knows nothing; the second and third read cut features."""
+    first, shared = Conv2d(4, 4, 1), Conv2d(4, 4, 1)
+    MultiExit([nn.Sequential(first), nn.Sequential(shared), nn.Sequential(shared)], [nn.Flatten()] * 3, Surgery(0.25))
+    assert shared.live == (slice(0, 1),)
+    MultiExit([nn.Sequential(shared), nn.Sequential(shared)], [nn.Flatten()] * 2, Surgery(0.25))
+    assert shared.live is None
+    junctions = [Surgery(0.25), Surgery(0.5), Joint()]
+    MultiExit([nn.Sequential(first), nn.Sequential(shared), nn.Sequential(shared)], [nn.Flatten()] * 3, junctions)
+    assert shared.live == (slice(0, 2),)
+
+
+def test_behind_a_module_that_says_nothing_nothing_is_skipped_until_the_next_convolution():
+    class Silent(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    torch.manual_seed(0)
+    net = build("msdnet-cifar-blocks3-base1-step1-growth2", 3, Surgery(0.5, scales="all"))
+    images, gradients = torch.randn(2, 3, 32, 32), []
+    every = [m.live for m in net.modules() if isinstance(m, Conv2d)]
+    for silent in (False, True):
+        if silent:
+            net.stages[0][0].scales[1] = Silent(net.stages[0][0].scales[1])
+            net.join(net.junctions)
+        loss = sum(logits.square().sum() for logits in net(images))
+        gradients.append(torch.autograd.grad(loss, list(net.parameters())))
+    fewer = [m.live for m in net.modules() if isinstance(m, Conv2d)]
+    assert sum(live is not None for live in every) > sum(live is not None for live in fewer) > 0
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_with_a_forward_of_its_own_skips_nothing():
+    class Mixing(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.flip(1))
+
+    conv = Conv2d(4, 4, 1)
+    MultiExit([nn.Sequential(Conv2d(4, 4, 1)), Mixing(conv)], [nn.Flatten()] * 2, Surgery(0.25))
+    assert conv.live is None
 
 
 def test_a_junction_of_one_s_own():

@@ -23,7 +23,7 @@ from dfs_edu.splitgrad import Conv2d, runs
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 
 C = 6  # channels of the input
-# What is heard of the input: f+, f-, a stretch between, several, nothing, everything, and nothing said
+# Live channels of the input: f+, f-, a stretch in between, several, none, all, and unknown
 LIVE = [np.array([int(c) for c in mask], bool) for mask in ("110000", "111110", "001111", "001100", "101101", "011010")]
 LIVE += [np.zeros(C, bool), np.ones(C, bool), None]
 GEOMETRIES = [
@@ -52,7 +52,7 @@ def pair(live, dtype=torch.float64, **geometry):
     split = Conv2d(C, 4, **geometry).to(dtype)
     plain = nn.Conv2d(C, 4, **geometry).to(dtype)
     plain.load_state_dict(split.state_dict(), strict=True)
-    split.listen(live)
+    split.skip_all_but(live)
     return split, plain
 
 
@@ -61,7 +61,7 @@ def input_of(dtype=torch.float64, size=(9, 8), **kwargs):
     return torch.randn(2, C, *size, dtype=dtype, generator=generator).contiguous(**kwargs).requires_grad_()
 
 
-def heard(live):
+def is_live(live):
     """True for the live channels, shaped to broadcast over the input."""
     return torch.ones(C, 1, 1, dtype=torch.bool) if live is None else torch.from_numpy(live)[:, None, None]
 
@@ -80,16 +80,16 @@ def test_values_and_gradients_are_those_of_nn_conv2d(live, geometry):
     g_x_plain, *expected = torch.autograd.grad(y_plain, [x, *plain.parameters()], g)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(g_x, g_x_plain * heard(live), rtol=1e-12, atol=1e-13)
-    unheard = g_x.masked_select(~heard(live))
-    assert torch.equal(unheard, torch.zeros_like(unheard))
+    torch.testing.assert_close(g_x, g_x_plain * is_live(live), rtol=1e-12, atol=1e-13)
+    dead = g_x.masked_select(~is_live(live))
+    assert torch.equal(dead, torch.zeros_like(dead))
 
 
 @every_geometry
 @pytest.mark.parametrize("live", [live for live in LIVE if live is None or live.any()], ids=str)
 def test_gradcheck_where_only_live_channels_vary(live, geometry):
     split, _ = pair(live, **geometry)
-    channels = heard(live).flatten()
+    channels = is_live(live).flatten()
     still = input_of(size=(5, 4) if split.kernel_size[0] == 3 else (6, 5)).detach()[:1]
     names = list(dict(split.named_parameters()))
 
@@ -124,7 +124,7 @@ def test_frozen_weights_and_inputs_without_gradient(live):
     split.requires_grad_(False)
     split(x).square().sum().backward()
     (expected,) = torch.autograd.grad(plain(x).square().sum(), x)
-    torch.testing.assert_close(x.grad, expected * heard(live), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(x.grad, expected * is_live(live), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["backward inside", "backward outside"])
@@ -144,7 +144,7 @@ def test_autocast(live, inside):
     y_exact = exact(x)
     expected = torch.autograd.grad(y_exact.square().sum(), [x, *exact.parameters()])
     torch.testing.assert_close(y.float(), y_exact, rtol=0.02, atol=0.02)
-    for a, b in zip(found, [expected[0] * heard(live), *expected[1:]], strict=True):
+    for a, b in zip(found, [expected[0] * is_live(live), *expected[1:]], strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() <= 0.02 * b.norm()
 
@@ -162,7 +162,7 @@ def test_channels_last_goes_in_and_its_gradient_comes_out(live):
     (g_x,) = torch.autograd.grad(y, x, g)
     assert g_x.is_contiguous(memory_format=torch.channels_last)
     (expected,) = torch.autograd.grad(plain(x), x, g)
-    torch.testing.assert_close(g_x, expected * heard(live))
+    torch.testing.assert_close(g_x, expected * is_live(live))
 
 
 @pytest.mark.parametrize(
@@ -380,18 +380,13 @@ def test_a_compiled_network_skips_the_same_work():
     assert len([node for node in backward if node.args[-1][1]]) == 6
 
 
-def test_a_convolution_is_told_by_its_network():
-    """Outside of any network it is plain; the same module in a network takes its junction's channels."""
-
-    class Stage(nn.Sequential):
-        def listen(self, heard):
-            return self[0].listen(heard)
-
+def test_a_network_tells_its_convolutions_what_to_skip():
+    """Outside of any network a convolution is plain; in a network it skips what the junction before it cuts."""
     conv, first = Conv2d(C, C, 1), Conv2d(3, C, 1)
     assert conv.live is None
-    MultiExit([Stage(first), Stage(conv)], [nn.Flatten(), nn.Flatten()], Surgery(0.5))
+    MultiExit([nn.Sequential(first), nn.Sequential(conv)], [nn.Flatten(), nn.Flatten()], Surgery(0.5))
     assert conv.live == (slice(0, 3),)
-    MultiExit([Stage(first), Stage(conv)], [nn.Flatten(), nn.Flatten()], Joint())
+    MultiExit([nn.Sequential(first), nn.Sequential(conv)], [nn.Flatten(), nn.Flatten()], Joint())
     x = input_of()
     g = torch.randn(2, C, 9, 8, dtype=x.dtype)
     (found,) = torch.autograd.grad(conv.double()(x), x, g)
@@ -430,7 +425,7 @@ def depthwise(live, geometry, dtype=torch.float64):
     torch.manual_seed(0)
     split, plain = (kind(C, C, groups=C, **geometry).to(dtype) for kind in (Conv2d, nn.Conv2d))
     plain.load_state_dict(split.state_dict())
-    split.listen(live)
+    split.skip_all_but(live)
     return split, plain
 
 
@@ -444,7 +439,7 @@ def test_depthwise_values_and_gradients_are_those_of_nn_conv2d(live, geometry):
     g = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     g_x, *found = torch.autograd.grad(y, [x, *split.parameters()], g)
     g_x_plain, *expected = torch.autograd.grad(y_plain, [x, *plain.parameters()], g)
-    torch.testing.assert_close(g_x, g_x_plain * heard(live), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(g_x, g_x_plain * is_live(live), rtol=1e-12, atol=1e-13)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 
@@ -455,7 +450,7 @@ def test_depthwise_skips_what_is_not_live(live):
     channels = C if live is None else live.sum()
     with Convolutions() as counted:
         split(input_of()).square().sum().backward()
-    assert counted.filters == [C, channels][: 1 + bool(channels)]  # forward, and turned round for what is heard
+    assert counted.filters == [C, channels][: 1 + bool(channels)]  # forward, and flipped, for the live channels
     assert counted.input_gradients == []
 
 

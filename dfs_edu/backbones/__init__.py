@@ -1,4 +1,4 @@
-"""Backbones: each builder makes the stages and heads of a network and knows nothing of junctions or methods.
+"""Backbones: each builder makes the stages and heads of a network, and knows nothing about junctions or methods.
 
 A family is one file; importing it here, one line, makes its name known.
 """
@@ -24,16 +24,18 @@ __all__ = ["BACKBONES", "Backbone", "attach", "build", "parse", "pixels_of"]
 
 
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
-    """A multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" and others (see BACKBONES).
+    """Build a multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" and others (see BACKBONES).
 
-    classes   number of classes, at least 2
-    junction  one for all exits, or a list with one for each
-    sizes     of the network, where they differ from the published ones; they may stand in the name as well:
-              build("msdnet-cifar-blocks5-base2", 100) is build("msdnet-cifar", 100, blocks=5, base=2), and a bare
-              number is the width, "vgg7-16"
+    Args:
+        name: A family of networks, with sizes if they differ from the published ones: "msdnet-cifar-blocks5-base2". A
+            bare number is the width, "vgg7-16".
+        classes: Number of classes, at least 2.
+        junction: One for all exits, or a list with one for each.
+        sizes: Sizes that are not in the name: build("msdnet-cifar", 100, blocks=5, base=2).
 
-    Raises ValueError for an unknown name (with the nearest known ones), an unknown size (with the family's own), a
-    size that is no number above zero or too large to be made, or a wrong number of classes.
+    Raises:
+        ValueError: The name is unknown (the message lists the nearest known ones), a size is unknown (it lists the
+            family's own), not a whole number above zero or too large to be built, or the number of classes is wrong.
 
     >>> import torch
     >>> net = build("vgg7-16", classes=10)
@@ -59,11 +61,11 @@ def attach(
     head: Callable[[int, int], nn.Module] | None = None,
     input_shape: tuple[int, int, int] = (3, 224, 224),
 ) -> MultiExit:
-    """Any classifier that torch.fx can trace, torchvision's, timm's or your own, with exits along its depth.
+    """Add exits along the depth of any classifier that torch.fx can trace: torchvision's, timm's or your own.
 
-    The model is copied, its weights and its answers are kept; its own classifier is the last exit. `at` names nodes or
-    modules behind which exits leave, shallow to deep, or says how many, evenly in MACs. All arguments and errors:
-    `backbones.attach.attached`.
+    The model is copied; its weights and its outputs stay the same, and its own classifier becomes the last exit. ``at``
+    names the nodes or modules after which exits leave, shallow to deep, or says how many exits to place evenly in MACs.
+    ``backbones.attachment.attached`` has all arguments and errors.
 
     >>> from torchvision.models import resnet18
     >>> net = attach(resnet18(num_classes=10), at=["layer2", "layer3"], input_shape=(3, 64, 64))
@@ -74,30 +76,30 @@ def attach(
 
 
 def pixels_of(name: str) -> int:
-    """Height and width of the pictures that a network of this name was made for."""
+    """Return the height and width of the images that the network of this name was made for."""
     family, sizes = parse(name)
     return sizes.get("pixels", BACKBONES[family].pixels)
 
 
 def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
-    """The family that a name speaks of, and the sizes that it and `sizes` ask for. Raises ValueError as `build` does.
+    """Return the family of a name, and the sizes in it and in ``sizes``. Raises ValueError as ``build`` does.
 
     >>> parse("msdnet-cifar-blocks5", base=2)
     ('msdnet-cifar', {'blocks': 5, 'base': 2})
     """
     family = max((f for f in BACKBONES if name == f or name.startswith(f"{f}-")), key=len, default=None)
-    said = name.removeprefix(family or "").removeprefix("-")
-    parts = [re.fullmatch(r"([a-z]*)(0|[1-9]\d*)", part) for part in said.split("-")] if said else []
-    bare = family is not None and not said and family != BACKBONES[family].published  # vgg7: one name a network
+    in_name = name.removeprefix(family or "").removeprefix("-")
+    parts = [re.fullmatch(r"([a-z]*)(0|[1-9]\d*)", part) for part in in_name.split("-")] if in_name else []
+    bare = family is not None and not in_name and family != BACKBONES[family].published  # vgg7: which width?
     if family is None or bare or not all(parts):
         known = [backbone.published for backbone in BACKBONES.values()]
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.3) or known
         raise ValueError(
             f"backbone {name!r} is not known; did you mean {' or '.join(near)}? "
-            "(any size will do: vgg7-16, msdnet-cifar-blocks5-growth8)"
+            "(other sizes are possible, too: vgg7-16, msdnet-cifar-blocks5-growth8)"
         )
     known = BACKBONES[family].sizes
-    sizes = {part[1] or "width": int(part[2]) for part in parts} | sizes
+    sizes = {part[1] or "width": int(part[2]) for part in parts if part} | sizes
     for size, value in sizes.items():
         if size not in known:
             raise ValueError(f"{name}: {family} has no size {size!r}; it has {', '.join(known)}")

@@ -1,10 +1,11 @@
-"""What a family of backbones is, and the names that families go by."""
+"""Families of backbones, and the names that they go by."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 
 from torch import nn
 
@@ -13,10 +14,13 @@ Builder = Callable[..., tuple[list[nn.Module], list[nn.Module]]]
 
 @dataclass(frozen=True)
 class Backbone:
-    """A family: builder(classes, **sizes) -> stages, heads.
+    """A family of networks.
 
-    published   the name of the published network
-    pixels      height and width of its pictures; smallest: the least that it can read
+    Args:
+        builder: A function ``(classes, **sizes)`` that returns stages and heads.
+        published: Name of the published network.
+        pixels: Height and width of the images that it was made for.
+        smallest: Least height and width of an image that it can read.
     """
 
     builder: Builder
@@ -26,7 +30,7 @@ class Backbone:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What can be chosen, and what is chosen if nothing is said."""
+        """The sizes that can be chosen, with their defaults."""
         parameters = inspect.signature(self.builder).parameters.values()
         return {p.name: p.default for p in parameters if p.name != "classes"}
 
@@ -34,10 +38,10 @@ class Backbone:
 BACKBONES: dict[str, Backbone] = {}
 
 
-def family(published: str, *, pixels: int, smallest: int) -> Callable[[Builder], Builder]:
-    """Decorates a builder: `build` knows its family by its name, with hyphens."""
+def family(published: str, *, pixels: int, smallest: int) -> Callable[[FunctionType], FunctionType]:
+    """Decorate a builder: ``build`` knows the family by the builder's name, with hyphens."""
 
-    def register(builder: Builder) -> Builder:
+    def register(builder: FunctionType) -> FunctionType:
         BACKBONES[builder.__name__.replace("_", "-")] = Backbone(builder, published, pixels, smallest)
         return builder
 

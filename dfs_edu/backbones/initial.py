@@ -1,4 +1,4 @@
-"""The weights that convolutions start from."""
+"""Initial weights of convolutions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from torch import nn
 
 
 def he(modules: Iterable[nn.Module]) -> None:
-    """Normal, with the variance 2 / fan-out that keeps gradients in scale through ReLUs (He et al., ICCV 2015)."""
+    """Draw weights from a normal distribution of variance 2 / fan-out.
+
+    It keeps the scale of gradients through ReLUs (He et al., ICCV 2015).
+    """
     for module in _convolutions(modules):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def torchs_own(modules: Iterable[nn.Module]) -> None:
-    """Uniform, as torch makes a convolution, with the variance 1 / (3 fan-in), where He's is 2 / fan-out.
+def torch_default(modules: Iterable[nn.Module]) -> None:
+    """Draw weights as torch does by default, from a uniform distribution of variance 1 / (3 fan-in).
 
-    The published runs of MSDNet started so: their initialiser reaches no convolution.
+    The published runs of MSDNet started like this: their initializer reaches no convolution.
     """
     for module in _convolutions(modules):
         module.reset_parameters()

@@ -1,19 +1,20 @@
 """Multi-Scale DenseNet (Huang et al., ICLR 2018): every layer keeps features at several scales, fine to coarse.
 
-So even the first exit reads a coarse, widely seeing feature. Each layer adds new channels to what is there already (a
-dense concatenation), and whatever is no longer needed is let go: as the network deepens, the finest scales are dropped
-one by one, and after each drop a transition halves the channels that remain.
+So even the first exit reads a coarse feature with a large receptive field. Each layer appends new channels to those it
+reads (dense concatenation). As the network deepens, the finest scales are dropped one by one, since no exit will need
+them, and after each drop a transition halves the channels that remain.
 
-The state of the trunk is a list of scales; the exits read the last, the coarsest. Scale s has n * factors[s] channels,
-with one n for all scales that grows by `growth` a layer.
+The state of the trunk is a list of scales; exits read the last, the coarsest. Scale s has n * factors[s] channels,
+where n is the same for all scales and grows by ``growth`` with every layer.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Callable
 from itertools import pairwise
 
-import numpy as np
 from torch import Tensor, cat, nn
 
 from dfs_edu.backbones import initial
@@ -24,45 +25,28 @@ from dfs_edu.splitgrad import Conv2d
 Scales = list[Tensor]  # (B, C_s, H/2^s, W/2^s), fine to coarse
 
 
-class Conv(nn.Module):
-    """Convolution, BatchNorm, ReLU."""
-
-    def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1):
-        super().__init__()
-        self.conv = Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def listen(self, heard: np.ndarray | None) -> np.ndarray:
-        return self.conv.listen(heard)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C, H/stride, W/stride)
-        return self.relu(self.norm(self.conv(x)))
+def convolution(channels_in: int, channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Return convolution, BatchNorm and ReLU: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
+    conv = Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(channels), relu=nn.ReLU(inplace=True)))
 
 
-class Bottleneck(nn.Module):
-    """A 1x1 convolution to at most `factor` times as many channels as come out in the end, then a 3x3 one."""
-
-    def __init__(self, channels_in: int, channels: int, factor: int, stride: int = 1):
-        super().__init__()
-        inner = min(channels_in, factor * channels)
-        self.squeeze = Conv(channels_in, inner, 1)
-        self.conv = Conv(inner, channels, 3, stride)
-
-    def listen(self, heard: np.ndarray | None) -> np.ndarray:
-        self.squeeze.listen(heard)
-        return np.ones(self.conv.conv.out_channels, bool)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.squeeze(x))
+def bottleneck(channels_in: int, channels: int, factor: int, stride: int = 1) -> nn.Sequential:
+    """Return a 1x1 convolution to at most factor * channels, then a 3x3 one to the given number of channels."""
+    inner = min(channels_in, factor * channels)
+    squeeze = convolution(channels_in, inner, 1)
+    return nn.Sequential(OrderedDict(squeeze=squeeze, conv=convolution(inner, channels, 3, stride)))
 
 
 class Layer(nn.Module):
-    """At each scale, new channels computed from that scale and from the next finer one are put behind the old ones.
+    """At each scale, append new channels, computed from that scale and from the next finer one, to the old ones.
 
-    n            channels of scale s that come in, in units of factors[s]; all lists hold one entry a scale, fine to
-                 coarse, of those that come in
-    drop         True: the finest scale is read once more and does not come out
+    Args:
+        n: Scale s of the input has n * factors[s] channels.
+        growth: New channels, in the same units.
+        factors: One entry per scale of the input, fine to coarse.
+        bottlenecks: Widths of the bottlenecks that read each scale, see ``bottleneck``.
+        drop: Read the finest scale once more, but leave it out of the output.
     """
 
     def __init__(self, n: int, growth: int, factors: list[int], bottlenecks: list[int], drop: bool):
@@ -72,56 +56,51 @@ class Layer(nn.Module):
         for s, factor in enumerate(factors):
             if s == 0:
                 if not drop:
-                    self.same.append(Bottleneck(n * factor, growth * factor, bottlenecks[0]))
+                    self.same.append(bottleneck(n * factor, growth * factor, bottlenecks[0]))
                 continue
             half = growth * factor // 2
-            self.down.append(Bottleneck(n * factors[s - 1], half, bottlenecks[s - 1], stride=2))
-            self.same.append(Bottleneck(n * factor, half, bottlenecks[s]))
-
-    def listen(self, heard: list[np.ndarray | None]) -> list[np.ndarray]:
-        down = [conv.listen(finer) for conv, finer in zip(self.down, heard[:-1], strict=True)]
-        kept = heard[1:] if self.drop else heard
-        same = [conv.listen(own) for conv, own in zip(self.same, kept, strict=True)]
-        return [np.concatenate([own, *new]) for own, *new in self._beside(kept, down, same)]
+            self.down.append(bottleneck(n * factors[s - 1], half, bottlenecks[s - 1], stride=2))
+            self.same.append(bottleneck(n * factor, half, bottlenecks[s]))
 
     def forward(self, x: Scales) -> Scales:
-        down = [conv(finer) for conv, finer in zip(self.down, x[:-1], strict=True)]
-        kept = x[1:] if self.drop else x
-        same = [conv(own) for conv, own in zip(self.same, kept, strict=True)]
-        return [cat([own, *new], 1) for own, *new in self._beside(kept, down, same)]
+        return self.wired(x, lambda conv, scale: conv(scale), lambda parts: cat(parts, 1))
 
-    def _beside(self, kept: list, down: list, same: list) -> list[list]:
-        """What comes out of each scale: the old channels, those from the finer scale if there is one, its own."""
+    def wired(self, x: list, read: Callable, join: Callable) -> list:
+        """Connect the parts: ``read`` computes new channels from a scale, ``join`` puts them after the old ones.
+
+        Tensors flow through it in ``forward``; splitgrad.py sends masks of channels instead.
+        """
+        down = [read(conv, finer) for conv, finer in zip(self.down, x[:-1], strict=True)]
+        kept = x[1:] if self.drop else x
+        same = [read(conv, own) for conv, own in zip(self.same, kept, strict=True)]
         if self.drop:
-            return [list(parts) for parts in zip(kept, down, same, strict=True)]
-        return [[kept[0], same[0]], *map(list, zip(kept[1:], down, same[1:], strict=True))]
+            return [join(parts) for parts in zip(kept, down, same, strict=True)]
+        finest = join((kept[0], same[0]))  # nothing finer to read
+        return [finest, *(join(parts) for parts in zip(kept[1:], down, same[1:], strict=True))]
 
 
 class Transition(nn.Module):
     """A 1x1 convolution at each scale, to fewer channels."""
 
+    readers = ("scales",)  # of its input, see splitgrad.py
+
     def __init__(self, n_in: int, n: int, factors: list[int]):
         super().__init__()
-        self.scales = nn.ModuleList(Conv(n_in * factor, n * factor, 1) for factor in factors)
-
-    def listen(self, heard: list[np.ndarray]) -> list[np.ndarray]:
-        return [conv.listen(h) for conv, h in zip(self.scales, heard, strict=True)]
+        self.scales = nn.ModuleList(convolution(n_in * factor, n * factor, 1) for factor in factors)
 
     def forward(self, x: Scales) -> Scales:
         return [conv(x_s) for conv, x_s in zip(self.scales, x, strict=True)]
 
 
 class Stem(nn.Module):
-    """The first layer: the picture at every scale, each from the next finer one."""
+    """The first layer: a feature at every scale, the finest from the image, each other from the next finer one."""
+
+    readers = ("scales",)
 
     def __init__(self, n: int, factors: list[int], first: nn.Module):
         super().__init__()
-        coarser = [Conv(n * a, n * b, 3, stride=2) for a, b in pairwise(factors)]
+        coarser = [convolution(n * a, n * b, 3, stride=2) for a, b in pairwise(factors)]
         self.scales = nn.ModuleList([first, *coarser])
-        self.channels = [n * factor for factor in factors]
-
-    def listen(self, heard: None) -> list[np.ndarray]:
-        return [np.ones(channels, bool) for channels in self.channels]
 
     def forward(self, x: Tensor) -> Scales:  # (B, 3, H, W)
         out = []
@@ -131,36 +110,28 @@ class Stem(nn.Module):
         return out
 
 
-class Stage(nn.Sequential):
-    """The layers between two exits."""
-
-    def listen(self, heard):
-        for layer in self:
-            heard = layer.listen(heard)
-        return heard
-
-
 class Head(BaseHead):
-    """Of the coarsest scale: two 3x3 convolutions of stride 2, 2x2 average pooling, the mean of what is left, linear.
+    """Two 3x3 convolutions with stride 2 on the coarsest scale, 2x2 average pooling, mean over positions, linear.
 
-    At the published sizes one value a channel is left. `dropout` is a fraction (Gong et al. drop half, in training).
+    At the published sizes the pooling leaves one position. ``dropout`` is a fraction; Gong et al. train with 0.5.
     """
+
+    readers = ("convs",)
 
     def __init__(self, channels_in: int, channels: int, classes: int, dropout: float):
         super().__init__()
-        self.convs = nn.Sequential(Conv(channels_in, channels, 3, stride=2), Conv(channels, channels, 3, stride=2))
+        self.convs = nn.Sequential(
+            convolution(channels_in, channels, 3, stride=2), convolution(channels, channels, 3, stride=2)
+        )
         self.pool = nn.AvgPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, classes)
 
-    def listen(self, heard: list[np.ndarray]) -> None:
-        self.convs[0].listen(heard[-1])
-
-    def embed(self, x: Scales) -> Tensor:  # -> (B, C)
-        return self.pool(self.convs(x[-1])).mean((2, 3))
+    def embed(self, seen: Scales) -> Tensor:  # -> (B, C)
+        return self.pool(self.convs(seen[-1])).mean((2, 3))
 
     def both(self, seen: Scales) -> tuple[Tensor, Tensor]:
-        """The classifier alone reads what is left after dropout: features are compared whole."""
+        """Return embedding and logits. Dropout applies to the classifier only: embeddings are compared whole."""
         embedding = self.embed(seen)
         return embedding, self.fc(self.dropout(embedding))  # (B, C), (B, classes)
 
@@ -178,26 +149,39 @@ def _network(
     head_channels: int | None,
     dropout: float,
 ) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Stages and heads: `blocks` exits, the first after `base` layers and one every `step` layers from there on.
+    """Return stages and heads: ``blocks`` exits, the first after ``base`` layers, then one every ``step`` layers.
 
-    width           channels of the stem's finest scale
-    factors         channels of each scale in units of n; bottlenecks: of each scale, see Bottleneck
-    head_channels   of the convolutions in the heads; None: as many as the coarsest scale has
+    Args:
+        classes: Number of classes.
+        blocks: Number of exits.
+        base: Layers before the first exit.
+        step: Layers between two exits.
+        growth: New channels per layer, in units of ``factors``.
+        width: Channels of the stem's finest scale.
+        factors: Channels of each scale, fine to coarse, in units of n.
+        bottlenecks: Width of each scale's bottlenecks, see ``bottleneck``.
+        stem: Makes the finest scale from an image.
+        head_channels: Channels of the convolutions in the heads; None: as many as the coarsest scale has.
+        dropout: Fraction that the heads drop before their classifiers.
     """
     layers, S, n = base + (blocks - 1) * step, len(factors), width
     interval = math.ceil(layers / S)  # layers between two drops of a scale
     ends = [base + step * k for k in range(blocks)]
-    stages, heads, parts = [], [], [Stem(width, factors, stem)]
+    stages, heads = [], []
+    parts: list[nn.Module] = [Stem(width, factors, stem)]
     for layer in range(1, layers + 1):
+        # A layer, and a transition if it drops a scale
         comes_in, comes_out = (S - max(0, past) // interval for past in (layer - 2, layer - 1))
         parts.append(Layer(n, growth, factors[-comes_in:], bottlenecks[-comes_in:], drop=comes_out < comes_in))
         n += growth
         if comes_out < comes_in:
             parts.append(Transition(n, n // 2, factors[-comes_out:]))
             n //= 2
+
+        # An exit
         if layer in ends:
             coarsest = n * factors[-1]
-            stages.append(Stage(*parts))
+            stages.append(nn.Sequential(*parts))
             heads.append(Head(coarsest, head_channels or coarsest, classes, dropout))
             parts = []
     initial.he([*stages, *heads])
@@ -206,23 +190,30 @@ def _network(
 
 @family("msdnet-cifar", pixels=32, smallest=17)
 def msdnet_cifar(classes: int, blocks=7, base=4, step=2, growth=16, width=16, dropout=0):
-    """Three scales of 32x32, 16x16 and 8x8; seven exits as published. dropout: percent, in the heads."""
-    sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}
-    stem = Conv(3, width, 3)
+    """MSDNet for CIFAR: scales of 32x32, 16x16 and 8x8, seven exits as published.
+
+    ``dropout``, in percent, applies before the classifiers of the heads.
+    """
+    widths = {"factors": [1, 2, 4], "bottlenecks": [1, 2, 4]}
+    stem = convolution(3, width, 3)
     return _network(
-        classes, **sizes, factors=[1, 2, 4], bottlenecks=[1, 2, 4], stem=stem, head_channels=128, dropout=dropout / 100
+        classes, blocks, base, step, growth, width, **widths, stem=stem, head_channels=128, dropout=dropout / 100
     )
 
 
 @family("msdnet-imagenet", pixels=224, smallest=129)
 def msdnet_imagenet(classes: int, blocks=5, base=4, step=4, growth=16, width=32, dropout=0):
-    """Four scales of 56x56 down to 7x7 for pictures of 224x224; five exits as published. dropout: percent."""
-    sizes = {"blocks": blocks, "base": base, "step": step, "growth": growth, "width": width}
+    """MSDNet for images of 224x224 pixels: scales of 56x56 down to 7x7, five exits as published.
+
+    ``dropout``, in percent, applies before the classifiers of the heads.
+    """
+    widths = {"factors": [1, 2, 4, 4], "bottlenecks": [1, 2, 4, 4]}
     stem = nn.Sequential(
         Conv2d(3, width, 7, stride=2, padding=3),  # as published, with a bias
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
-    factors = {"factors": [1, 2, 4, 4], "bottlenecks": [1, 2, 4, 4]}
-    return _network(classes, **sizes, **factors, stem=stem, head_channels=None, dropout=dropout / 100)
+    return _network(
+        classes, blocks, base, step, growth, width, **widths, stem=stem, head_channels=None, dropout=dropout / 100
+    )

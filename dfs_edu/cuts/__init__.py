@@ -1,6 +1,6 @@
-"""Other cuts than the published one, built to be compared with it and with joint training on an equal recipe.
+"""Other cuts than the published one, to compare with it and with joint training on an equal recipe.
 
-Each changes one thing about Deep Feature Surgery (surgery.py). What came out is in notebook 12 and docs/measured.md.
+Each changes one thing about Deep Feature Surgery (surgery.py). Notebook 12 and docs/measured.md have the results.
 
 A junction is one file; importing it here, one line, makes its name known to recipes and the command line.
 """

@@ -1,8 +1,9 @@
-"""Nothing is cut: gradients that oppose each other are projected."""
+"""Projection of gradients that oppose each other, instead of a cut."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,18 +14,24 @@ from dfs_edu.surgery import Junction
 
 @dataclass(frozen=True)
 class Projection(Junction):
-    """Nothing is cut: where the two gradients of a picture's feature oppose each other, they stop doing so.
+    """PCGrad at the junction, image by image, for two tasks: this exit, and all deeper ones.
 
-    PCGrad (Yu et al., NeurIPS 2020) at the junction, picture by picture, for two tasks: this exit, and all deeper
-    ones. Both gradients are there in one backward pass, so no further one is needed.
+    Where the two gradients of an image's feature oppose each other, they lose the components that do. Both are there in
+    the same backward pass, so no further one is needed.
 
-    who    "both": each loses its component along the other; "exit": only the exit's gradient yields
+    The rule is not linear: it needs the gradients of all exits in one backward pass. Conflict probes, and methods that
+    weight gradients, run one backward pass per exit; there the two gradients never meet.
 
-    This rule is not linear: it needs the gradients of all exits in one backward pass. Pulled one by one, as conflict
-    probes pull and methods that weigh gradients do, exits never meet here.
+    Args:
+        who: "both": each gradient loses its component along the other; "exit": only the exit's gradient does.
+
+    Source:
+        Yu et al., NeurIPS 2020.
     """
 
-    linear = False
+    linear: ClassVar[bool] = False
+    words: ClassVar[dict[str, tuple[str, object]]] = {"exit": ("who", "exit")}
+
     who: str = "both"
 
     def __post_init__(self):
@@ -37,7 +44,7 @@ class Projection(Junction):
 
 
 def _without(g: Tensor, other: Tensor) -> Tensor:
-    """g without its component along `other`, for each picture where the two oppose each other; (B, ...) both."""
+    """g (B, ...) without its component along ``other`` (B, ...), for every image where the two oppose each other."""
     a, b = (at_least_float32(t.flatten(1)) for t in (g, other))  # squares of small bfloat16 gradients would underflow
     along = (a * b).sum(1).clamp(max=0) / (b * b).sum(1).clamp(min=torch.finfo(b.dtype).tiny)
     return g - along.to(g.dtype).view(-1, *[1] * (g.ndim - 1)) * other

@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from dfs_edu.extras import need
 from dfs_edu.files import check_writable
 from dfs_edu.inference import Judge, checked_thresholds, evaluating, runtime
 from dfs_edu.multiexit import MultiExit, State, checked_shape
@@ -113,11 +114,9 @@ def export(
 
 
 def exporter_versions() -> dict[str, str]:
-    """Versions of torch and onnx for the manifest. Raises ImportError if a package that an export needs is missing."""
-    import onnx
-    import onnxscript  # noqa: F401  torch.onnx imports it, but late: after minutes of work
-
-    return {"torch": torch.__version__, "onnx": onnx.__version__}
+    """Versions of torch and onnx for the manifest. Raises MissingExtra if a package that an export needs is missing."""
+    need("onnxscript")  # torch.onnx imports it, but late: after minutes of work
+    return {"torch": str(torch.__version__), "onnx": need("onnx").__version__}
 
 
 @contextmanager

@@ -1,38 +1,39 @@
-"""Methods that choose the weights of the exits' gradients from the Gramian of these gradients, by torchjd.
+"""Methods that choose the weights of the exits' gradients from the Gramian of these gradients, with torchjd.
 
-With g_k the gradient of exit k's loss with respect to the whole trunk, zero where the exit does not reach, and the
-Gramian G = (g_i . g_j), each of them gives the trunk the gradient sum_k w_k(G) g_k:
+Let g_k be the gradient of exit k's loss with respect to the whole trunk, zero where the exit does not reach, and G the
+Gramian, G_ij = g_i . g_j. Each method gives the trunk the gradient sum_k w_k(G) g_k. ::
 
-    pcgrad      each g_k loses its component along every g_j that it opposes; the sum (Yu et al., NeurIPS 2020)
-    cagrad      near the mean, what gains most for the exit that gains least, c = 0.5 (Liu et al., NeurIPS 2021)
-    mgda        the shortest convex combination (Desideri, 2012; Sener and Koltun, NeurIPS 2018)
-    imtl-g      the one with equal projections on all g_k (Liu et al., ICLR 2021)
-    nash-mtl    the Nash bargaining solution (Navon et al., ICML 2022)
-    upgrad      each g_k projected on what harms no exit; the mean (Quinton and Rey, 2024)
-    aligned-mtl the components of the g_k made orthogonal and equally long (Senushkin et al., CVPR 2023)
+    pcgrad       each g_k loses its component along every g_j that it opposes; the sum (Yu et al., NeurIPS 2020)
+    cagrad       near the mean, what gains most for the exit that gains least, c = 0.5 (Liu et al., NeurIPS 2021)
+    mgda         the shortest convex combination (Desideri, 2012; Sener and Koltun, NeurIPS 2018)
+    imtl-g       the one with equal projections on all g_k (Liu et al., ICLR 2021)
+    nash-mtl     the Nash bargaining solution (Navon et al., ICML 2022)
+    upgrad       each g_k projected onto what harms no exit; the mean (Quinton and Rey, 2024)
+    aligned-mtl  the components of the g_k made orthogonal and equally long (Senushkin et al., CVPR 2023)
 
-The K gradients are K backward passes, each as deep as its exit lies, and are held at the same time. An exit that does
-not reach the trunk (`Detached`) has no say. torchjd's own `mtl_backward` is not used: on nested trunks it counts a
-stage once for each exit behind it.
+The K gradients take K backward passes, each as deep as its exit, and are in memory at the same time. Exits that do not
+reach the trunk (``Detached``) are left out. torchjd's own ``mtl_backward`` is not used: on nested trunks it counts a
+stage once for each exit after it.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dfs_edu import distributed
+from dfs_edu.extras import need
 from dfs_edu.methods.method import Method, named
 from dfs_edu.precision import widest
 
 
-def _torchjd(name: str, **options):
-    """Imported only when it is asked for: its solvers take a second to load."""
-    return getattr(import_module("torchjd.aggregation"), name)(**options)
+def _torchjd(name: str, **options: Any) -> Any:
+    """An object of torchjd. Imported only when needed: it is an optional extra, and its solvers are slow to load."""
+    return getattr(need("torchjd.aggregation"), name)(**options)
 
 
 # name -> (number of exits) -> function of the Gramian (K, K) to the weights (K,)
@@ -49,7 +50,7 @@ WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
 
 @named(*WEIGHTINGS)
 class Aggregated(Method):
-    """A method of `WEIGHTINGS` by its name, with steps of a length: see `methods.make`, which makes them."""
+    """A method of ``WEIGHTINGS``, by name, with its step length; see ``methods.make``."""
 
     by_exit = True
     takes = ("step_length",)
@@ -63,24 +64,31 @@ class Aggregated(Method):
         return cls(name, length)
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """A backward pass for each exit; the trunk gets the weighted sum of gradients, the others the plain one.
+        """Run one backward pass per exit; the trunk gets the weighted sum of gradients, the others the plain sum.
 
-        Raises FloatingPointError for a gradient that is not finite.
+        Raises:
+            FloatingPointError: A gradient is not finite.
         """
+        # One gradient per exit, averaged over processes
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
+
+        # Their weights in the trunk
         G = gramian([row[: len(trunk)] for row in rows])
         if not G.isfinite().all():  # the solvers would raise errors of their own
             raise FloatingPointError(f"a gradient is not finite; the losses are {[loss.item() for loss in losses]}")
         weights = distributed.as_the_first(self.weights(G)).tolist()
+
+        # The sums
         for i, p in enumerate([*trunk, *others]):
-            own = [1.0] * len(rows) if i >= len(trunk) else weights
-            gradients = [w * row[i] for w, row in zip(own, rows, strict=True) if row[i] is not None]
+            factors = weights if i < len(trunk) else [1.0] * len(rows)
+            gradients = [w * g for w, g in zip(factors, (row[i] for row in rows), strict=True) if g is not None]
             if gradients:
-                p.grad = sum(gradients) if p.grad is None else p.grad + sum(gradients)
+                total = cast(Tensor, sum(gradients))
+                p.grad = total if p.grad is None else p.grad + total
 
     def weights(self, gramian: Tensor) -> Tensor:
-        """Of the gradients' sum: float64 (K, K) -> (K,)."""
+        """Return the weights (K,) of the gradients in the sum, for their Gramian (K, K); both float64."""
         reaching = gramian.diagonal() > 0
         weights = torch.zeros(len(gramian), dtype=torch.float64)
         if reaching.any():
@@ -88,6 +96,7 @@ class Aggregated(Method):
         return weights
 
     def _weights(self, gramian: Tensor) -> Tensor:
+        """The weights of exits that all reach the trunk."""
         n = len(gramian)
         if n == 1:
             return torch.ones(1, dtype=torch.float64)
@@ -95,32 +104,34 @@ class Aggregated(Method):
             self.weightings[n] = WEIGHTINGS[self.name](n)
         try:
             weights = self.weightings[n](gramian).double()
-        except (ValueError, ArithmeticError, RuntimeError) as error:  # of a solver, each has its own
+        except (ValueError, ArithmeticError, RuntimeError) as error:  # every solver has its own
             raise FloatingPointError(
                 f"{self.name} finds no weights for the Gramian {gramian.tolist()}: {error}"
             ) from error
         if self.length == "own":
             return weights
-        length, wanted = (weights @ gramian @ weights).clamp(min=0).sqrt(), gramian.sum().clamp(min=0).sqrt()
-        if weights @ gramian.sum(1) < 0:  # IMTL-G's weights of sum 1 may point uphill for all: the way down is back
+
+        # Rescale the step to the length that the plain sum would have
+        length, target = (weights @ gramian @ weights).clamp(min=0).sqrt(), gramian.sum().clamp(min=0).sqrt()
+        if weights @ gramian.sum(1) < 0:  # IMTL-G's weights add up to 1, but may point uphill for all exits: turn back
             weights = -weights
-        return weights * (wanted / length) if length > 0 else weights
+        return weights * (target / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
-        """What Nash-MTL's solver starts its next step from; of the others nothing."""
+        """Return where the solver of Nash-MTL starts its next step from; other methods remember nothing."""
         return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` said."""
-        if "weights" in state:  # of a checkpoint made before there was one for each number of exits
+        """Continue from what ``state_dict`` returned."""
+        if "weights" in state:  # a checkpoint from before there was one state for each number of exits
             state = {len(state["weights"]): state}
-        for n, one in state.items():
-            self.weightings[n] = WEIGHTINGS[self.name](n)
-            self.weightings[n].load_state_dict(one)
+        for n, weights in state.items():
+            self.weightings[n] = nash = _Nash(n)
+            nash.load_state_dict(weights)
 
 
 def jacobian(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> list[list[Tensor | None]]:
-    """The gradient of each loss with respect to each parameter; None where it does not reach."""
+    """Return the gradient of each loss with respect to each parameter; None where it does not reach."""
     last = len(losses) - 1
     return [
         list(torch.autograd.grad(loss, parameters, retain_graph=k < last, allow_unused=True))
@@ -129,7 +140,7 @@ def jacobian(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> li
 
 
 def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
-    """Scalar products of the rows of a Jacobian: float64 (K, K) on the CPU, where the small problems are solved."""
+    """Return the scalar products of a Jacobian's rows: float64 (K, K), on the CPU, where the solvers run."""
     G = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for column in zip(*rows, strict=True):
         reached = torch.tensor([k for k, g in enumerate(column) if g is not None])
@@ -140,7 +151,7 @@ def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
 
 
 class _Nash:
-    """torchjd's Nash-MTL asks for the gradients, but looks at their scalar products alone: any root of G will do."""
+    """torchjd's Nash-MTL asks for gradients, but uses only their scalar products: any root of the Gramian will do."""
 
     def __init__(self, exits: int):
         self.method = _torchjd("NashMTL", n_tasks=exits)
@@ -152,7 +163,7 @@ class _Nash:
             return self.method.weighting(vectors * values.clamp(min=0).sqrt())
 
     def state_dict(self) -> dict:
-        """Each step starts from the weights of the last one."""
+        """Return the weights of the last step: the next one starts from them."""
         return {"weights": torch.from_numpy(self.method.weighting.prvs_alpha).clone()}
 
     def load_state_dict(self, state: dict) -> None:

@@ -1,48 +1,75 @@
-"""What a method is, and the names that methods go by."""
+"""The base class of methods, and the names that methods go by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 NAMED: dict[str, type[Method]] = {}
 
 
-class Method:
-    """How K losses become one update. A subclass gives `backward`, and the rest where it differs.
+class Training(Protocol):
+    """What a method uses of the training that it is part of, see ``training.trainer.Trainer``."""
 
-    by_exit   `backward` goes through the graph once for every exit, which DDP does not allow
-    takes     what can be chosen: "weights", of the losses, and "step_length"
+    def gradients(self, x: Tensor, y: Tensor) -> None:
+        """Compute the losses of a batch, and from them gradients by the method's ``backward``."""
+
+    def update(self) -> None:
+        """Move the weights along their gradients, clear these, and advance the learning rate."""
+
+
+class Method:
+    """A way to train a network on K losses. It may differ from plain training at three levels.
+
+    * The weights of the losses over time: ``begin_epoch`` says how far training is.
+    * The update from K losses: ``backward``.
+    * A step as a whole: ``step``.
     """
 
-    by_exit = False
-    takes: tuple[str, ...] = ()
+    by_exit: ClassVar[bool] = False  # `backward` walks the graph once for each exit, which DDP does not allow
+    in_parts: ClassVar[bool] = False  # a batch may come in parts, with a backward pass each (gradient accumulation)
+    takes: ClassVar[tuple[str, ...]] = ()  # the options that it has: "weights", of the losses, and "step_length"
 
     @classmethod
     def of(cls, name: str, exits: int, weights: Sequence[float], length: str) -> Method:
-        """The method of this name, with what was chosen."""
+        """Return the method of this name, for a number of exits and with the options that it takes."""
         return cls()
 
-    def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """Add to `.grad` of the trunk's parameters, and of the others, heads above all; losses K x ().
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Prepare for an epoch, counted from 0, of a run with the given number of epochs. Also called on resuming."""
 
-        `trunk` is empty in epochs in which the trunk is frozen.
+    def step(self, training: Training, x: Tensor, y: Tensor) -> None:
+        """Make one update from a batch: images x (B, 3, H, W), labels y (B,)."""
+        training.gradients(x, y)
+        training.update()
+
+    def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+        """Add to ``.grad`` of the parameters.
+
+        Args:
+            losses: K losses (), one per exit.
+            trunk: Parameters that exits share; empty while the trunk is frozen.
+            others: All other parameters, those of the heads above all.
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict:
-        """What the next step needs to know of those before it, for checkpoints."""
+        """Return what the next step needs to know about earlier ones, for checkpoints."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` said."""
+        """Continue from what ``state_dict`` returned."""
 
 
-def named(*names: str) -> Callable[[type[Method]], type[Method]]:
-    """Decorates a class of methods: recipes and the command line know it by these names."""
+M = TypeVar("M", bound=type[Method])
 
-    def register(method: type[Method]) -> type[Method]:
+
+def named(*names: str) -> Callable[[M], M]:
+    """Decorate a subclass of ``Method``: recipes and the command line know it by these names."""
+
+    def register(method: M) -> M:
         NAMED.update(dict.fromkeys(names, method))
         return method
 

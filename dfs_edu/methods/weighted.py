@@ -1,4 +1,4 @@
-"""The sum of the losses, as it is or weighted: deep supervision, DSN (Lee et al., AISTATS 2015), and MSDNet."""
+"""The sum of the losses, plain or weighted: deep supervision, DSN (Lee et al., AISTATS 2015), and MSDNet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from dfs_edu.methods.method import Method, named
 
 @named("sum")
 class Weighted(Method):
-    """The sum of the losses, each times its weight: one backward pass.
+    """The sum of the losses, each times its weight, in one backward pass.
 
-    exits     K
-    weights   K numbers from 0, one of them above it; none: all 1
+    Args:
+        exits: Number of exits, K.
+        weights: K numbers from 0, at least one of them above it; empty: all 1.
 
-    Raises ValueError for another number of weights.
+    Raises:
+        ValueError: There are weights, but not K.
     """
 
+    in_parts = True
     takes = ("weights",)
 
     def __init__(self, exits: int, weights: Sequence[float] = ()):
@@ -32,9 +35,9 @@ class Weighted(Method):
         return cls(exits, weights)
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """One backward pass of the weighted sum, for trunk and others alike."""
-        losses = torch.stack(list(losses))
+        """Run one backward pass of the weighted sum, for the trunk and the others alike."""
+        stacked = torch.stack(list(losses))
         if self.weights is not None:
-            self.weights = self.weights.to(losses)  # once: from then on they are there
-            losses = losses * self.weights
-        losses.sum().backward()
+            self.weights = self.weights.to(stacked)  # moves to the device once
+            stacked = stacked * self.weights
+        stacked.sum().backward()

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
     from dfs_edu.training.recipes import Recipe
 
 OTHERS = [kind for kind in vars(cuts).values() if isinstance(kind, type)]  # whatever cuts/__init__.py imports
-KINDS = {kind.__name__.lower(): kind for kind in (Joint, Detached, Equilibrium, Surgery, *OTHERS)}
-FLAGS = {  # word -> field, value
-    "own": ("exit_gradient", "own"),
-    "all": ("exit_gradient", "all"),
-    "partition": ("reference", False),
-    "scales": ("scales", "all"),
-    "exit": ("who", "exit"),
-}
+KINDS = {kind.name: kind for kind in (Joint, Detached, Equilibrium, Surgery, *OTHERS)}
 
 
 @dataclass(frozen=True)
@@ -151,12 +144,14 @@ def spell(junction: Junction) -> str:
     >>> spell(Surgery(beta=0.25, exit_gradient="all", scales="all"))
     'surgery-all-0.25-scales'
     """
-    values = junction_to(junction)
-    name = values.pop("name")
-    side = [values.pop("exit_gradient")] if "exit_gradient" in values else []
+    values, words = asdict(junction), junction.words
+    defaults = {field.name: field.default for field in fields(junction)}
+    # A field whose default has a word is always spelled out, before the numbers
+    spelled_out = {field for field, value in words.values() if value == defaults[field]}
+    chosen = {word: field for word, (field, value) in words.items() if values[field] == value}
+    first = [word for word, field in chosen.items() if field in spelled_out]
     numbers = [number(values[field]) for field in _numbers(type(junction))]
-    flags = [word for word, (field, value) in FLAGS.items() if field in values and values[field] == value]
-    return "-".join([name, *side, *numbers, *flags])
+    return "-".join([junction.name, *first, *numbers, *(word for word in chosen if word not in first)])
 
 
 def junction_from(spec: Junction | Mapping | str) -> Junction:
@@ -190,7 +185,7 @@ def junction_from(spec: Junction | Mapping | str) -> Junction:
 
 def junction_to(junction: Junction) -> dict[str, Any]:
     """Return a junction as plain values, for a record; `junction_from` reads it back."""
-    return {"name": type(junction).__name__.lower(), **asdict(junction)}
+    return {"name": junction.name, **asdict(junction)}
 
 
 def is_written(value: Any) -> bool:
@@ -220,12 +215,12 @@ def _read(kind: type[Junction], options: list[str]) -> dict[str, Any]:
     """Read the options of a junction from words."""
     names, numbers, values = {field.name for field in fields(kind)}, _numbers(kind), {}
     for word in options:
-        field, value = FLAGS.get(word, (None, None))
+        field, value = kind.words.get(word, (None, None))
         if field is None and numbers:
             field, value = numbers.pop(0), _number(word)
         if field not in names or field in values or value is None:
-            known = [flag for flag, (its, _) in FLAGS.items() if its in names] + ["a number"] * bool(_numbers(kind))
-            raise ValueError(f"{word!r}: {kind.__name__.lower()} takes {', '.join(known) or 'no options'}")
+            known = [*kind.words] + ["a number"] * bool(_numbers(kind))
+            raise ValueError(f"{word!r}: {kind.name} takes {', '.join(known) or 'no options'}")
         values[field] = value
     return values
 

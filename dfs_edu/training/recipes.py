@@ -145,14 +145,18 @@ class Recipe:
             raise ValueError(f"frozen={self.frozen}: at most the {self.epochs} epochs of the run")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} images")
-        by_exit = methods.check(self.method, self.weights, self.step_length).by_exit
-        if by_exit and not self.junction.linear:
+        method = methods.check(self.method, self.weights, self.step_length)
+        if method.by_exit and not self.junction.linear:
             name = type(self.junction).__name__
             raise ValueError(f"method={self.method!r}: it pulls exits one by one, and {name} needs them together")
-        if self.accumulate > 1 and self.method != "sum":
+        if self.accumulate > 1 and not method.in_parts:
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
         if self.accumulate > 1 and self.loss == "distillation":
             raise ValueError(f"accumulate={self.accumulate}: distillation measures features over a whole batch")
+
+    def junction_in(self, epoch: int) -> Junction:
+        """Return the junction of an epoch, counted from 0: the first `uncut` epochs are trained jointly."""
+        return Joint() if epoch < self.uncut else self.junction
 
     @property
     def name(self) -> str:

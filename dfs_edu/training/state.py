@@ -10,7 +10,16 @@ from dfs_edu.training.device import random_state, set_random_state
 from dfs_edu.training.recipes import Recipe
 
 if TYPE_CHECKING:
+    from dfs_edu.training.start import Start
     from dfs_edu.training.trainer import Trainer
+
+
+def begin(trainer: Trainer, start: Start | None) -> None:
+    """Begin a new run, from given weights if there are any."""
+    if start:
+        trainer.record["start"] = start.load(trainer.network, trainer.dataset.classes)
+        if trainer.average:
+            trainer.average.module.load_state_dict(trainer.network.state_dict())
 
 
 def save(trainer: Trainer) -> None:

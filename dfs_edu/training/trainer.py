@@ -23,7 +23,6 @@ from dfs_edu.backbones import build, initial
 from dfs_edu.distributed import Team
 from dfs_edu.files import check_writable, write_whole
 from dfs_edu.losses import Objective
-from dfs_edu.surgery import Joint
 from dfs_edu.training import checkpoint, conflicts, events, health, heap, progress, results, state
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.evaluation import evaluate
@@ -134,7 +133,7 @@ def train(
 
     trainer = Trainer(recipe, dataset or load_data(recipe, root), place, team, folder, progress and team.leads, track)
     if not (folder and resume and state.load(trainer)):
-        trainer.begin(weights)
+        state.begin(trainer, weights)
     return trainer.run(checkpoint_steps, on_epoch)
 
 
@@ -203,7 +202,7 @@ class Trainer:
         # What is measured on the way, and the record of it
         self.meters = Meters(len(self.network.heads), device)
         self.watch = conflicts.Watch(dataset, device, self.autocast, track)
-        self.broken = set(chain.from_iterable(getattr(split, "broken", ()) for split in dataset.splits))
+        self.broken: set[str] = set(chain.from_iterable(getattr(split, "broken", ()) for split in dataset.splits))
         self.record = results.begun(recipe, dataset, device, "bf16" if self.bf16 else "fp32", team.world)
         self.saved = time.monotonic()
         torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # for dropout
@@ -213,7 +212,7 @@ class Trainer:
         recipe = self.recipe
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
         if recipe.initial == "torch":
-            initial.torchs_own([self.network])
+            initial.torch_default([self.network])
         self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False
         self.network.to(self.device).to(memory_format=torch.channels_last)
         self.objective = Objective(self.network, recipe.loss, recipe.label_smoothing)
@@ -223,13 +222,6 @@ class Trainer:
         self.idle = self.team.world > 1 and distributed.has_idle(self.network, self.dataset.pixels)
         if self.team.world > 1:
             distributed.synchronise(self.network)
-
-    def begin(self, start: Start | None) -> None:
-        """Start a new run, from given weights if there are any."""
-        if start:
-            self.record["start"] = start.load(self.network, self.dataset.classes)
-            if self.average:
-                self.average.module.load_state_dict(self.network.state_dict())
 
     def run(self, checkpoint_steps: int, on_epoch: Callable[[dict], None] | None) -> Run:
         """Train the epochs that are left, and finish the run."""
@@ -249,7 +241,7 @@ class Trainer:
                 self.watch.compare(self)
             began = time.monotonic() - self.meters.seconds
             for x, y in self.batches:
-                self.step(x, y)
+                self.method.step(self, x, y)  # gradients, then update, unless the method has it otherwise
                 self.meters.seconds = time.monotonic() - began
                 began += self.watch.compare(self)  # comparing is not training
 
@@ -277,9 +269,8 @@ class Trainer:
             self.meters.seconds = time.monotonic() - began
         self.end_epoch()
 
-    def step(self, x: Tensor, y: Tensor) -> None:
-        """Make one update from a batch: images x (B, 3, H, W), labels y (B,)."""
-        # Forward and backward, in `accumulate` parts one after the other
+    def gradients(self, x: Tensor, y: Tensor) -> None:
+        """Run forward and backward passes of a batch, in `accumulate` parts one after the other."""
         parts = self.recipe.accumulate
         for i, (x_i, y_i) in enumerate(zip(x.chunk(parts), y.chunk(parts), strict=True), start=1):
             wait = i < parts and self.team.world > 1  # gradients are exchanged once per step
@@ -289,7 +280,8 @@ class Trainer:
                 self.method.backward([loss / parts for loss in losses], *self.parameters)
             self.meters.add(losses, logits, y_i, parts)
 
-        # Update
+    def update(self) -> None:
+        """Move the weights along their gradients, and clear these."""
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip)
         self.meters.rates.append([self.steps_taken, self.optimizer.param_groups[0]["lr"]])
@@ -345,9 +337,9 @@ class Trainer:
     def prepare_epoch(self) -> None:
         """Put in the junction of this epoch, freeze or release the trunk, and set the modes."""
         if self.recipe.uncut:
-            junction = Joint() if self.batches.epoch < self.recipe.uncut else self.recipe.junction
             for network in [self.network, *([self.average.module] if self.average else [])]:
-                network.join(junction)
+                network.join(self.recipe.junction_in(self.batches.epoch))
+        self.method.begin_epoch(self.batches.epoch, self.recipe.epochs)
         frozen = self.batches.epoch < self.recipe.frozen
         if frozen != self.frozen:
             self.frozen = frozen

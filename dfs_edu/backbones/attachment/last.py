@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -14,16 +15,21 @@ SHAPING = (nn.Identity, nn.Flatten, nn.Unflatten)  # what may come after it
 
 
 def linear_classifier(model: nn.Module, whole: Trace, input_shape: tuple[int, int, int]) -> bool:
-    """Put a linear layer of the same weights in the place of a classifier that is a 1x1 convolution; True if it was."""
+    """Replace a classifier that is a 1x1 convolution by a linear layer of the same weights. True if it was one."""
     node = _end(whole)
-    conv = _module(whole, node)
+    conv = whole.module_of(node)
     if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or conv.groups != 1:
         return False
     H, W = Trial(whole.root, whole.graph, input_shape).value[node.args[0]].shape[2:]
     if (H, W) != (1, 1):
         raise ValueError(f"the classifier {node.target!r} is a convolution over {H}x{W} places: pool before it")
-    like = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None, **like)
+    linear = nn.Linear(
+        conv.in_channels,
+        conv.out_channels,
+        bias=conv.bias is not None,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )
     with torch.no_grad():
         linear.weight.copy_(conv.weight.flatten(1))
         if conv.bias is not None:
@@ -33,17 +39,18 @@ def linear_classifier(model: nn.Module, whole: Trace, input_shape: tuple[int, in
     return True
 
 
-def classifier(whole: Trace) -> fx.Node:
-    """The nn.Linear that makes the network's output; only what changes nothing may come after it.
+def classifier(whole: Trace) -> str:
+    """Return the path of the nn.Linear that makes the network's output; only changes of shape may come after it.
 
-    Raises ValueError where the network ends in anything else, naming it.
+    Raises:
+        ValueError: The network ends in anything else; the message names it.
     """
     node = _end(whole)
-    if isinstance(_module(whole, node), nn.Linear) and len(whole.calls_of(node.target)) == 1:
-        return node
+    if isinstance(whole.module_of(node), nn.Linear) and len(whole.calls_of(node.target)) == 1:
+        return node.target
     name, end = type(whole.root).__name__, whole.node_to_qualname.get(node, node)
     if not isinstance(node, fx.Node):
-        raise ValueError(f"{name} answers with a {type(node).__name__}: the last exit's answer is one tensor of logits")
+        raise ValueError(f"{name} returns a {type(node).__name__}: the last exit returns one tensor of logits")
     several = list(dict.fromkeys(_linears_before(whole, node)))
     if len(several) > 1:
         raise ValueError(
@@ -56,27 +63,22 @@ def classifier(whole: Trace) -> fx.Node:
     )
 
 
-def _end(whole: Trace):
-    """What makes the network's output: the last node, before those that only change the shape."""
+def _end(whole: Trace) -> Any:
+    """What makes the network's output, normally a node: the last one before those that only change the shape."""
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
     node = output.args[0]
     while isinstance(node, fx.Node) and (
-        isinstance(_module(whole, node), SHAPING)
+        isinstance(whole.module_of(node), SHAPING)
         or (node.op != "call_module" and node.target in ("flatten", torch.flatten))
     ):
         node = node.args[0]
     return node
 
 
-def _module(whole: Trace, node) -> nn.Module | None:
-    is_call = isinstance(node, fx.Node) and node.op == "call_module"
-    return whole.root.get_submodule(node.target) if is_call else None
-
-
 def _linears_before(whole: Trace, node: fx.Node) -> Iterator[str]:
-    """The classifiers that a sum or mean at the end is made of."""
-    for read in node.all_input_nodes:
-        if isinstance(_module(whole, read), nn.Linear):
-            yield read.target
-        elif read.op in ("call_function", "call_method"):
-            yield from _linears_before(whole, read)
+    """Paths of the classifiers in the sum or mean at the end."""
+    for source in node.all_input_nodes:
+        if isinstance(whole.module_of(source), nn.Linear):
+            yield str(source.target)
+        elif source.op in ("call_function", "call_method"):
+            yield from _linears_before(whole, source)

@@ -1,11 +1,12 @@
-"""What cannot get exits, refused early and by name, with the cure."""
+"""Networks that cannot get exits, refused early: the message names the cause and the cure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -14,7 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from dfs_edu.multiexit import MultiExit, check_classes, checked_shape
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# Hooks that compute a weight anew at every pass, from parameters of other names: a copy would not have them
+# Hooks that recompute a weight at every pass, from parameters of other names: a copy would not have them
 WEIGHT_HOOKS = {
     prune.BasePruningMethod: "call torch.nn.utils.prune.remove(module, name) first",
     WeightNorm: "call torch.nn.utils.remove_weight_norm(module), or use torch.nn.utils.parametrizations.weight_norm",
@@ -22,8 +23,8 @@ WEIGHT_HOOKS = {
 }
 
 
-def unwrapped(model):
-    """The network inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
+def unwrapped(model: Any) -> Any:
+    """Return the network inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
     while isinstance(model, nn.Module):
         if isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod
@@ -34,7 +35,8 @@ def unwrapped(model):
     return model
 
 
-def check(model, at, classes, input_shape) -> None:
+def check(model: Any, at: Any, classes: Any, input_shape: Any) -> None:
+    """Raise TypeError or ValueError, naming the value, for arguments of ``attached`` that cannot be right."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}: give an nn.Module, such as torchvision's resnet50()")
     if isinstance(model, MultiExit):
@@ -42,7 +44,7 @@ def check(model, at, classes, input_shape) -> None:
     if isinstance(at, bool) or not isinstance(at, int | list | tuple):
         raise TypeError(f"at={at!r}: give a list of node names or modules, or a number of exits")
     if (at if isinstance(at, int) else len(at)) < 1:
-        raise ValueError(f"at={at!r}: there must be one exit at least, besides the network's own end")
+        raise ValueError(f"at={at!r}: there must be at least one exit besides the network's own end")
     if classes is not None:
         check_classes(classes)
     checked_shape(input_shape)
@@ -50,10 +52,10 @@ def check(model, at, classes, input_shape) -> None:
 
 
 def _check_kind(model: nn.Module) -> None:
-    """Refuse what cannot be copied and traced, whichever way it is cut."""
+    """Refuse a network that cannot be copied and traced, wherever it is cut."""
     name = type(model).__name__
     if getattr(model, "aux_logits", False):
-        raise ValueError(f"{name} answers with several tensors in training: build it with aux_logits=False")
+        raise ValueError(f"{name} returns several tensors in training: build it with aux_logits=False")
     for path, module in model.named_modules():
         where = f"{path!r} of {name}" if path else name
         if isinstance(module, torch.jit.ScriptModule):
@@ -78,20 +80,20 @@ def _check_kind(model: nn.Module) -> None:
 
 
 def check_beside(model: nn.Module, opened: Iterable[str]) -> None:
-    """Refuse what runs beside the forward of modules that are taken apart, the network among them: it would be lost."""
+    """Refuse hooks and the like of modules that are taken apart, the network included: a graph would lose them."""
     for path in ["", *sorted(opened)]:
         module = model.get_submodule(path)
         where = f"{path!r}, which a cut opens," if path else type(module).__name__
         if any(getattr(module, hooks) for hooks in HOOKS):
             raise ValueError(f"{where} has hooks, which the attached network would not run: remove them first")
         if "forward" in vars(module):
-            raise ValueError(f"{where} has a forward of its own in place of its class's: define it in a subclass")
-        if type(module).__call__ is not nn.Module.__call__:
+            raise ValueError(f"{where} has a forward of its own, which replaces its class's: define it in a subclass")
+        if type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule):
             raise ValueError(f"{where} has a __call__ of its own, which a graph would lose: put it into forward")
 
 
-def check_owners(stages: list[nn.Module], heads: list[nn.Module]) -> None:
-    """Weights that two stages share have no one place, and no one exit's gradient."""
+def check_owners(stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
+    """Refuse weights that two stages share: they belong to neither, and to no single exit."""
     owner = {}
     for k, pair in enumerate(zip(stages, heads, strict=True), start=1):
         for name, parameter in [named for module in pair for named in module.named_parameters()]:

@@ -1,35 +1,39 @@
-"""What an attached network is made of: the stages between two cuts, and the heads of its exits."""
+"""The parts of an attached network: stages, which lie between two cuts, and the heads of its exits."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
-import numpy as np
 from torch import Tensor, fx, nn
 
 from dfs_edu.multiexit import Head, State
 
 
 class Stage(fx.GraphModule):
-    """One piece of the network, from cut to cut.
+    """The piece of the network between two cuts.
 
-    It takes and returns a tensor where only the exit's feature crosses the cut, else a list, the feature last.
+    It takes and returns a tensor if only the exit's feature crosses the cut; otherwise a list, the feature last.
     """
 
-    def __reduce__(self):
-        """As it is, graph and meta included: torch's own way traces it again, which fixes what depends on the mode."""
+    def __reduce__(self) -> tuple:
+        """Pickle graph and meta as they are. torch's own way traces again, which bakes in what depends on the mode."""
         _, (body, _) = super().__reduce__()
         return _restored, (body, copy.deepcopy(self.graph))  # a copy has no owner, which would be pickled again
 
-    def listen(self, heard: np.ndarray | list | None) -> np.ndarray | list:
-        """Tell the convolutions that read the feature; of this stage's own channels all are heard (see MultiExit)."""
-        for path in self.meta["readers"]:
-            self.get_submodule(path).listen(heard[-1] if isinstance(heard, list) else heard)
-        own = [np.ones(channels, bool) for channels in self.meta["channels"]]
-        return own if len(own) > 1 else own[0]
+    @property
+    def readers(self) -> list[str]:
+        """Paths of the convolutions that read the feature before this stage, see ``splitgrad.propagate``."""
+        return self.meta["readers"]
+
+    @property
+    def out_channels(self) -> int | list[int]:
+        """Channels of what the stage returns: a number, or a list of numbers if it returns a list."""
+        channels = self.meta["channels"]
+        return channels if len(channels) > 1 else channels[0]
 
 
-def _restored(body: dict, graph: fx.Graph) -> Stage:
+def _restored(body: dict[str, Any], graph: fx.Graph) -> Stage:
     root = nn.Module()
     root.__dict__.update(body)
     stage = Stage(root, graph)
@@ -38,11 +42,12 @@ def _restored(body: dict, graph: fx.Graph) -> Stage:
 
 
 class Exit(Head):
-    """Mean over positions (or tokens, the class token among them), LayerNorm, linear: the head of ConvNeXt, and of a
-    ViT that pools.
+    """Mean over positions (or over tokens, class token included), LayerNorm, linear.
 
-    The layers of a trained network differ in scale by orders of magnitude: LayerNorm makes one learning rate fit all
-    exits and, unlike BatchNorm, does the same in training and evaluation, and with a batch of one.
+    It is the head of ConvNeXt, and of a ViT that pools.
+
+    The features of a trained network differ in scale by orders of magnitude. LayerNorm makes one learning rate fit all
+    exits and, unlike BatchNorm, does the same in training and evaluation, and on a batch of one.
     """
 
     def __init__(self, channels: int, classes: int):
@@ -57,9 +62,9 @@ class Exit(Head):
 
 
 class Last(Head):
-    """The network's own classifier; what comes before it belongs to the last stage."""
+    """The network's own classifier. What comes before it belongs to the last stage."""
 
-    def __init__(self, fc: nn.Linear):
+    def __init__(self, fc: nn.Module):
         super().__init__()
         self.fc = fc
 

@@ -1,4 +1,4 @@
-"""Exits for other people's networks: nine of torchvision's and timm's, and small ones with a fault each."""
+"""Exits for existing networks: nine of torchvision's and timm's, and small ones with one fault each."""
 
 import copy
 import io
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.fx
 import torch.utils.checkpoint
 import torchvision
 from torch import nn
@@ -24,9 +25,10 @@ from dfs_edu.backbones.attachment import Exit, attached
 from dfs_edu.inference import EarlyExit
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.probes import conflict, cost
+from dfs_edu.splitgrad import propagate
 from dfs_edu.surgery import Detached, Joint, Surgery
 
-# Name -> size of the pictures here, and the names of three exits placed at 224x224 evenly in MACs.
+# Name -> size of the images here, and the names of three exits placed at 224x224 evenly in MACs.
 NINE = {
     "resnet50": (64, ["layer2.0", "layer3.0", "layer3.4"]),
     "mobilenet_v3_large": (64, ["features.4", "features.10", "features.12"]),
@@ -62,7 +64,7 @@ def with_numbers(model):
     return model
 
 
-def pictures(size, B=2):
+def images_of(size, B=2):
     return torch.randn(B, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -106,7 +108,7 @@ def flops(function):
 def test_the_last_exit_is_the_network(name):
     size, _ = NINE[name]
     model = with_numbers(on_meta(name)).eval()
-    x = pictures(size)
+    x = images_of(size)
     with torch.no_grad():
         expected = model(x)
         logits = attach(model, at=3, size=size)(x)
@@ -163,7 +165,7 @@ def test_weights_of_a_file_are_the_attached_network_s(name, tmp_path):
 
 def test_who_leaves_at_exit_1_costs_stage_1_and_head_1():
     net = attach(resnet(), ["layer1", "layer3"]).eval()
-    x = pictures(64, B=4)
+    x = images_of(64, B=4)
     first = flops(lambda: net.heads[0](net.stages[0](x)))
     assert flops(lambda: EarlyExit(net, [0, 0, 0])(x)) == first
     assert flops(lambda: EarlyExit(net, [1, 1, 0])(x)) == flops(lambda: net(x)) > 2 * first
@@ -173,7 +175,7 @@ def test_who_leaves_at_exit_1_costs_stage_1_and_head_1():
 def test_pictures_that_left_cost_nothing_further(at):
     """Of four pictures two go on: their logits are the same, and they cost half; also where a list crosses the cut."""
     net = attach(resnet(), at).eval()
-    x, going_on = pictures(64, B=4), torch.tensor([0, 3])
+    x, going_on = images_of(64, B=4), torch.tensor([0, 3])
 
     def leave():
         steps = net.exits(x)
@@ -212,7 +214,7 @@ def test_exits_by_name(name, at):
     """Every feature is what torchvision's feature extraction finds at that node, and the end is the network's."""
     size = NINE.get(name, (64,))[0]
     model = with_numbers(on_meta(name)).eval()
-    x = pictures(size, B=1)
+    x = images_of(size, B=1)
     net = attach(model, at, size=size).eval()
     found = []
     for stage in net.stages:
@@ -240,7 +242,7 @@ def test_modules_and_their_names_are_the_same_places():
 
 def test_inside_a_residual_block_a_list_crosses_with_the_feature_last():
     net = attach(resnet().eval(), ["layer1.0.conv1", "layer2"])
-    skip, f = net.stages[0](pictures(64))
+    skip, f = net.stages[0](images_of(64))
     assert skip.shape == f.shape == (2, 64, 16, 16)
     assert (skip >= 0).all()
     assert (f < 0).any()
@@ -267,7 +269,7 @@ class Branching(nn.Module):
 def test_a_block_that_cannot_be_traced_stays_whole():
     layers = [nn.Conv2d(3, 8, 1), Branching(), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3)).eval()
-    x = pictures(8)
+    x = images_of(8)
     assert attach(model, 1, size=8).stages[0].meta["end"] == "3"  # its MACs count once, though tracing it was tried
     for at in (["0"], ["1", "3"]):
         net = attach(model, at, size=8)
@@ -280,7 +282,7 @@ def test_a_classifier_with_a_forward_of_its_own():
     """timm casts the weights in its nn.Linear."""
     model = timm.create_model("mobilenetv3_small_050", num_classes=4).eval()
     assert type(model.classifier) is not nn.Linear
-    net, x = attach(model, ["blocks.2"]), pictures(64)
+    net, x = attach(model, ["blocks.2"]), images_of(64)
     assert torch.equal(net(x)[-1], model(x))
 
 
@@ -333,7 +335,7 @@ def test_a_head_of_one_s_own():
 
     net = attach(resnet().double(), ["layer1", "layer2"], head=head)
     assert made == [(64, 7), (128, 7)]
-    assert [logits.dtype for logits in net(pictures(64).double())] == [torch.float64] * 3
+    assert [logits.dtype for logits in net(images_of(64).double())] == [torch.float64] * 3
     with pytest.raises(TypeError, match="returns a module"):
         attach(resnet(), ["layer1"], head=lambda channels, classes: channels)
 
@@ -343,7 +345,7 @@ def test_a_head_of_one_s_own():
 
 def test_dropout_in_a_function_follows_the_mode():
     net = attach(Small(), ["first", "second"], size=8)
-    x = pictures(8)
+    x = images_of(8)
     for _ in range(2):  # there and back
         net.train()
         assert not torch.equal(net(x)[1], net(x)[1])
@@ -360,7 +362,7 @@ def test_a_training_step_is_the_original_s():
         (resnet(), ["layer1.0.bn1", "layer3"]),
         (timm.create_model("regnety_002"), 3),
     ):
-        net, x = attach(model.train(), at), pictures(64)
+        net, x = attach(model.train(), at), images_of(64)
         torch.manual_seed(3)
         expected = model(x)
         torch.manual_seed(3)
@@ -378,7 +380,7 @@ def test_a_constant_chosen_by_mode():
             return self.fc(x.mean((2, 3)) * (3.0 if self.training else 2.0))
 
     model = Net()
-    net, x = attach(model, ["first"], size=8), pictures(8)
+    net, x = attach(model, ["first"], size=8), images_of(8)
     assert torch.equal(net.train()(x)[-1], model.train()(x))
     assert torch.equal(net.eval()(x)[-1], model.eval()(x))
     assert not torch.equal(net.train()(x)[-1], net.eval()(x)[-1])
@@ -390,11 +392,11 @@ def test_another_way_in_training_is_refused_where_a_cut_runs_through_it():
             x = F.relu(self.second(self.first(x)))
             return self.fc((x.sigmoid() if self.training else x).mean((2, 3)))
 
-    with pytest.raises(ValueError, match="another way in training"):
+    with pytest.raises(ValueError, match="something else in training"):
         attach(Net(), ["first"], size=8)
     model = nn.Sequential(nn.Conv2d(3, 3, 1), Net()).eval()  # here the other way is inside a module that stays whole
     model.append(nn.Linear(5, 4))
-    net, x = attach(model, ["0"], size=8), pictures(8)
+    net, x = attach(model, ["0"], size=8), images_of(8)
     for mode in (True, False):
         assert torch.equal(net.train(mode)(x)[-1], model.train(mode)(x))
 
@@ -407,7 +409,7 @@ def test_the_original_is_left_alone():
     model.layer1.eval()  # frozen by its owner
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     net = attach(model, ["layer1.0", "layer2"], Surgery(0.5))
-    net(pictures(64))[-1].sum().backward()
+    net(images_of(64))[-1].sum().backward()
     assert all(torch.equal(before[key], t) for key, t in model.state_dict().items())
     assert [m.training for m in model.modules()] == modes
     assert model.relu.inplace
@@ -430,7 +432,7 @@ def gradients(net, x, exit):
 def test_deeper_exits_reach_the_shared_channels_alone(name):
     size = NINE.get(name, (64,))[0]
     net = attach(with_numbers(on_meta(name)), at=2, junction=Surgery(0.25), size=size).eval()
-    f = net.stages[0](pictures(size, B=1)).detach().requires_grad_()
+    f = net.stages[0](images_of(size, B=1)).detach().requires_grad_()
     onward, seen = net.junctions[0](f)
     logits = [net.heads[0](seen), net.heads[1](net.junctions[1](net.stages[1](onward))[1])]
     channels = net.stages[0].meta["channels"][0]
@@ -457,7 +459,7 @@ def test_skipping_gradients_changes_none(name, at, beta):
         model = nn.Sequential(OrderedDict(features=model.features, flatten=nn.Flatten(), fc=nn.Linear(512, 3)))
     model = with_numbers(model)
     net = attach(model.double().eval(), at, Surgery(beta), size=32)
-    x = pictures(32).double()
+    x = images_of(32).double()
     found = [gradients(net, x, k) for k in range(len(net.heads))]
     split = [m for m in net.modules() if isinstance(m, splitgrad.Conv2d)]
     assert len(split) >= 3
@@ -488,7 +490,7 @@ def test_backward_work_is_saved(name, at, macs):
 
 def test_the_conflict_probe_is_exact():
     net = attach(with_numbers(on_meta("mobilenet_v3_small")), at=2, junction=Surgery(0.5)).double()
-    images, labels = pictures(64, B=3).double(), torch.tensor([0, 1, 2])
+    images, labels = images_of(64, B=3).double(), torch.tensor([0, 1, 2])
     found = conflict(net, images, labels)
     trunk = {name: p for name, p in net.named_parameters() if name.startswith("stages.")}
     assert found.layers == list(dict.fromkeys(name.rpartition(".")[0] for name in trunk))
@@ -509,7 +511,7 @@ def test_the_conflict_probe_is_exact():
 
 
 def test_a_copy_and_a_state_dict_are_the_same_network():
-    net, x = attach(resnet(), ["layer1.0.conv1", "layer2"], Surgery(0.5)).eval(), pictures(64)
+    net, x = attach(resnet(), ["layer1.0.conv1", "layer2"], Surgery(0.5)).eval(), images_of(64)
     twin = copy.deepcopy(net)
     other = attach(resnet(), ["layer1.0.conv1", "layer2"], Surgery(0.5)).eval()
     with torch.no_grad():
@@ -519,7 +521,7 @@ def test_a_copy_and_a_state_dict_are_the_same_network():
     twin.load_state_dict(net.state_dict())
     assert torch.equal(twin(x)[0], net(x)[0])
     assert torch.equal(twin(x)[2], net(x)[2])
-    assert twin.stages[1].listen(None).all()
+    assert propagate(twin.stages[1], None, {}).all()
     with pytest.raises(AssertionError):
         assert torch.equal(other(x)[0], net(x)[0])  # their fresh heads differ
     other.load_state_dict(net.state_dict())
@@ -527,7 +529,7 @@ def test_a_copy_and_a_state_dict_are_the_same_network():
 
 
 def test_compile_autocast_and_channels_last():
-    net, x = attach(Small(), ["first", "second"], Surgery(0.5), size=8), pictures(8)
+    net, x = attach(Small(), ["first", "second"], Surgery(0.5), size=8), images_of(8)
     net.eval()
     expected = net(x)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
@@ -557,9 +559,9 @@ def test_compile_autocast_and_channels_last():
         (["layer2", "layer2"], "'layer2' and 'layer2' are the same place"),
         (["fc"], "'fc' is not before 'fc'"),
         (["layer1", "flatten"], "'flatten' is not before 'fc'"),
-        ([], r"at=\[\]: there must be one exit"),
-        (0, "at=0: there must be one exit"),
-        (-1, "at=-1: there must be one exit"),
+        ([], r"at=\[\]: there must be at least one exit"),
+        (0, "at=0: there must be at least one exit"),
+        (-1, "at=-1: there must be at least one exit"),
         (10, "at=10: this network has 8 block ends"),
     ],
     ids=str,
@@ -643,7 +645,7 @@ def two_inputs(self, x, y):
     [
         (through_an_int, ["first"], "a cut at 'first' would be crossed by 'getitem', a int: only tensors"),
         (through_the_batch, ["second"], r"'mean', of shape \(1, 8, 1, 1\) for 5 images"),
-        (changed_in_place, ["first"], "'first', which what follows changes in place"),
+        (changed_in_place, ["first"], "'first', which a later node changes in place"),
         (shared, ["first", "second"], "second.weight of stage 2 and second.weight of stage 3 are one parameter"),
         (data_dependent, ["first"], "Faulty cannot be traced by torch.fx: .*control flow"),
         (
@@ -651,7 +653,7 @@ def two_inputs(self, x, y):
             ["first"],
             "Faulty ends in 'mean': the last exit is the network's own classifier, an nn.Linear",
         ),
-        (two_inputs, ["first"], "Faulty.forward asks for y besides the images"),
+        (two_inputs, ["first"], "Faulty.forward needs y besides the images"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -672,7 +674,7 @@ def test_a_block_that_runs_twice_must_be_named_by_its_node():
 
     with pytest.raises(ValueError, match=r"'block' runs 2 times; name a node in it, such as 'block\.0'"):
         attach(Net(), ["block"], size=8)
-    net, x = attach(Net(), ["block.1", "conv"], size=8), pictures(8)
+    net, x = attach(Net(), ["block.1", "conv"], size=8), images_of(8)
     torch.testing.assert_close(net.stages[0](x), F.max_pool2d(x.relu(), 2))
 
 
@@ -696,7 +698,7 @@ def saved_and_loaded(net):
 @pytest.mark.parametrize("copied", [copy.deepcopy, saved_and_loaded, lambda net: pickle.loads(pickle.dumps(net))])
 @pytest.mark.parametrize("junction", [Surgery(0.5), Surgery(0.25, exit_gradient="all"), Detached()], ids=str)
 def test_a_copy_joined_anew_has_the_gradients_of_the_original_joined_anew(copied, junction):
-    net, x = attach(resnet(), ["layer2", "layer3"], junction), pictures(64)
+    net, x = attach(resnet(), ["layer2", "layer3"], junction), images_of(64)
     back = copied(net)
     torch.testing.assert_close(all_gradients(back, x), all_gradients(net, x), rtol=0, atol=0)
     for again in Joint(), junction:
@@ -707,14 +709,14 @@ def test_a_copy_joined_anew_has_the_gradients_of_the_original_joined_anew(copied
 
 def test_a_saved_network_still_follows_the_mode():
     net = saved_and_loaded(attach(Small(dropout=0.9), ["first"], size=8))
-    x = pictures(8)
+    x = images_of(8)
     assert torch.equal(net.eval()(x)[-1], net(x)[-1])
     assert not torch.equal(net.train()(x)[-1], net(x)[-1])
 
 
 @pytest.mark.parametrize("junction", [Joint(), Surgery(0.5)], ids=str)
-def test_a_wrapped_stage_skips_nothing(junction):
-    net, x = attach(resnet(), ["layer2", "layer3"], Surgery(0.5)), pictures(64)
+def test_a_wrapped_stage_has_the_same_gradients(junction):
+    net, x = attach(resnet(), ["layer2", "layer3"], Surgery(0.5)), images_of(64)
     expected = copy.deepcopy(net)
     expected.join(junction)
     net.stages[1] = nn.Sequential(net.stages[1])
@@ -754,7 +756,7 @@ def test_a_call_of_its_own_and_hooks_inside_are_kept_or_refused():
         attach(WithCall(), ["first"], size=8)
     model = with_numbers(torchvision.models.resnet18(num_classes=7)).eval()
     model.layer1.register_forward_hook(lambda m, inputs, out: out * 2)  # a module that no cut opens runs whole
-    x = pictures(64)
+    x = images_of(64)
     torch.testing.assert_close(attach(model, ["layer2"]).eval()(x)[-1], model(x))
     with pytest.raises(ValueError, match="'layer1', which a cut opens, has hooks"):
         attach(model, ["layer1.0"])
@@ -865,7 +867,7 @@ def keyword(self, x, *, y):
         (layer_drop, "draws random numbers"),
         (layer_drop_by_torch, "draws random numbers"),
         (anything, r"forward takes \*xs: name its one argument"),
-        (keyword, "forward asks for y besides the images"),
+        (keyword, "forward needs y besides the images"),
     ],
 )
 @pytest.mark.parametrize("inside", [False, True], ids=["at the root", "in a block"])
@@ -880,7 +882,7 @@ def test_what_a_graph_would_lose_is_refused_by_name(forward, said, inside):
         attach(model, at, size=8)
     if inside:  # where no cut opens it, it stays whole and is run as it was written
         with torch.no_grad():
-            assert attach(model, ["block"], size=8)(pictures(8))[-1].shape == (2, 4)
+            assert attach(model, ["block"], size=8)(images_of(8))[-1].shape == (2, 4)
 
 
 def centred(self, x):
@@ -889,7 +891,7 @@ def centred(self, x):
 
 
 def test_tensors_made_in_forward_are_constants():
-    model, x = faulty(centred), pictures(8)
+    model, x = faulty(centred), images_of(8)
     for net in (attach(model, ["first"], size=8), copy.deepcopy(attach(model, ["first"], size=8))):
         for mode in True, False:
             torch.testing.assert_close(net.train(mode)(x)[-1], model.train(mode)(x))
@@ -940,16 +942,23 @@ def test_scripted_and_quantized_networks_and_auxiliary_classifiers_are_named():
     quantized = torch.ao.quantization.quantize_dynamic(Small(), {nn.Linear}, dtype=torch.qint8)
     with pytest.raises(TypeError, match="'fc' of Small is quantized"):
         attach(quantized, ["first"], size=8)
-    with pytest.raises(ValueError, match=r"GoogLeNet answers with several tensors.*aux_logits=False"):
+    with pytest.raises(ValueError, match=r"GoogLeNet returns several tensors.*aux_logits=False"):
         attach(on_meta("googlenet"), 2)
 
 
 @pytest.mark.parametrize("wrapped", [torch.compile, nn.DataParallel], ids=["compiled", "parallel"])
 def test_wrappers_are_taken_off(wrapped):
-    model, x = Small().eval(), pictures(8)
+    model, x = Small().eval(), images_of(8)
     net = attach(wrapped(model), [model.first], size=8).eval()
     torch.testing.assert_close(net(x)[-1], model(x))
     assert not [name for name in net.state_dict() if "_orig_mod" in name or ".module." in name]
+
+
+def test_a_network_that_was_traced_before():
+    model, x = resnet(), images_of(64)
+    net = attach(torch.fx.symbolic_trace(model), ["layer2.0.conv1", "layer3"], Surgery(0.5))
+    for mode in True, False:
+        torch.testing.assert_close(net.train(mode)(x)[-1], model.train(mode)(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("classes", [None, 1])
@@ -986,13 +995,13 @@ class Conv1d(nn.Module):
 
 
 def test_dimensions_are_not_mistaken():
-    with pytest.raises(ValueError, match=r"of shape \(5, 5, 8\) for 5 images: each image must have its part"):
+    with pytest.raises(ValueError, match=r"of shape \(5, 5, 8\) for 5 images: it must have one entry per image"):
         attached(SequenceFirst(), ["mix"], input_shape=(3, 8, 40))
     for place in "norm", "relu":
-        with pytest.raises(ValueError, match=r"of shape \(5, 8, 62\), \(B, C, L\) as of nn.Conv1d"):
+        with pytest.raises(ValueError, match=r"of shape \(5, 8, 62\), \(B, C, L\) as from nn.Conv1d"):
             attach(Conv1d(False), [place], size=8)
     net = attach(Conv1d(True), ["turn"], Surgery(0.5), size=8)
-    assert net.stages[0](pictures(8)).shape == (2, 62, 8)
+    assert net.stages[0](images_of(8)).shape == (2, 62, 8)
     maps = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(ValueError, match=r"of shape \(5, 8, 36\), \(B, C, L\)"):
         attach(maps, ["1"], size=8)
@@ -1012,7 +1021,7 @@ def test_a_network_without_one_classifier_is_refused_for_the_true_reason(name, s
 
 
 def test_a_classifier_that_is_a_1x1_convolution_is_the_same_linear_layer():
-    model, x = with_numbers(timm.create_model("resnetv2_18", num_classes=7)).eval(), pictures(64)
+    model, x = with_numbers(timm.create_model("resnetv2_18", num_classes=7)).eval(), images_of(64)
     net = attach(model, 2).eval()
     torch.testing.assert_close(net(x)[-1], model(x))
     assert torch.equal(net.heads[-1].fc.weight, model.head.fc.weight.flatten(1))

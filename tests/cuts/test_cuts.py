@@ -56,7 +56,7 @@ def test_gradient_reaches_the_live_channels_and_no_others(junction, shape):
     g, zero = torch.randn(shape), torch.zeros(shape)
     for side, gradients in zip(junction.live(6), ((g, zero), (zero, g)), strict=True):
         if not side.any():
-            continue  # nobody listens there, and the view may be detached
+            continue  # no channel is live, and the view may be detached
         found = received(junction, torch.randn(shape), *gradients)
         reached = found.transpose(0, dim).flatten(1).any(1).numpy()
         assert (reached == side.numpy()).all()
@@ -144,7 +144,7 @@ def test_interleaved_surgery_is_surgery_of_turned_channels():
     torch.testing.assert_close(received(Interleaved(0.5), f, g_onward, g_seen)[:, order], turned)
 
 
-def test_interleaved_surgery_skips_what_nobody_hears():
+def test_interleaved_surgery_skips_what_nothing_uses():
     """With split convolutions the trunk gets the gradients that it gets without them."""
     torch.manual_seed(0)
     net = dfs.build("vgg7-4", 5, Interleaved(0.5)).double()

@@ -253,7 +253,7 @@ def test_a_name_like_none_is_answered_with_all(name):
         ("resnet18-growth4", {}, "resnet18 has no size 'growth'; it has width, depth"),
         ("msdnet-cifar", {"blocks": 2.5}, "blocks=2.5 is not a whole number"),
         ("msdnet-cifar", {"blocks": True}, "blocks=True is not a whole number"),
-        ("vit-tiny-patch15", {}, "pixels=224, patch=15: patches tile the picture"),
+        ("vit-tiny-patch15", {}, "pixels=224, patch=15: patches tile the image"),
         ("vit-tiny-heads5", {}, "width=192, heads=5: attention heads share"),
     ],
 )
@@ -289,7 +289,7 @@ def test_the_public_names():
 def test_where_convolutions_start():
     """He's variance is 2 / fan-out, torch's 1 / (3 fan-in): here fan-in and fan-out are 9 times 64."""
     net = nn.Sequential(nn.Conv2d(64, 64, 3, bias=False))
-    for begin, variance in (initial.he, 2 / 576), (initial.torchs_own, 1 / (3 * 576)):
+    for begin, variance in (initial.he, 2 / 576), (initial.torch_default, 1 / (3 * 576)):
         torch.manual_seed(0)
         begin([net])
         assert net[0].weight.var().item() == pytest.approx(variance, rel=0.02)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from dfs_edu import methods
 from dfs_edu.losses import separate_losses
 from dfs_edu.methods import METHODS, Aggregated
 from dfs_edu.methods.aggregated import WEIGHTINGS, gramian, jacobian
+from dfs_edu.methods.weighted import Weighted
 
 JOINT = dfs.Joint()
 NAMES = sorted(WEIGHTINGS)
@@ -258,6 +261,39 @@ def test_a_layer_that_no_exit_reaches_gets_nothing():
 
 
 # Training with them
+
+
+class TwoSteps(Weighted):
+    """Acts at all three levels: a weight that changes from epoch to epoch, in a step that updates twice."""
+
+    def __init__(self, exits):
+        super().__init__(exits)
+        self.epochs_begun, self.updates = [], 0
+
+    def begin_epoch(self, epoch, epochs):
+        self.epochs_begun.append((epoch, epochs))
+        self.weights = torch.tensor([1.0 - epoch / epochs] * 5 + [1.0])
+
+    def step(self, training, x, y):
+        for half in (slice(None, None, 2), slice(1, None, 2)):
+            training.gradients(x[half], y[half])
+            training.update()
+            self.updates += 1
+
+
+def test_a_method_may_act_on_the_weights_over_time_and_on_the_step_as_a_whole(monkeypatch):
+    method = TwoSteps(6)
+    monkeypatch.setattr(methods, "make", lambda *_: method)
+    recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", train_images=128, epochs=2, schedule="multistep")
+    run = dfs.train(recipe, out=None, device="cpu", progress=False)
+    assert method.epochs_begun == [(0, 2), (1, 2)]
+    assert method.updates == 2 * 2 * (128 // recipe.batch_size)
+    assert all(math.isfinite(loss) for loss in run.record["epochs"][-1]["loss"])
+
+
+def test_optional_libraries_are_imported_only_when_they_are_needed():
+    code = "import sys, dfs_edu.backbones, dfs_edu.methods; print({'torchjd', 'timm', 'cvxpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", METHODS)
