@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from torch import nn
 from tyro.conf import Positional, arg
 
 from dfs_edu import data, inference, probes
 from dfs_edu.data import folder
 from dfs_edu.inference import exporting
+from dfs_edu.multiexit import MultiExit
 from dfs_edu.tables import lines, printable
 from dfs_edu.training.device import pick_device
 from dfs_edu.training.inputs import load_data
@@ -146,7 +146,7 @@ def _checked_budgets(budgets: Sequence[float]) -> np.ndarray:
     return np.array(budgets)
 
 
-def _trained(run: Path, root: str | None, device: str) -> tuple[nn.Module, data.Dataset, Callable[..., Iterable]]:
+def _trained(run: Path, root: str | None, device: str) -> tuple[MultiExit, data.Dataset, Callable[..., Iterable]]:
     """Return a run's network on its device, the data set that it was trained on, and a maker of batches for it."""
     network, record = load_network(run)
     place = pick_device(device)

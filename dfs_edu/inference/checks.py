@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def checked_thresholds(thresholds: Sequence[float] | Tensor, exits: int) -> Tens
     return t
 
 
-def checked_macs(macs: Sequence[float] | Tensor, exits: int) -> Tensor:
+def checked_macs(macs: Sequence[float] | np.ndarray | Tensor, exits: int) -> Tensor:
     """Return cumulative costs as float64 (K,).
 
     Raises:
@@ -48,7 +49,7 @@ def checked_macs(macs: Sequence[float] | Tensor, exits: int) -> Tensor:
     return m
 
 
-def checked_budgets(budgets: Sequence[float] | Tensor, macs: Tensor) -> Tensor:
+def checked_budgets(budgets: Sequence[float] | np.ndarray | Tensor, macs: Tensor) -> Tensor:
     """Return budgets, average costs, as float64 (P,).
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,7 @@ class Curve:
     right: Tensor
 
     @classmethod
-    def of(cls, outputs: Outputs, thresholds: Tensor, macs: Sequence[float] | Tensor) -> Curve:
+    def of(cls, outputs: Outputs, thresholds: Tensor, macs: Sequence[float] | np.ndarray | Tensor) -> Curve:
         """Apply each of P sets of thresholds (P, K) to the same outputs."""
         points = [apply(outputs, t, macs) for t in thresholds]
         return cls(
@@ -62,7 +63,7 @@ class Curve:
         )
 
 
-def apply(outputs: Outputs, thresholds: Sequence[float] | Tensor, macs: Sequence[float] | Tensor) -> Point:
+def apply(outputs: Outputs, thresholds: Sequence[float] | Tensor, macs: Sequence[float] | np.ndarray | Tensor) -> Point:
     """Let every image leave at the first exit whose confidence reaches its threshold.
 
     Args:
@@ -97,7 +98,7 @@ def apply(outputs: Outputs, thresholds: Sequence[float] | Tensor, macs: Sequence
 def budget_curve(
     calibration_outputs: Outputs,
     test_outputs: Outputs,
-    macs: Sequence[float] | Tensor,
+    macs: Sequence[float] | np.ndarray | Tensor,
     budgets: int = 40,
     find: Callable[[Outputs, Tensor, Tensor], Tensor] | None = None,
 ) -> Curve:

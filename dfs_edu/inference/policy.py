@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from dfs_edu.inference.calibration import fit_temperatures
@@ -35,8 +36,8 @@ class Policy:
 
 def fit_policies(
     validation: Outputs,
-    macs: Sequence[float] | Tensor,
-    budgets: Sequence[float] | Tensor,
+    macs: Sequence[float] | np.ndarray | Tensor,
+    budgets: Sequence[float] | np.ndarray | Tensor,
     criterion: str = "confidence",
 ) -> list[Policy]:
     """Fit one policy per average cost in ``budgets``, in MACs: temperatures first, then the search for thresholds.

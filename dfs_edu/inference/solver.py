@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +40,9 @@ PRICES = torch.logspace(-0.7, 0.7, 32, dtype=torch.float64)  # 1: what exit K ga
 SWEEPS = 2  # over all exits; further ones change next to nothing
 
 
-def best_thresholds(outputs: Outputs, macs: Sequence[float] | Tensor, budgets: Sequence[float] | Tensor) -> Tensor:
+def best_thresholds(
+    outputs: Outputs, macs: Sequence[float] | np.ndarray | Tensor, budgets: Sequence[float] | np.ndarray | Tensor
+) -> Tensor:
     """Thresholds (P, K), float32, of high accuracy on these outputs within P average costs.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def between(leaving: Tensor, staying: Tensor) -> Tensor:
     return torch.where(middle > staying, middle, leaving)  # equal or neighbouring numbers have no middle
 
 
-def thresholds_for_budget(outputs: Outputs, macs: Sequence[float] | Tensor, budget: float) -> Tensor:
+def thresholds_for_budget(outputs: Outputs, macs: Sequence[float] | np.ndarray | Tensor, budget: float) -> Tensor:
     """Thresholds (K,) with geometric shares that spend as much of a budget, in average MACs, as they can.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 
@@ -18,7 +20,7 @@ def pulls(junction: Junction, channels: int = 8) -> np.ndarray:
     The rows are those of ``SIDES``; 1 is all of it, 0 nothing. The gradients are those of the sum of each view.
     """
     f = torch.ones(1, channels, 1, 1, requires_grad=True)
-    views = junction(f)
+    views = [cast("torch.Tensor", view) for view in junction(f)]
     return np.stack([view.detach().flatten() for view in views] + [_gradient(view, f) for view in views])
 
 

@@ -130,7 +130,7 @@ def table(records: Records, split: str = "test") -> str:
     return "\n".join([shown, *_verdict_lines(records, split), *failed])
 
 
-def _cells(values: Sequence[np.ndarray], exits: int, sign: str = "") -> list[str]:
+def _cells(values: Sequence[np.ndarray] | np.ndarray, exits: int, sign: str = "") -> list[str]:
     """Return the mean of each column with its interval, the mean of all exits last; empty cells for missing exits."""
     if not len(values):
         return [""] * (exits + 1)
@@ -178,7 +178,7 @@ def rows(records: Records, split: str = "test") -> list[dict[str, Any]]:
     return found
 
 
-def to_frame(records: Records, split: str = "test"):
+def to_frame(records: Records, split: str = "test") -> Any:
     """Return `rows` as a pandas DataFrame.
 
     Raises:

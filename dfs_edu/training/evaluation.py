@@ -20,12 +20,11 @@ def evaluate(trainer: Trainer, split: data.Split | data.Files) -> inference.Outp
     Raises:
         FloatingPointError: An output is not finite.
     """
-    network = trainer.average.module if trainer.average else trainer.network
     part = split[trainer.team.slice(len(split))]
     batches = data.batches(part, trainer.dataset, trainer.recipe.batch_size, device=trainer.device)
     try:
         with trainer.autocast():
-            outputs = inference.collect(network, batches)
+            outputs = inference.collect(trainer.evaluated, batches)
     except FloatingPointError as error:  # BatchNorm's averages may be infinite though no loss or weight is
         health.fail(trainer, str(error).removesuffix(" not finite"))
     trainer.broken |= set(batches.broken)

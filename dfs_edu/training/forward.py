@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dfs_edu.distributed import Team
+from dfs_edu import distributed
 from dfs_edu.losses import Objective
 
+if TYPE_CHECKING:
+    from dfs_edu.training.trainer import Trainer
 
-def forward_of(
-    objective: Objective, by_exit: bool, compiled: bool, team: Team, device: torch.device, idle: bool
-) -> nn.Module:
-    """Return the objective, ready to be called with a batch.
 
-    Args:
-        objective: The network with its losses.
-        by_exit: Whether the method goes through the graph once per exit. DistributedDataParallel does not allow that,
-            so the method averages gradients over the processes itself.
-        compiled: Whether to use torch.compile.
-        team: The processes that train together.
-        device: Where the network is.
-        idle: Whether some parameter feeds no exit, see ``distributed.has_idle``.
+def forward_of(trainer: Trainer) -> nn.Module:
+    """Return what a step calls with a batch: (x, y) -> losses K x (), logits K x (B, classes).
+
+    A method that goes through the graph once per exit averages gradients over the processes itself, since
+    DistributedDataParallel does not allow that.
     """
-    if by_exit:
+    objective, compiled, device = trainer.objective, trainer.recipe.compile, trainer.device
+    if trainer.method.by_exit:
         return _compiled_by_exit(objective) if compiled else objective
     forward = cast("nn.Module", torch.compile(objective)) if compiled else objective
-    if team.world == 1:
+    if trainer.team.world == 1:
         return forward
     ids = [device.index] if device.type == "cuda" else None
+    idle = distributed.has_idle(trainer.network, trainer.dataset.pixels)  # a parameter that feeds no exit
     return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
 
 

@@ -19,7 +19,7 @@ def begin(trainer: Trainer, start: Start | None) -> None:
     if start:
         trainer.record["start"] = start.load(trainer.network, trainer.dataset.classes)
         if trainer.average:
-            trainer.average.module.load_state_dict(trainer.network.state_dict())
+            trainer.evaluated.load_state_dict(trainer.network.state_dict())
 
 
 def save(trainer: Trainer) -> None:

@@ -9,6 +9,7 @@ are skipped, stopped ones are resumed.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -66,7 +67,7 @@ def _check(one: Recipe, recipe: Recipe) -> None:
     make(one.method, exits, one.weights, one.step_length)
 
 
-def of_data(cells: Sequence[Recipe], root=None) -> list[Recipe]:
+def of_data(cells: Sequence[Recipe], root: str | os.PathLike | None = None) -> list[Recipe]:
     """Fill in the `content` of recipes for a folder of images, by which their runs are named.
 
     Args:
@@ -151,7 +152,7 @@ def claimed(recipe: Recipe, out: str | Path) -> Generator[bool, None, None]:
         lock.release()
 
 
-def collect(cells: Sequence[Recipe], out: str | Path, root=None) -> list[dict]:
+def collect(cells: Sequence[Recipe], out: str | Path, root: str | os.PathLike | None = None) -> list[dict]:
     """Return the record of each run; of one that has not begun, its recipe alone.
 
     Args:

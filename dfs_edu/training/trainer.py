@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from dfs_edu.backbones import build, initial
 from dfs_edu.distributed import Team
 from dfs_edu.files import check_writable, write_whole
 from dfs_edu.losses import Objective
+from dfs_edu.multiexit import MultiExit
 from dfs_edu.training import checkpoint, conflicts, events, health, heap, progress, results, state
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.evaluation import evaluate
@@ -189,7 +191,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.make_network()
         self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
-        self.make_forward()
+        self.forward = forward_of(self)
 
         # Batches, in an order that follows from the seed, and what moves the weights
         order = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
@@ -219,7 +221,6 @@ class Trainer:
         shared = set(self.trunk)
         self.others = [p for p in self.objective.parameters() if p.requires_grad and p not in shared]
         self.average = moving_average(self.network, recipe.ema) if recipe.ema else None
-        self.idle = self.team.world > 1 and distributed.has_idle(self.network, self.dataset.pixels)
         if self.team.world > 1:
             distributed.synchronise(self.network)
 
@@ -273,8 +274,8 @@ class Trainer:
         """Run forward and backward passes of a batch, in `accumulate` parts one after the other."""
         parts = self.recipe.accumulate
         for i, (x_i, y_i) in enumerate(zip(x.chunk(parts), y.chunk(parts), strict=True), start=1):
-            wait = i < parts and self.team.world > 1  # gradients are exchanged once per step
-            with self.forward.no_sync() if wait else nullcontext():
+            spread = self.forward if isinstance(self.forward, DistributedDataParallel) else None
+            with spread.no_sync() if spread and i < parts else nullcontext():  # gradients are exchanged once per step
                 with self.autocast():
                     losses, logits = self.forward(x_i, y_i)  # K x (), K x (B, classes)
                 self.method.backward([loss / parts for loss in losses], *self.parameters)
@@ -316,7 +317,7 @@ class Trainer:
 
     def finish(self) -> Run:
         """Evaluate on the test split, once, and write what is kept; a finished run is read back."""
-        network = (self.average.module if self.average else self.network).eval()
+        network = self.evaluated.eval()
         if self.folder and "final" in self.record:
             outputs = [inference.Outputs.load(self.folder / f"{split}.npz") for split in ("validation", "test")]
             return Run(network, self.record, *outputs, self.folder)
@@ -337,7 +338,7 @@ class Trainer:
     def prepare_epoch(self) -> None:
         """Put in the junction of this epoch, freeze or release the trunk, and set the modes."""
         if self.recipe.uncut:
-            for network in [self.network, *([self.average.module] if self.average else [])]:
+            for network in {self.network, self.evaluated}:
                 network.join(self.recipe.junction_in(self.batches.epoch))
         self.method.begin_epoch(self.batches.epoch, self.recipe.epochs)
         frozen = self.batches.epoch < self.recipe.frozen
@@ -348,14 +349,14 @@ class Trainer:
             if isinstance(
                 self.forward, DistributedDataParallel
             ):  # it expects the gradients that there were when it was made
-                self.make_forward()
+                self.forward = forward_of(self)
         self.network.train()
         self.network.stages.train(not frozen)
 
-    def make_forward(self) -> None:
-        """Make the function that a step calls: (x, y) -> losses K x (), logits K x (B, classes)."""
-        by_exit, compiled = self.method.by_exit, self.recipe.compile
-        self.forward = forward_of(self.objective, by_exit, compiled, self.team, self.device, self.idle)
+    @property
+    def evaluated(self) -> MultiExit:
+        """The network that is evaluated: the moving average of the weights, if the recipe keeps one."""
+        return cast("MultiExit", self.average.module) if self.average else self.network
 
     @property
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
