@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from dfs_edu.course.browser import chromium
+from dfs_edu.widgets.page import STATE, place, starter
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -54,7 +55,7 @@ def page(notebook: NotebookNode, title: str) -> str:
     """
     from nbconvert import HTMLExporter
 
-    notebook = _drawn_by_plotly(_tidy(notebook), engine=True)
+    notebook = _with_widgets(_drawn_by_plotly(_tidy(notebook), engine=True))
     blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load code from a CDN
     template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
     exporter = HTMLExporter(raw_template=template)
@@ -69,14 +70,28 @@ def alive(text: str, engine: str) -> NotebookNode:
         text: The notebook's JSON.
         engine: Address of plotly.js, ending in .js.
     """
-    return _drawn_by_plotly(nbformat.reads(text, as_version=4), engine)
+    return _with_widgets(_drawn_by_plotly(nbformat.reads(text, as_version=4), engine))
+
+
+def _with_widgets(notebook: NotebookNode) -> NotebookNode:
+    """Its widgets as HTML that starts them without a kernel."""
+    bundles = [data for data in _bundles(notebook) if STATE in data]
+    names: dict[str, None] = {}
+    for data in bundles:
+        states = data[STATE]
+        names |= {state["widget"]: None for state in states}
+        last = starter(names) if data is bundles[-1] else ""
+        data.clear()
+        data["text/html"] = place(states) + last
+    return notebook
 
 
 def _drawn_by_plotly(notebook: NotebookNode, engine: bool | str) -> NotebookNode:
     """Its plotly figures as HTML. The first includes plotly.js (4.7 MB), whole (True) or as an address."""
     from plotly.io import to_html
 
-    for number, data in enumerate(data for data in _bundles(notebook) if PLOTLY in data):
+    figures = [data for data in _bundles(notebook) if PLOTLY in data and STATE not in data]
+    for number, data in enumerate(figures):
         figure = {key: data[PLOTLY].get(key, {}) for key in ("data", "layout")} | {
             "frames": data[PLOTLY].get("frames", [])  # of a figure with a slider, which waits for the reader
         }

@@ -1,13 +1,14 @@
 """The threshold explorer: sliders on the thresholds of a multi-exit network, and their effect on accuracy and cost.
 
-It is a small custom widget (anywidget): Python computes, static/explorer.js draws. It keeps a few kilobytes of state
-and its images, so it survives a reload of the page. It can be used from Python as well: set `thresholds` or `budget`,
-and read `point`.
+It is a small custom widget (anywidget). The exits' outputs travel to the page once; static/explorer.js computes and
+draws, so that a slider moves without a kernel and within a frame. It can be used from Python as well: set `thresholds`
+or `budget`, and read `point`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -22,13 +23,14 @@ from dfs_edu.inference.checks import check_pair
 from dfs_edu.widgets import page
 
 GALLERY = 120  # images sent to the page, about 1 kB each
-EACH = 6  # of these, shown at each exit
 STEPS = 100  # of the budget slider, from the first exit's cost to the last one's
-BINS = 40  # of the histograms of confidence
 
 
 class ThresholdExplorer(page.Widget):
     """One slider for each exit but the last, where the rest leave, and one for the budget, which sets the others.
+
+    Confidences travel as float32, in which Python compares them, so that the page shows Python's numbers to the last
+    digit: 10,000 images and 7 exits take a third of a megabyte.
 
     Args:
         validation: Outputs on the validation split, on which the thresholds for a budget are fitted.
@@ -40,35 +42,34 @@ class ThresholdExplorer(page.Widget):
 
     Attributes:
         setup: What the page needs and never changes.
+        outputs: Confidences and correctness of both splits and the fitted thresholds, compressed (see ``page.packed``).
         thresholds: K numbers in [0, 1], the last one 0. Setting them makes ``budget`` their cost on validation.
         budget: Average MACs per image on validation, from the first exit's cost to the last one's. Setting it finds the
             thresholds with the highest accuracy on validation (``inference.best_thresholds``).
-        point: The measured result, an ``inference.Point``.
-        result: What the page shows, as plain numbers: accuracy, macs, share, exit_accuracy; fitted: whether the
-            thresholds are those of the budget; histogram: for each exit the confidences of the images that reach it, in
-            40 bins from 0 to 1, as fractions of all images; gallery: for each exit a list of [image, predicted class].
+        fitted: Whether the thresholds are those of the budget.
 
     Raises:
         ValueError: The arguments do not fit together.
         traitlets.TraitError: A threshold or budget is not valid; it keeps its value.
     """
 
-    _esm, _css = page.sources("explorer")
+    name, reads = "explorer", ("setup", "outputs", "thresholds", "budget", "fitted")
 
     setup = traitlets.Dict().tag(sync=True)
+    outputs = traitlets.Bytes().tag(sync=True)
     thresholds = traitlets.List(traitlets.Float()).tag(sync=True)
     budget = traitlets.Float().tag(sync=True)
-    result = traitlets.Dict().tag(sync=True)
+    fitted = traitlets.Bool().tag(sync=True)
 
     def __init__(
         self,
         validation: Outputs,
         test: Outputs,
         macs: Sequence[float] | Tensor,
-        images,
+        images: Tensor | np.ndarray,
         classes: Sequence[str],
         title: str = "",
-        **kwargs,
+        **kwargs: Any,
     ):
         check_pair(validation, test)
         images = np.asarray(images)
@@ -81,30 +82,44 @@ class ThresholdExplorer(page.Widget):
         page.check_classes(classes, test)
         self._validation, self._test = validation, test
         self._macs = inference.checked_macs(macs, len(test.confidence))
+        self.range = self._macs[0].item(), self._macs[-1].item()
+        self._moving = False  # thresholds and budget follow each other, but not in a circle
+        self.moved_by_page = False
         # The thresholds for every place of the slider are found beforehand, so that moving it needs no search
-        self._places = torch.linspace(*self._macs[[0, -1]].tolist(), STEPS + 1, dtype=torch.float64)
-        self._best = inference.best_thresholds(validation, self._macs, self._places)
+        self._places = torch.linspace(*self.range, STEPS + 1, dtype=torch.float64)
+        self._best = inference.best_thresholds(validation, self._macs, self._places)  # (101, K)
         self.curve = inference.Curve.of(test, self._best, self._macs)
-        self._bins = (test.confidence * BINS).long().clamp(max=BINS - 1)  # (K, N)
-        self._fitting = False
-        super().__init__(setup=self._setup(images[:GALLERY], list(classes), title), **kwargs)
-        self.budget = self._macs[[0, -1]].mean().item()
+        setup, outputs = self._setup(images[:GALLERY], list(classes), title)
+        super().__init__(setup=setup, outputs=outputs, **kwargs)
+        self.budget = sum(self.range) / 2
 
-    def _setup(self, images: np.ndarray, classes: list[str], title: str) -> dict:
-        """What the page needs and never changes."""
-        labels = self._test.label[: len(images)].tolist()
-        return {
-            "title": title,
-            "steps": STEPS,
-            "macs": self._macs.tolist(),
-            "curve": [plain(self.curve.macs, 0), plain(self.curve.accuracy, 4)],
-            "anytime": plain(self._test.accuracy, 4),
-            "splits": [[o.split, len(o.label)] for o in (self._validation, self._test)],
+    def _setup(self, images: np.ndarray, classes: list[str], title: str) -> tuple[dict[str, Any], bytes]:
+        """What the page needs and never changes; what is large is in the bytes."""
+        layout, outputs = page.packed(
+            {
+                "best": self._best.numpy(),
+                "confidence": self._test.confidence.numpy(),
+                "validation": self._validation.confidence.numpy(),
+                "correct": self._test.correct.numpy().astype(np.uint8),
+            }
+        )
+        shown = {
             "sprite": figures.sprite(images),
             "size": list(images.shape[2:]),
-            "labels": labels,
+            "labels": self._test.label[: len(images)].tolist(),
+            "predictions": self._test.prediction[:, : len(images)].tolist(),
             "classes": classes,
         }
+        curve = [plain(self.curve.macs, 0), plain(self.curve.accuracy, 4)]
+        measured = {"curve": curve, "anytime": plain(self._test.accuracy, 4)}
+        splits = [[part.split, len(part.label)] for part in (self._validation, self._test)]
+        fixed = {"title": title, "group": "", "steps": STEPS, "macs": self._macs.tolist(), "splits": splits}
+        return {**fixed, **measured, **shown, "layout": layout}, outputs
+
+    @property
+    def point(self) -> inference.Point:
+        """What the thresholds give on the test split."""
+        return inference.apply(self._test, self.thresholds, self._macs)
 
     @traitlets.validate("thresholds")
     def _check_thresholds(self, proposal):
@@ -116,62 +131,44 @@ class ThresholdExplorer(page.Widget):
 
     @traitlets.validate("budget")
     def _check_budget(self, proposal):
-        low, high = self._macs[[0, -1]].tolist()
+        low, high = self.range
         if not low <= proposal["value"] <= high:
             raise traitlets.TraitError(f"budget={proposal['value']!r}: give average MACs from {low:.6g} to {high:.6g}")
         return proposal["value"]
 
     @traitlets.observe("budget")
-    def _budget_changed(self, change):
-        if not self._fitting:
-            self._update(self._thresholds_of(change["new"]), change["new"], True)
+    def _follow_budget(self, change):
+        self._move([float(t) for t in self._thresholds_of(change["new"])], change["new"], True)
 
     @traitlets.observe("thresholds")
-    def _thresholds_changed(self, change):
-        if not self._fitting:
-            spent = inference.apply(self._validation, change["new"], self._macs).macs
-            low, high = self._macs[[0, -1]].tolist()
-            self._update(change["new"], min(max(spent, low), high), False)
+    def _follow_thresholds(self, change):
+        spent = inference.apply(self._validation, change["new"], self._macs).macs
+        self._move(change["new"], min(max(spent, self.range[0]), self.range[1]), False)
 
-    def _thresholds_of(self, budget: float) -> Tensor:
-        place = (self._places - budget).abs().argmin()
-        if abs(self._places[place] - budget) < 1e-9 * budget:
-            return self._best[place]
-        return inference.best_thresholds(self._validation, self._macs, [budget])[0]
-
-    def _update(self, thresholds, budget: float, fitted: bool) -> None:
-        """Change everything that follows from a move together, in one message to the page."""
-        self._fitting = True
+    def _move(self, thresholds: list[float], budget: float, fitted: bool) -> None:
+        """Change together, in one message to the page, what follows from a move that Python made."""
+        if self._moving:
+            return
+        self._moving = True
         try:
             with self.hold_sync():
-                self.thresholds, self.budget = [float(t) for t in thresholds], budget
-                self.point = inference.apply(self._test, self.thresholds, self._macs)
-                self.result = {
-                    "accuracy": self.point.accuracy,
-                    "macs": self.point.macs,
-                    "share": self.point.share.tolist(),
-                    "exit_accuracy": plain(self.point.exit_accuracy, 6),
-                    "fitted": fitted,
-                    "histogram": self._histogram(),
-                    "gallery": self._gallery(),
-                }
+                self.thresholds, self.budget, self.fitted = thresholds, budget, fitted
         finally:
-            self._fitting = False
+            self._moving = False
 
-    def _histogram(self) -> list[list[float]]:
-        """For each exit, the confidences of the images that reach it, as fractions of all images."""
-        N = len(self.point.exit)
-        reaching = [bins[self.point.exit >= k] for k, bins in enumerate(self._bins)]
-        return [plain(torch.bincount(bins, minlength=BINS) / N, 4) for bins in reaching]
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take a move of the page, which has computed all that follows from it."""
+        self._moving = self.moved_by_page = True
+        try:
+            super().set_state(sync_data)
+        finally:
+            self._moving = self.moved_by_page = False
 
-    def _gallery(self) -> list[list[list[int]]]:
-        """For each exit, the first images that leave there: [index, predicted class]."""
-        exit = self.point.exit[: len(self.setup["labels"])]
-        leaving = [(exit == k).nonzero()[:EACH, 0] for k in range(len(self._macs))]
-        return [
-            [list(pair) for pair in zip(index.tolist(), prediction[index].tolist(), strict=True)]
-            for index, prediction in zip(leaving, self._test.prediction, strict=True)
-        ]
+    def _thresholds_of(self, budget: float) -> Tensor:
+        place = int((self._places - budget).abs().argmin())
+        if abs(self._places[place].item() - budget) < 1e-9 * budget:
+            return self._best[place]
+        return inference.best_thresholds(self._validation, self._macs, [budget])[0]
 
     def static_figure(self) -> go.Figure:
         """Return the present point on the budget curve."""
@@ -184,8 +181,8 @@ class ThresholdExplorer(page.Widget):
         )
 
 
-def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> ipywidgets.Box:
-    """Place explorers side by side, and link their budgets.
+def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> page.Row:
+    """Place explorers side by side, and link their budgets, in the page and in Python.
 
     Moving one sets the others to the same fraction of their range, from the cost of the first exit (0) to that of the
     last (1), so that networks with different costs can be compared.
@@ -198,29 +195,31 @@ def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> ipywidgets.Box:
     """
     if len(explorers) < 2:
         raise ValueError(f"{len(explorers)} explorers: give at least two")
-    for title, explorer in explorers.items():
-        explorer.setup = {**explorer.setup, "title": title}
-        explorer.layout = ipywidgets.Layout(flex="1 1 0", min_width="340px")
     linked = list(explorers.values())
-    moving = []  # the explorer that leads; the others only follow
+    for title, explorer in explorers.items():
+        explorer.setup = {**explorer.setup, "title": title, "group": linked[0].model_id or title}
+        explorer.layout = ipywidgets.Layout(flex="1 1 0", min_width="340px")
+
+    following = []  # not empty while the others follow one that Python moved
 
     def follow(change) -> None:
-        if moving:
+        leader = change["owner"]
+        if following or leader.moved_by_page:  # the page moves the others itself
             return
-        moving.append(change["owner"])
-        low, high = change["owner"]._macs[[0, -1]].tolist()
+        following.append(leader)
+        low, high = leader.range
         fraction = (change["new"] - low) / (high - low)
         try:
             for explorer in linked:
-                if explorer is not change["owner"]:
-                    low, high = explorer._macs[[0, -1]].tolist()
+                if explorer is not leader:
+                    low, high = explorer.range
                     explorer.budget = min(max(low + fraction * (high - low), low), high)
         finally:
-            moving.clear()
+            following.clear()
 
     for explorer in linked:
         explorer.observe(follow, "budget")
-    return ipywidgets.Box(linked, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="24px"))
+    return page.Row(linked)
 
 
 def plain(values: Tensor, digits: int) -> list:

@@ -42,7 +42,7 @@ class ExitGallery(page.Widget):
         traitlets.TraitError: An image or method does not exist; the trait keeps its value.
     """
 
-    _esm, _css = page.sources("gallery")
+    name, reads = "gallery", ("setup", "image", "method")
 
     setup = traitlets.Dict().tag(sync=True)
     image = traitlets.Int().tag(sync=True)

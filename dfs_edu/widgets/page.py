@@ -2,39 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import json
+import zlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anywidget
+import ipywidgets
+import numpy as np
 import plotly.graph_objects as go
 
 from dfs_edu.inference import Outputs
 
 STATIC = Path(__file__).parent / "static"
+# What a page starts by itself: a list of widgets, beside each other, [{"widget": name, "state": {...}}]
+STATE = "application/vnd.dfs.widgets+json"
 
 
 class Widget(anywidget.AnyWidget):
-    """A widget whose static figure takes its place for readers without a running notebook."""
+    """A widget that the page computes. Subclasses name their files in static/, and what the page gets.
+
+    Displayed, it leaves its state in the notebook, from which a page without a kernel starts it (see course/publish.py),
+    and a static figure for readers that show neither.
+    """
+
+    name: str  # of its script and its style sheet
+    reads: tuple[str, ...]  # the traits that the page reads
+
+    def __init_subclass__(cls, **kwargs: Any):
+        if "name" in vars(cls):  # not in the subclasses that traitlets makes
+            cls._esm, cls._css = script(cls.name), style(cls.name)
+        super().__init_subclass__(**kwargs)
 
     def static_figure(self) -> go.Figure:
         """Return the figure that shows the widget's present state."""
         raise NotImplementedError
 
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget and, for readers who cannot display it, the static figure as plotly's renderer shows it."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        return {**self.static_figure()._repr_mimebundle_(), **data}, metadata
+    def page_state(self) -> dict[str, Any]:
+        """Return the traits that the page reads, as JSON; bytes are {"base64": text}."""
+        return {name: _json(getattr(self, name)) for name in self.reads}
+
+    def _repr_mimebundle_(self, **kwargs: Any):
+        """The widget, its state for a page without a kernel, and the static figure as plotly's renderer shows it."""
+        return _readable(super()._repr_mimebundle_(**kwargs), [self], self.static_figure())
 
 
-def sources(name: str) -> tuple[str, str]:
-    """Return the JavaScript module and the style sheet of a widget, such as "gallery"; the page loads nothing else."""
-    return _joined(f"{name}.js"), _joined(f"{name}.css")
+class Row(ipywidgets.Box):
+    """Widgets beside each other, or below each other where the page is narrow."""
+
+    def __init__(self, children: Sequence[Widget]):
+        super().__init__(children, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="24px"))
+
+    def _repr_mimebundle_(self, **kwargs: Any):
+        """The widgets, their states for a page without a kernel, and the first one's static figure."""
+        first: Widget = self.children[0]
+        return _readable(super()._repr_mimebundle_(**kwargs), self.children, first.static_figure())
 
 
-def _joined(file: str) -> str:
-    shared = STATIC / f"shared{Path(file).suffix}"
-    return shared.read_text("utf-8") + "\n" + (STATIC / file).read_text("utf-8")
+def _readable(bundle: Any, widgets: Sequence[Widget], figure: go.Figure) -> tuple[dict, dict]:
+    """Add what readers without a running notebook need to a widget's MIME bundle."""
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    states = [{"widget": widget.name, "state": widget.page_state()} for widget in widgets]
+    return {**figure._repr_mimebundle_(), STATE: states, **data}, metadata
+
+
+def _json(value: Any) -> Any:
+    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def script(name: str) -> str:
+    """Return the JavaScript module of a widget; it loads nothing else."""
+    return "\n".join((STATIC / file).read_text("utf-8") for file in ("shared.js", "outputs.js", f"{name}.js"))
+
+
+def style(name: str) -> str:
+    """Return the style sheet of a widget."""
+    return "\n".join((STATIC / file).read_text("utf-8") for file in ("shared.css", f"{name}.css"))
+
+
+def place(states: Sequence[Mapping[str, Any]]) -> str:
+    """Return the HTML where a page starts widgets, from what a notebook holds under `STATE`."""
+    text = json.dumps(states).replace("</", "<\\/")
+    note = "This interactive figure needs a browser with JavaScript."
+    return f'<div data-dfs-widgets><script type="application/json">{text}</script><p>{note}</p></div>'
+
+
+def starter(names: Collection[str]) -> str:
+    """Return the HTML that starts the widgets of a page without a kernel, to stand below all of them.
+
+    Args:
+        names: The kinds of widgets on the page.
+    """
+    export = "export default { render };"
+    modules = [f"dfsWidgets[{name!r}] = (() => {{\n{script(name).replace(export, 'return { render };')}\n}})();" for name in names]
+    host = (STATIC / "host.js").read_text("utf-8")
+    code = "\n".join(["(() => {", "const dfsWidgets = {};", *modules, host, "})();"])
+    styles = "\n".join(style(name) for name in names)
+    return f"<style>\n{styles}</style>\n<script>\n{code}\n</script>"
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> tuple[list, bytes]:
+    """Return names, types and shapes of arrays, and their values compressed, for `unpacked` in static/outputs.js.
+
+    Args:
+        arrays: float32 ones before uint8 ones, so that the page finds each at a multiple of its size.
+    """
+    layout = [[name, str(values.dtype), list(values.shape)] for name, values in arrays.items()]
+    values = b"".join(np.ascontiguousarray(values).tobytes() for values in arrays.values())
+    return layout, zlib.compress(values, 9)
 
 
 def check_classes(classes: Sequence[str], outputs: Outputs) -> None:

@@ -1,8 +1,9 @@
-// The page's part of explorer.ThresholdExplorer: it draws what Python computed, and sends back the sliders' values.
-// It fetches nothing: the plot is inline SVG, and the images come as one data URI.
+// The page's part of explorer.ThresholdExplorer: it computes and draws, and tells Python, if there is one, where the
+// sliders are. It fetches nothing: the plot is inline SVG, and the images come as one data URI.
 
 const MMAC = 1e6;
 const EACH = 6; // images at each exit
+const BINS = 40; // of the histograms of confidence
 const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
 
 const mmacs = (macs) => (macs < 1000 * MMAC ? (macs / MMAC).toPrecision(4) : (macs / MMAC).toFixed(0)) + " MMACs";
@@ -65,22 +66,16 @@ function histogram(root) {
   };
 }
 
-function controls(root, model) {
-  const { macs, splits, steps } = model.get("setup");
+function controls(root, setup, move) {
+  const { macs, splits, steps } = setup;
   const box = element("div", "dfs-controls", root);
   const [low, high] = [macs[0], macs.at(-1)];
-
-  // While an earlier message is pending, save_changes keeps only the latest value: dragging a slider causes no flood.
-  const send = (name, value) => {
-    model.set(name, value);
-    model.save_changes();
-  };
 
   element("span", "dfs-name", box, "Budget");
   const budgetRow = element("div", "dfs-budget-row", box);
   const budget = slider("dfs-budget", "budget", steps, 1, budgetRow);
   const budgetValue = element("output", "dfs-budget-value", budgetRow);
-  budget.addEventListener("input", () => send("budget", Math.min(low + (budget.value / steps) * (high - low), high)));
+  budget.addEventListener("input", () => move.toPlace(Number(budget.value)));
 
   for (const [className, title] of [["", ""], ["", "threshold"], ["", ""], ["", "leave here"], ["dfs-number", "accuracy"]]) {
     element("span", "dfs-title " + className, box, title);
@@ -97,17 +92,10 @@ function controls(root, model) {
     return { input, drawHistogram, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), accuracy: element("span", "dfs-number dfs-exit-accuracy", box) };
   });
   const sliders = rows.slice(0, -1);
-  sliders.forEach(({ input }, k) =>
-    input.addEventListener("input", () => {
-      const thresholds = [...model.get("thresholds")]; // the others keep all their digits
-      thresholds[k] = Number(input.value);
-      send("thresholds", thresholds);
-    }),
-  );
+  sliders.forEach(({ input }, k) => input.addEventListener("input", () => move.threshold(k, Number(input.value))));
 
-  return () => {
-    const [thresholds, spent, result] = ["thresholds", "budget", "result"].map((name) => model.get(name));
-    budget.value = Math.round((steps * (spent - low)) / (high - low));
+  return ({ thresholds, budget: spent, ...result }) => {
+    budget.value = high > low ? Math.round((steps * (spent - low)) / (high - low)) : steps;
     budgetValue.textContent = mmacs(spent);
     budget.setAttribute("aria-valuetext", `${mmacs(spent)} on ${splits[0][0]}`);
     const highest = Math.max(...result.histogram.flat()) || 1;
@@ -120,7 +108,7 @@ function controls(root, model) {
       }
       bar.style.width = 100 * result.share[k] + "%";
       shareValue.textContent = percent(result.share[k]);
-      accuracy.textContent = percent(result.exit_accuracy[k]);
+      accuracy.textContent = percent(result.exitAccuracy[k]);
     });
   };
 }
@@ -231,37 +219,101 @@ function gallery(root, { macs, sprite, size, labels, classes }) {
     });
 }
 
-function render({ model, el }) {
+// For each exit, how many of the images that reach it have which confidence, as fractions of all images.
+function histograms(bins, exit, [K, N]) {
+  const counts = Array.from({ length: K }, () => new Array(BINS).fill(0));
+  for (let n = 0; n < N; n++) for (let k = 0; k <= exit[n]; k++) counts[k][bins[k * N + n]] += 1 / N;
+  return counts;
+}
+
+// For each exit, the first images that leave there: [index, predicted class].
+function leavers(exit, predictions) {
+  const shown = predictions.map(() => []);
+  for (let n = 0; n < predictions[0].length; n++) {
+    const k = exit[n];
+    if (shown[k].length < EACH) shown[k].push([n, predictions[k][n]]);
+  }
+  return shown;
+}
+
+// What the sliders do: thresholds and budget follow each other, all else follows from them.
+function moves(model, { macs, steps, group, predictions }, arrays) {
+  const { confidence, validation, correct, best } = arrays;
+  const K = macs.length;
+  const [low, high] = [macs[0], macs[K - 1]];
+  const bins = Uint8Array.from(confidence, (c) => Math.min(Math.floor(c * BINS), BINS - 1));
+  const fittedAt = (place) => Array.from(best.subarray(place * K, (place + 1) * K));
+
+  const set = (thresholds, budget, fitted) => {
+    Object.entries({ thresholds, budget, fitted }).forEach(([name, value]) => model.set(name, value));
+    tell(model);
+  };
+  const toPlace = (place) => set(fittedAt(place), place === steps ? high : low + (place / steps) * (high - low), true);
+  const lead = (fraction) => group && document.dispatchEvent(new CustomEvent("dfs-budget", { detail: { group, fraction, model } }));
+  return {
+    toPlace(place) {
+      toPlace(place);
+      lead(place / steps);
+    },
+    threshold(k, value) {
+      const thresholds = [...model.get("thresholds")]; // the others keep all their digits
+      thresholds[k] = value;
+      const counts = leaving(exits(validation, thresholds), K);
+      const spent = mean(counts, macs, validation.shape[1]);
+      set(thresholds, Math.min(Math.max(spent, low), high), false);
+      lead(high > low ? (spent - low) / (high - low) : 0);
+    },
+    follow(event) {
+      const { group: led, fraction, model: leader } = event.detail;
+      if (led === group && leader !== model) toPlace(Math.min(Math.max(Math.round(fraction * steps), 0), steps));
+    },
+    result() {
+      const [thresholds, budget, fitted] = ["thresholds", "budget", "fitted"].map((name) => model.get(name));
+      const found = measured({ confidence, correct }, thresholds, macs);
+      const histogram = histograms(bins, found.exit, confidence.shape);
+      return { ...found, thresholds, budget, fitted, histogram, gallery: leavers(found.exit, predictions) };
+    },
+  };
+}
+
+async function render({ model, el }) {
   const setup = model.get("setup");
   const root = frame(el, "dfs-explorer", "threshold explorer", setup.title);
+  const move = moves(model, setup, await unpacked(model.get("outputs"), setup.layout));
   const drawHeader = header(root);
   const body = element("div", "dfs-body", root);
-  const drawControls = controls(body, model);
+  const drawControls = controls(body, setup, move);
   const drawPoint = plot(body, setup);
   const drawGallery = gallery(root, setup);
   element(
     "div",
     "dfs-note",
     root,
-    `An image leaves at the first exit whose confidence reaches its threshold. For a budget, the thresholds are those with the highest accuracy on ${setup.splits[0][0]}; ` +
-      `accuracy, cost, shares, images and histograms are measured on ${setup.splits[1][0]}. Histogram: confidence of the images that reach an exit; the height is the root of their number. ` +
-      `Line: the budget curve; squares: all images leave at one exit. MMACs: millions of multiply-accumulates.`,
+    `An image leaves at the first exit whose confidence reaches its threshold. The budget's thresholds have the highest accuracy on ${setup.splits[0][0]}; ` +
+      `accuracy, cost, shares, images and histograms are measured on ${setup.splits[1][0]}. A histogram shows the confidence of the images that reach an exit; heights are roots of counts. ` +
+      `Line: the budget curve. Squares: every image leaves at one exit. MMACs: millions of multiply-accumulates.`,
   );
 
-  const drawResult = () => {
-    const result = model.get("result");
+  const draw = () => {
+    const result = move.result();
     drawHeader(setup, result);
-    drawControls();
+    drawControls(result);
     drawPoint(result);
     drawGallery(result);
   };
-  const sliders = "change:thresholds change:budget"; // the result may not have changed
-  model.on(sliders, drawControls);
-  model.on("change:result", drawResult);
-  drawResult();
+  // One drawing for all that changes together
+  let drawn = true;
+  const later = () => {
+    if (drawn) queueMicrotask(() => ((drawn = true), draw()));
+    drawn = false;
+  };
+  const sliders = "change:thresholds change:budget change:fitted";
+  model.on(sliders, later);
+  document.addEventListener("dfs-budget", move.follow);
+  draw();
   return () => {
-    model.off(sliders, drawControls);
-    model.off("change:result", drawResult);
+    model.off(sliders, later);
+    document.removeEventListener("dfs-budget", move.follow);
   };
 }
 

@@ -18,3 +18,13 @@ function frame(el, className, name, title) {
   if (title) element("div", "dfs-heading", root, title);
   return root;
 }
+
+// Tell Python what was moved. While an earlier message is pending, only the latest value is kept: dragging causes no
+// flood. A page outlives its kernel: then nobody listens, and the page goes on.
+function tell(model) {
+  try {
+    model.save_changes();
+  } catch (error) {
+    console.info("no kernel listens", error);
+  }
+}
