@@ -24,7 +24,8 @@ LAYERS = (
     ("cli",),
     ("commands",),
     ("__init__",),  # the public names: whatever is imported from "dfs_edu" itself
-    ("course", "widgets"),
+    ("course",),
+    ("widgets",),
     ("figures",),
     ("training",),
     ("inference", "data"),

@@ -23,6 +23,7 @@ from dfs_edu.inference.checks import check_pair
 from dfs_edu.widgets import page
 
 GALLERY = 120  # images sent to the page, about 1 kB each
+EACH, BINS = 6, 40  # images shown at each exit, and bins of a histogram: as in static/explorer.js
 STEPS = 100  # of the budget slider, from the first exit's cost to the last one's
 
 

@@ -96,7 +96,10 @@ def starter(names: Collection[str]) -> str:
         names: The kinds of widgets on the page.
     """
     export = "export default { render };"
-    modules = [f"dfsWidgets[{name!r}] = (() => {{\n{script(name).replace(export, 'return { render };')}\n}})();" for name in names]
+    modules = [
+        f"dfsWidgets[{name!r}] = (() => {{\n{script(name).replace(export, 'return { render };')}\n}})();"
+        for name in names
+    ]
     host = (STATIC / "host.js").read_text("utf-8")
     code = "\n".join(["(() => {", "const dfsWidgets = {};", *modules, host, "})();"])
     styles = "\n".join(style(name) for name in names)

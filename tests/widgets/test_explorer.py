@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from dfs_edu import inference
 from dfs_edu.inference import Outputs
-from dfs_edu.widgets.explorer import BINS, EACH, GALLERY, ThresholdExplorer, side_by_side
+from dfs_edu.widgets import page
+from dfs_edu.widgets.explorer import GALLERY, ThresholdExplorer, side_by_side
 
 MACS = [1e6, 3e6, 8e6]
 CLASSES = ["ant", "bee", "cat", "dog"]
@@ -42,15 +44,15 @@ def assert_shows(explorer, thresholds):
     """The result is that of `thresholds` on the test split."""
     point = inference.apply(outputs("test", seed=1), thresholds, MACS)
     assert explorer.thresholds == pytest.approx(list(map(float, thresholds)), abs=1e-7)
-    assert explorer.result["accuracy"] == explorer.point.accuracy == point.accuracy
-    assert explorer.result["macs"] == explorer.point.macs == point.macs
-    assert explorer.result["share"] == point.share.tolist()
+    assert explorer.point.accuracy == point.accuracy
+    assert explorer.point.macs == point.macs
+    assert explorer.point.share.tolist() == point.share.tolist()
 
 
 def test_it_starts_at_the_budget_in_the_middle(explorer):
     assert explorer.budget == 4.5e6
     assert_shows(explorer, inference.best_thresholds(outputs("validation"), MACS, [4.5e6])[0])
-    assert explorer.result["fitted"]
+    assert explorer.fitted
 
 
 @pytest.mark.parametrize("budget", [1e6, 2.2e6, 8e6])
@@ -59,7 +61,7 @@ def test_the_budget_sets_the_thresholds(explorer, budget):
     assert_shows(explorer, inference.best_thresholds(outputs("validation"), MACS, [budget])[0])
     assert explorer.budget == budget
     assert spent_on_validation(explorer) <= budget
-    assert explorer.result["fitted"]
+    assert explorer.fitted
 
 
 @pytest.mark.parametrize("thresholds", [[0.9, 0.4, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
@@ -67,23 +69,7 @@ def test_thresholds_by_hand_and_what_they_cost(explorer, thresholds):
     explorer.thresholds = thresholds
     assert_shows(explorer, thresholds)
     assert explorer.budget == pytest.approx(spent_on_validation(explorer))
-    assert not explorer.result["fitted"]
-
-
-def test_accuracy_where_nobody_leaves_is_none(explorer):
-    explorer.thresholds = [0.0, 0.5, 0.0]
-    assert explorer.result["exit_accuracy"][1:] == [None, None]
-    json.dumps(explorer.result, allow_nan=False)
-
-
-def test_the_histogram_counts_who_comes_to_an_exit(explorer):
-    explorer.thresholds = [0.7, 0.4, 0.0]
-    test, here = outputs("test", seed=1), torch.ones(400, dtype=torch.bool)
-    for k, shown in enumerate(explorer.result["histogram"]):
-        counts = np.histogram(test.confidence[k][here], BINS, (0, 1))[0]
-        assert shown == pytest.approx((counts / 400).tolist(), abs=1e-4)
-        assert sum(shown) == pytest.approx(sum(explorer.result["share"][k:]), abs=1e-3)
-        here &= test.confidence[k] < [0.7, 0.4, 0][k]
+    assert not explorer.fitted
 
 
 def test_any_budget_in_between_is_found_as_well(explorer):
@@ -100,22 +86,12 @@ def test_two_side_by_side_spend_the_same_part(explorer):
     assert (explorer.setup["title"], other.setup["title"]) == ("joint", "surgery")
     explorer.budget = 2.4e6
     assert other.budget == pytest.approx(4.8e6)
-    assert other.result["fitted"]
+    assert other.fitted
     other.thresholds = [0.9, 0.4, 0.0]
     assert other.thresholds == [0.9, 0.4, 0.0]
     assert explorer.budget == pytest.approx(other.budget / 2)
     with pytest.raises(ValueError, match="1 explorers: give at least two"):
         side_by_side({"joint": explorer})
-
-
-def test_the_gallery_shows_who_leaves_where(explorer):
-    explorer.thresholds = [0.8, 0.5, 0.0]
-    test = outputs("test", seed=1)
-    for k, leavers in enumerate(explorer.result["gallery"]):
-        expected = [n for n in range(GALLERY) if explorer.point.exit[n] == k][:EACH]
-        assert leavers == [[n, int(test.prediction[k, n])] for n in expected]
-    explorer.thresholds = [0.0, 0.0, 0.0]
-    assert [len(leavers) for leavers in explorer.result["gallery"]] == [EACH, 0, 0]
 
 
 def test_the_page_gets_the_images_in_their_order(explorer):
@@ -128,18 +104,71 @@ def test_the_page_gets_the_images_in_their_order(explorer):
     assert explorer.setup["splits"] == [["validation", 400], ["test", 400]]
 
 
-def test_a_move_sends_little(explorer, monkeypatch):
-    sent = []
-    monkeypatch.setattr(explorer, "send_state", lambda key=None: sent.append(explorer.get_state(key)))
-    explorer.comm = type(
-        "Comm", (), {"kernel": True, "comm_id": "1", "on_msg": lambda *_: None, "close": lambda self: None}
-    )()
-    explorer.budget = 2e6
-    assert [set(state) for state in sent] == [{"budget"}, {"thresholds", "result"}]  # what moved, what follows
-    assert len(json.dumps(sent)) < 1500
-    state = {key: value for key, value in explorer.get_state().items() if key not in ("_esm", "_css")}
-    state["setup"] = {**state["setup"], "sprite": ""}
-    assert len(json.dumps(state, default=str)) < 6000  # besides the images and the program
+def test_the_page_gets_the_outputs_once_and_compact():
+    """10,000 images and 7 exits, as on CIFAR-100, are well below a megabyte, besides the images."""
+    K, N = 7, 10_000
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(100, (N,), generator=generator)
+    prediction = torch.where(torch.rand(K, N, generator=generator) < 0.6, label, (label + 1) % 100)
+    test = Outputs(torch.rand(K, N, generator=generator), prediction, label, "test")
+    validation = Outputs(test.confidence[:, :5000], prediction[:, :5000], label[:5000], "validation")
+    explorer = ThresholdExplorer(validation, test, torch.arange(1, K + 1), images(), list(map(str, range(100))))
+    assert len(explorer.outputs) < 400_000
+    arrays = unpacked(explorer.outputs, explorer.setup["layout"])
+    assert (arrays["confidence"] == test.confidence.numpy()).all()
+    assert (arrays["validation"] == validation.confidence.numpy()).all()
+    assert (arrays["correct"] == test.correct.numpy()).all()
+    assert arrays["best"].shape == (101, K)
+
+
+def unpacked(values: bytes, layout) -> dict[str, np.ndarray]:
+    values, at, arrays = zlib.decompress(values), 0, {}
+    for name, kind, shape in layout:
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(values, kind, count, at).reshape(shape)
+        at += count * np.dtype(kind).itemsize
+    assert at == len(values)
+    return arrays
+
+
+class Comm:
+    """The kernel's end of the line to the page: it keeps what was sent."""
+
+    kernel, comm_id = True, "1"
+
+    def __init__(self):
+        self.sent = []
+
+    def send(self, data, **_):
+        if data["method"] == "update":
+            self.sent.append(data["state"])
+
+    def on_msg(self, _):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_a_move_of_the_page_is_taken_and_not_answered(explorer):
+    """The page has computed what follows; an answer would come late and pull a dragged slider back."""
+    explorer.comm = comm = Comm()
+    explorer.set_state({"thresholds": [0.9, 0.4, 0.0], "budget": 5e6, "fitted": False})
+    assert comm.sent == []
+    assert (explorer.thresholds, explorer.budget, explorer.fitted) == ([0.9, 0.4, 0.0], 5e6, False)
+    assert_shows(explorer, [0.9, 0.4, 0.0])
+    explorer.budget = 2e6  # and Python's are sent, few bytes each
+    assert {name for state in comm.sent for name in state} == {"budget", "thresholds", "fitted"}
+    assert len(json.dumps(comm.sent)) < 500
+
+
+def test_the_page_leads_the_explorers_beside_it(explorer):
+    other = ThresholdExplorer(outputs("validation", seed=2), outputs("test", seed=3), MACS, images(), CLASSES)
+    side_by_side({"joint": explorer, "surgery": other})
+    assert explorer.setup["group"] == other.setup["group"] != ""
+    before = list(other.thresholds)
+    explorer.set_state({"thresholds": [0.9, 0.4, 0.0], "budget": 5e6, "fitted": False})
+    assert other.thresholds == before  # the page moves it, and says so by itself
 
 
 @pytest.mark.parametrize(
@@ -178,6 +207,10 @@ def test_wrong_arguments():
 def test_readers_without_widgets_get_a_figure(explorer):
     data, _ = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
+    (shown,) = json.loads(json.dumps(data[page.STATE], allow_nan=False))
+    assert shown["widget"] == "explorer"
+    assert base64.b64decode(shown["state"]["outputs"]["base64"]) == explorer.outputs
+    assert shown["state"]["budget"] == explorer.budget
     explorer.thresholds = [0.9, 0.4, 0.0]
     now = explorer.static_figure().data[-1]
     assert (now.x[0], now.y[0]) == pytest.approx((explorer.point.macs / 1e6, 100 * explorer.point.accuracy), abs=0.01)

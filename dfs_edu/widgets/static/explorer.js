@@ -241,7 +241,7 @@ function moves(model, { macs, steps, group, predictions }, arrays) {
   const { confidence, validation, correct, best } = arrays;
   const K = macs.length;
   const [low, high] = [macs[0], macs[K - 1]];
-  const bins = Uint8Array.from(confidence, (c) => Math.min(Math.floor(c * BINS), BINS - 1));
+  const bins = Uint8Array.from(confidence, (c) => Math.min(Math.floor(Math.fround(c * BINS)), BINS - 1));
   const fittedAt = (place) => Array.from(best.subarray(place * K, (place + 1) * K));
 
   const set = (thresholds, budget, fitted) => {
