@@ -89,7 +89,8 @@ def assert_agrees(shown, explorer: ThresholdExplorer, thresholds: list[float]) -
     for k, numbers in enumerate(places):
         assert numbers == [n for n in range(shown_images) if point.exit[n] == k][:EACH]
     bars = shown.locator(".dfs-histogram").evaluate_all(
-        "all => all.map(h => [...h.querySelectorAll('.dfs-stay, .dfs-leave')].map(p => p.getAttribute('d') ?? '').join(''))"
+        "all => all.map(h => [...h.querySelectorAll('.dfs-stay, .dfs-leave')]"
+        ".map(p => p.getAttribute('d') ?? '').join(''))"
     )
     for k, path in enumerate(bars):
         reaching = test.confidence[k][point.exit >= k].numpy()
