@@ -33,7 +33,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and prints: rank 0."""
+        """Whether this process, rank 0, is the one that writes and prints."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -98,7 +98,7 @@ def average(tensors: Iterable[Tensor]) -> None:
             tensor /= dist.get_world_size()
 
 
-def as_the_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Return the first process's value in every process, as for random draws; for plain values and CPU tensors."""
     if not dist.is_initialized():
         return value

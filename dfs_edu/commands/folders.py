@@ -26,7 +26,7 @@ def runs(
     The exit status is 1 if none can be read.
 
     Args:
-        name: Names or patterns, 'cifar100-*' (default: all).
+        name: Names, or patterns of names with asterisks (default: all).
         out: Folder that holds the runs.
         compare: Show the accuracy of every exit, and where recipes differ.
         best: Show only the run with the best mean validation accuracy of all exits.

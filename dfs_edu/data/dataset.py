@@ -66,7 +66,7 @@ class Dataset:
 
     @property
     def facts(self) -> dict:
-        """What a run records about its data: enough to recognise them, and to use the trained network elsewhere."""
+        """What a run records about its data, enough to recognise them and to use the trained network elsewhere."""
         identity = {"name": self.name, "checksum": self.checksum, "classes": list(self.classes), "pixels": self.pixels}
         return identity | {"mean": list(self.mean), "std": list(self.std)}
 

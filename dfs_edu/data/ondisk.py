@@ -46,7 +46,7 @@ class Files:
 
     @property
     def images(self) -> Tensor:
-        """All images, uint8 (N, 3, pixels, pixels): decoded now, resized, centre-cropped. Slice first: ``split[:24]``.
+        """All images, uint8 (N, 3, side, side), decoded now, resized and centre-cropped. Slice first (``split[:24]``).
 
         Raises:
             DataError: An image is broken, which is named; or the images take more than 1 GiB.

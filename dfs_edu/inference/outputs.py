@@ -99,12 +99,12 @@ class Outputs:
 
     @property
     def correct(self) -> Tensor:
-        """bool (K, N): is exit k right about image n?"""
+        """Whether exit k is right about image n, bool (K, N)."""
         return self.prediction == self.label
 
     @property
     def accuracy(self) -> Tensor:
-        """float64 (K,): fraction of all images that exit k classifies correctly (anytime prediction)."""
+        """Fraction of all images that exit k classifies correctly (anytime prediction), float64 (K,)."""
         return self.correct.double().mean(1)
 
     @cached_property

@@ -77,7 +77,7 @@ class Aggregated(Method):
         G = gramian([row[: len(trunk)] for row in rows])
         if not G.isfinite().all():  # the solvers would raise errors of their own
             raise FloatingPointError(f"a gradient is not finite; the losses are {[loss.item() for loss in losses]}")
-        weights = distributed.as_the_first(self.weights(G)).tolist()
+        weights = distributed.broadcast(self.weights(G)).tolist()
 
         # The sums
         for i, p in enumerate([*trunk, *others]):

@@ -44,7 +44,7 @@ class Cost:
 
     @property
     def path_macs(self) -> np.ndarray:
-        """(K,) MACs of the path to exit k if no other head runs: how some papers count."""
+        """(K,) MACs of the path to exit k if no other head runs, as some papers count."""
         return self.macs - self.head_macs.cumsum() + self.head_macs
 
     @property

@@ -160,7 +160,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Name of the run's folder, with all that studies compare: "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
+        """Name of the run's folder with all that studies compare, "digits-vgg7-16-lesson-surgery-own-0.5-seed0"."""
         return "-".join([self.dataset, self.backbone, self.scale, *arms.words(self), f"seed{self.seed}"])
 
     def to_dict(self) -> dict:

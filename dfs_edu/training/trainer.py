@@ -355,12 +355,12 @@ class Trainer:
 
     @property
     def evaluated(self) -> MultiExit:
-        """The network that is evaluated: the moving average of the weights, if the recipe keeps one."""
+        """The network that is evaluated, which has the moving average of the weights if the recipe keeps one."""
         return cast("MultiExit", self.average.module) if self.average else self.network
 
     @property
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters that are trained now: the trunk's, which exits share, and all others."""
+        """The parameters that are trained now, those of the trunk, which exits share, and all others."""
         return [] if self.frozen else self.trunk, self.others
 
     @property

@@ -28,7 +28,7 @@ class Stage(fx.GraphModule):
 
     @property
     def out_channels(self) -> int | list[int]:
-        """Channels of what the stage returns: a number, or a list of numbers if it returns a list."""
+        """Channels of what the stage returns, or a list of such numbers if it returns a list."""
         channels = self.meta["channels"]
         return channels if len(channels) > 1 else channels[0]
 
