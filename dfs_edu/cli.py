@@ -54,6 +54,8 @@ def _run(words: list[str]) -> int | None:
         raise SystemExit(0)
     if not words or words[0] not in COMMANDS:
         parser.error(f"no command {words[0]!r}, see --help" if words else "name a command, see --help")
+    if "" in words:
+        raise ValueError("an empty value: give a value, or leave the option out")
     name, *words = words
     module, _ = COMMANDS[name]
     command, prog = getattr(importlib.import_module(f"dfs_edu.{module}"), name), f"dfs-edu {name}"

@@ -1,6 +1,6 @@
 """A training that dies in the middle of a step, and what of its record must not show that it did."""
 
-from dfs_edu.training.trainer import Trainer
+from dfs_edu.methods.method import Method
 
 # What of an epoch's row depends on the training alone, and not on the clock
 SAME = ("epoch", "loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict")
@@ -12,13 +12,13 @@ class Killed(BaseException):
 
 def die_in_step(patch, number):
     """Raise Killed instead of taking the step of this number; the list returned counts all steps from then on."""
-    plain, steps = Trainer.step, []
+    plain, steps = Method.step, []
 
-    def deadly(loop, *batch):
+    def deadly(method, loop, *batch):
         steps.append(None)
         if len(steps) == number:
             raise Killed
-        plain(loop, *batch)
+        plain(method, loop, *batch)
 
-    patch.setattr(Trainer, "step", deadly)
+    patch.setattr(Method, "step", deadly)
     return steps

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # As if none of them were installed; what is imported before cannot hide an import at the top of a module
 HIDDEN = f"""
 import sys
-for name in {sorted(EXTRAS)!r} + ["pandas"]:
+for name in {sorted(EXTRAS)!r}:
     sys.modules[name] = None
 """
 CORE = (

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from dfs_edu.backbones.attachment import attached
@@ -17,12 +18,14 @@ from dfs_edu.backbones.msdnet import msdnet_cifar, msdnet_imagenet  # noqa: F401
 from dfs_edu.backbones.resnet import resnet18  # noqa: F401
 from dfs_edu.backbones.vgg import vgg7, vgg16  # noqa: F401
 from dfs_edu.backbones.vit import vit_tiny  # noqa: F401
+from dfs_edu.modes import in_any_mode
 from dfs_edu.multiexit import MultiExit, check_classes
 from dfs_edu.surgery import Joint, Junction
 
 __all__ = ["BACKBONES", "Backbone", "attach", "build", "parse", "pixels_of"]
 
 
+@torch.inference_mode(False)
 def build(name: str, classes: int, junction: Junction | list[Junction] = Joint(), **sizes: int) -> MultiExit:
     """Build a multi-exit network by name: "vgg7-64", "resnet18", "msdnet-cifar", "vit-tiny" and others (see BACKBONES).
 
@@ -53,6 +56,7 @@ def build(name: str, classes: int, junction: Junction | list[Junction] = Joint()
     return MultiExit(stages, heads, junction, smallest=backbone.smallest)
 
 
+@in_any_mode
 def attach(
     model: nn.Module,
     at: int | list[str | nn.Module],

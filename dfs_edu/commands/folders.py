@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from dfs_edu.files import check_writable
 from dfs_edu.tables import lines, printable
 
 Folder = Annotated[str, arg(metavar="DIR")]
@@ -34,6 +35,8 @@ def runs(
     """
     from dfs_edu.training import results
 
+    if csv:
+        check_writable(Path(csv).parent)
     records, faults = {}, {}
     for pattern in name:
         found, broken = results.survey(out, pattern)
@@ -127,6 +130,8 @@ def keep(run: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")], weigh
     """
     from dfs_edu.training import runs
 
+    if not run:
+        raise ValueError("keep: name the folders of finished runs, such as runs/digits-vgg7-16-lesson-joint-seed0")
     for folder in run:
         print(runs.keep(folder, weights=weights))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -47,12 +48,15 @@ def course(
     from dfs_edu.course import runner
     from dfs_edu.course.report import collect, write_csv
     from dfs_edu.course.report import table as report_table
+    from dfs_edu.files import check_writable
 
     parameters = {"scale": scale, "dataset": dataset, "seed": seed, "device": device}
     parametrised = any(value is not None for value in parameters.values())
     numbers = runner.numbers(only) if only else []
     if csv and not report:
         raise ValueError("--csv belongs to --report")
+    if csv:
+        check_writable(Path(csv).parent)
 
     # What executes nothing
     if report:

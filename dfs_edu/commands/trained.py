@@ -140,6 +140,8 @@ def probe(run: Run, images: int = 512, data: Folder = None, device: str = "auto"
 
 
 def _checked_budgets(budgets: Sequence[float]) -> np.ndarray:
+    if not budgets:
+        raise ValueError("--budget: give at least one, from 0 to 1")
     for budget in budgets:
         if not 0 <= budget <= 1:
             raise ValueError(f"--budget {budget}: from 0, the first exit's cost, to 1, the last one's")

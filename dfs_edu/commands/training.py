@@ -119,6 +119,8 @@ def study(words: Sequence[str], prog: str) -> int:
     options, changes = chosen(Study, words, prog)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("a study is not started by torchrun, whose processes train one network: use --processes")
+    if not options.arms:
+        raise ValueError("--arms: name at least one, such as joint or surgery-own-0.5")
     if options.seeds < 1 or options.processes < 1:
         raise ValueError(f"--seeds {options.seeds}, --processes {options.processes}: whole numbers above zero")
 

@@ -115,8 +115,9 @@ def export(
 
 def exporter_versions() -> dict[str, str]:
     """Versions of torch and onnx for the manifest. Raises MissingExtra if a package that an export needs is missing."""
+    versions = {"torch": str(torch.__version__), "onnx": need("onnx").__version__}
     need("onnxscript")  # torch.onnx imports it, but late: after minutes of work
-    return {"torch": str(torch.__version__), "onnx": need("onnx").__version__}
+    return versions
 
 
 @contextmanager

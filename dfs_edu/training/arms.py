@@ -170,7 +170,8 @@ def junction_from(spec: Junction | Mapping | str) -> Junction:
     )
     if not isinstance(name, str) or name not in KINDS:
         raise ValueError(
-            f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own: --plugin MODULE, `KINDS`)"
+            f"junction {name!r}: use one of {', '.join(KINDS)} (one of your own: --plugin MODULE, which enters it into "
+            "dfs_edu.training.arms.KINDS)"
         )
     if not isinstance(spec, dict):
         return KINDS[name](**_read(KINDS[name], options))

@@ -59,7 +59,11 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: The file is damaged, or holds something else; the message names the file and the first fault.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run {str(path)!r}: give the folder of a run, such as runs/NAME")
     path = path / RECORD if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} holds no {RECORD}: it is not the folder of a run")
     record = load(path)
     try:
         check(record)

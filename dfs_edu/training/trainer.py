@@ -325,7 +325,7 @@ class Trainer:
         self.record["final"] = {
             "validation_accuracy": validation.accuracy.tolist(),
             "test_accuracy": test.accuracy.tolist(),
-            "seconds": round(sum(row["seconds"] for row in self.record["epochs"]), 1),
+            "seconds": round(sum(row["seconds"] for row in self.record["epochs"]), 2),
         }
         if self.folder and self.team.leads:
             weights = as_safetensors({name: t.contiguous() for name, t in network.state_dict().items()})

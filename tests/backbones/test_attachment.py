@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import random
+import types
 from collections import OrderedDict
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
+import dfs_edu as dfs
 from dfs_edu import splitgrad
 from dfs_edu.backbones import build
 from dfs_edu.backbones.attachment import Exit, attached
@@ -740,7 +742,7 @@ def patched(model):
         (lambda model: model.register_forward_hook(lambda m, inputs, out: out * 2), "Small has hooks"),
         (lambda model: model.register_forward_pre_hook(lambda m, inputs: (inputs[0] * 2,)), "Small has hooks"),
         (lambda model: model.register_full_backward_hook(lambda *_: None), "Small has hooks"),
-        (patched, "Small has a forward of its own"),
+        (patched, "Small has a forward (of its own|that is a closure)"),
     ],
     ids=["hook", "pre-hook", "backward hook", "forward"],
 )
@@ -1034,3 +1036,86 @@ def test_exits_that_are_far_from_even_are_warned_of():
         UserWarning, match=r"at=3: the nearest block ends lie at 41 %, 4[45] %, 73 % of the cost, not even"
     ):
         attach(on_meta("densenet121"), 3)
+
+
+class Chain(nn.Module):
+    """Three convolutions, so that each of two cuts has one that reads a feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.b = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.c = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(self.c(self.b(self.a(x))).mean((2, 3)))
+
+
+class Tripled(nn.Conv2d):
+    def __call__(self, x):
+        return super().__call__(x) * 3
+
+
+def thrice(conv, x):
+    return nn.Conv2d.forward(conv, x) * 3
+
+
+def bind(conv, name, function):
+    setattr(conv, name, types.MethodType(function, conv))
+
+
+BESIDE = {
+    "a forward of its own": lambda conv: bind(conv, "forward", thrice),
+    "a patched _conv_forward": lambda conv: bind(
+        conv, "_conv_forward", lambda self, x, w, b: 3 * nn.Conv2d._conv_forward(self, x, w, b)
+    ),
+    "a backward hook": lambda conv: conv.register_full_backward_hook(lambda *_: (None,)),
+    "a backward pre-hook": lambda conv: conv.register_full_backward_pre_hook(lambda _, g: (0 * g[0],)),
+}
+
+
+@pytest.mark.parametrize("at", [["a"], ["b"], ["a", "b"], ["b.0", "c.0"]])
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_a_convolution_that_reads_a_feature_keeps_what_it_does_beside_its_class(beside, at):
+    torch.manual_seed(0)
+    model = Chain()
+    beside(model.c[0])
+    try:
+        net = dfs.attach(model, at, input_shape=(3, 16, 16))
+    except ValueError as error:
+        assert "of its own" in str(error) or "hooks" in str(error)  # refused by name  # noqa: PT017
+        return
+    x = torch.randn(4, 3, 16, 16)
+    assert torch.equal(net.eval()(x)[-1], model.eval()(x))
+    ours, theirs = net(x)[-1].square().sum(), model(x).square().sum()
+    (g,) = torch.autograd.grad(ours, [net.stages[0].get_submodule("a.0").weight], allow_unused=True)
+    (expected,) = torch.autograd.grad(theirs, [model.a[0].weight], allow_unused=True)
+    torch.testing.assert_close(g, expected)
+
+
+@pytest.mark.parametrize("part", ["b", "c", "fc", "c.0"])
+def test_a_forward_that_holds_the_original_s_weights_is_refused_by_name(part):
+    model = Chain()
+    module = model.get_submodule(part)
+    plain = module.forward
+    module.forward = lambda x: plain(x) * 3
+    with pytest.raises(ValueError, match=rf"'{part}' of Chain has a forward that is a closure"):
+        dfs.attach(model, ["a"], input_shape=(3, 16, 16))
+
+
+def test_a_call_of_a_part_s_own_is_refused_by_name():
+    model = Chain()
+    model.c[0].__class__ = Tripled
+    with pytest.raises(ValueError, match=r"'c.0' of Chain has a __call__ of its own"):
+        dfs.attach(model, ["b", "c.0"], input_shape=(3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: dfs.attach(Chain(), ["a"], input_shape=(3, 16, 16)), lambda: dfs.build("vgg7-4", 10)]
+)
+def test_a_network_made_under_inference_mode_can_be_trained(make):
+    with torch.inference_mode():
+        net = make()
+    sum(logits.sum() for logits in net(torch.randn(2, 3, 16, 16))).backward()
+    assert all(p.grad is not None for p in net.heads.parameters())

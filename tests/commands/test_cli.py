@@ -143,7 +143,12 @@ def test_keep_copies_what_is_worth_committing(finished, tmp_path, monkeypatch, c
         ("train digits/vgg7-4 --weights 1e300 1 1 1 1 1", "weights=(1e+300, 1.0"),
         ("probe . --images 0", "--images 0"),
         ("evaluate . --budget nan", "--budget nan"),
-        ("evaluate nowhere", "nowhere"),
+        ("evaluate nowhere", "there is no run 'nowhere': give the folder of a run"),
+        ("evaluate . --budget", "--budget: give at least one"),
+        ("keep", "keep: name the folders of finished runs"),
+        ("study digits/vgg7-4 --arms", "--arms: name at least one"),
+        ("runs --csv {file}/x.csv", "cannot be written (File exists)"),
+        ("course --report --csv {file}/x.csv", "cannot be written (File exists)"),
         ("probe nowhere", "nowhere"),
         ("keep nowhere", "nowhere"),
     ],
@@ -156,6 +161,12 @@ def test_what_cannot_be_done_is_one_line_and_status_1(words, message, capsys, tm
     assert said.startswith("dfs-edu: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("runs", ""), ("course", "--only", ""), ("course", "--copy", ""), ("evaluate", "")])
+def test_an_empty_value_is_not_taken_for_none(words, capsys):
+    assert call(*words) == 1
+    assert "an empty value" in capsys.readouterr().err
 
 
 def test_a_run_that_is_there_is_kept(finished, capsys):

@@ -64,12 +64,12 @@ def test_counts_of_images_are_whole_numbers_above_zero(which, count):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--image-size", "0", "pixels=0: a whole number above zero"),
-        ("--image-size", "-3", "pixels=-3: a whole number above zero"),
-        ("--image-size", "1000000000", "pixels=1000000000: at most 4096"),
-        ("--train-images", "0", "train_images=0: a whole number above zero"),
-        ("--held-out-images", "-1", "held_out_images=-1: a whole number above zero"),
-        ("--seed", "12345678901234567890", "seed=12345678901234567890: a whole number from 0, below 2**63"),
+        ("--image-size", "0", "pixels=0: a whole number from 1, at most 4096, or None"),
+        ("--image-size", "-3", "pixels=-3: a whole number from 1, at most 4096, or None"),
+        ("--image-size", "1000000000", "pixels=1000000000: a whole number from 1, at most 4096, or None"),
+        ("--train-images", "0", "train_images=0: a whole number from 1, at most 2147483647, or None"),
+        ("--held-out-images", "-1", "held_out_images=-1: a whole number from 1, at most 2147483647, or None"),
+        ("--seed", str(10**20), f"seed={10**20}: a whole number from 0, below {2**63}"),
     ],
 )
 def test_the_command_refuses_such_numbers_in_a_line(tmp_path, capsys, option, value, message):

@@ -21,6 +21,7 @@ from dfs_edu import cli, inference
 from dfs_edu.course import runner as course
 from dfs_edu.data import DataError, folder
 from dfs_edu.losses import exit_losses
+from dfs_edu.methods.method import Method
 from dfs_edu.training import checkpoint, results
 from dfs_edu.training.recipes import get
 from dfs_edu.training.trainer import load_network
@@ -36,7 +37,6 @@ OPTIONS += ["--data", str(SAMPLE)]
 SMALL = "msdnet-imagenet-blocks2-base2-step2-growth4-width4"
 # 3 steps of 8 images, at a low rate: in float32, rounding grows quickly with each step
 TRAIN_SMALL = ["train", f"imagenet/{SMALL}", "--train-images", "24", "--lr", "0.01", *OPTIONS]
-train_module = sys.modules["dfs_edu.training.trainer"]
 
 
 def row(run):
@@ -158,16 +158,16 @@ def test_broken_images_of_all_splits_are_named_and_a_kill_forgets_none(filled, t
     first = np.random.default_rng([0, 0]).permutation(48)[0]  # of the epoch: it is not met again after the kill
     broken = [dataset.train.paths[first], dataset.validation.paths[0], dataset.test.paths[0]]
     break_some(filled, broken)
-    plain, met = train_module.Trainer.step, []
+    plain, met = Method.step, []
 
-    def deadly(loop, *batch):
-        plain(loop, *batch)
+    def deadly(method, loop, *batch):
+        plain(method, loop, *batch)
         met.append(set(loop.batches.broken))
         if len(met) == 2:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module.Trainer, "step", deadly)
+        patch.setattr(Method, "step", deadly)
         with pytest.raises(Killed):
             dfs.train(small(), tmp_path, root=filled, device="cpu", progress=False, checkpoint_steps=1)
     assert met[0] == {broken[0]}

@@ -24,13 +24,14 @@ import dfs_edu as dfs
 from dfs_edu import inference
 from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
+from dfs_edu.methods.method import Method
 from dfs_edu.probes import share_by_stage
 from dfs_edu.training import checkpoint, conflicts, machine, results
+from dfs_edu.training import trainer as train_module
 from dfs_edu.training.device import pick_device
 from dfs_edu.training.optim import make_schedule
 from dfs_edu.training.recipes import Recipe, get
 
-train_module = sys.modules["dfs_edu.training.trainer"]
 losses_module = sys.modules["dfs_edu.losses"]
 HERE = Path(__file__).parent
 PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))  # of a new process
@@ -213,14 +214,14 @@ def test_the_time_of_looks_is_not_that_of_training(monkeypatch):
 
 @pytest.mark.parametrize("track", [None, 1])
 def test_weights_that_are_no_numbers_end_a_run_before_they_are_probed(track, monkeypatch):
-    real = train_module.Trainer.step
+    real = Method.step
 
-    def poisons(self, *batch):
-        real(self, *batch)
+    def poisons(method, trainer, *batch):
+        real(method, trainer, *batch)
         with torch.no_grad():
-            next(self.network.parameters()).mul_(math.nan)
+            next(trainer.network.parameters()).mul_(math.nan)
 
-    monkeypatch.setattr(train_module.Trainer, "step", poisons)
+    monkeypatch.setattr(Method, "step", poisons)
     with pytest.raises(FloatingPointError, match=r"weights are not finite (in epoch 1, batch 1|after epoch 1):"):
         run(small(train_images=64, batch_size=64), None, track=track)
 
@@ -436,15 +437,15 @@ def test_a_damaged_checkpoint_is_passed_over(damage, tmp_path, uninterrupted, mo
 
 def test_weights_that_are_no_numbers_are_not_kept_in_a_checkpoint(tmp_path, monkeypatch):
     """The loss of the step that spoilt them was finite."""
-    real = train_module.Trainer.step
+    real = Method.step
 
-    def poisons(self, *batch):
-        real(self, *batch)
-        if self.steps_taken == 2:
+    def poisons(method, trainer, *batch):
+        real(method, trainer, *batch)
+        if trainer.steps_taken == 2:
             with torch.no_grad():
-                next(self.network.parameters()).mul_(math.nan)
+                next(trainer.network.parameters()).mul_(math.nan)
 
-    monkeypatch.setattr(train_module.Trainer, "step", poisons)
+    monkeypatch.setattr(Method, "step", poisons)
     with pytest.raises(FloatingPointError, match=r"weights are not finite in epoch 1, batch 2: .* try in another one"):
         run(small(), tmp_path, checkpoint_steps=1)
     state = checkpoint.newest(tmp_path / small().name)

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import fx, nn
 
+from dfs_edu.backbones.attachment.refused import is_plain
 from dfs_edu.backbones.attachment.trace import Trace
 from dfs_edu.splitgrad import BY_CHANNEL, Conv2d
 
@@ -31,7 +32,6 @@ def _readers(whole: Trace, feature: fx.Node) -> Iterator[str]:
             yield from _readers(whole, user)
         elif isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, Conv2d) and whole.calls[path] == 1:
             depthwise = module.groups == module.in_channels == module.out_channels
-            hooked = module._forward_pre_hooks or module._forward_hooks
-            plain = module.padding_mode == "zeros" and not isinstance(module.padding, str) and not hooked
+            plain = module.padding_mode == "zeros" and not isinstance(module.padding, str) and is_plain(module)
             if plain and (module.groups == 1 or depthwise):
                 yield path

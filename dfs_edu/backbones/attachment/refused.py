@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -64,6 +65,13 @@ def _check_kind(model: nn.Module) -> None:
             raise TypeError(
                 f"{where} is quantized, so it has no gradients: give the network before torch.ao.quantization"
             )
+        if isinstance(forward := vars(module).get("forward"), FunctionType) and forward.__closure__:
+            raise ValueError(
+                f"{where} has a forward that is a closure: a copy of the network would go on using what it holds, the "
+                "original's weights maybe; define it in a subclass"
+            )
+        if type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule):
+            raise ValueError(f"{where} has a __call__ of its own, which a graph would lose: put it into forward")
         for hook in [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]:
             for kind, cure in WEIGHT_HOOKS.items():
                 if isinstance(hook, kind):
@@ -88,8 +96,11 @@ def check_beside(model: nn.Module, opened: Iterable[str]) -> None:
             raise ValueError(f"{where} has hooks, which the attached network would not run: remove them first")
         if "forward" in vars(module):
             raise ValueError(f"{where} has a forward of its own, which replaces its class's: define it in a subclass")
-        if type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule):
-            raise ValueError(f"{where} has a __call__ of its own, which a graph would lose: put it into forward")
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Return whether a module does nothing beside its class's forward: no hooks, no methods of its own."""
+    return not any(getattr(module, hooks) for hooks in HOOKS) and not any(map(callable, vars(module).values()))
 
 
 def check_owners(stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
