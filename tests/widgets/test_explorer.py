@@ -90,7 +90,7 @@ def test_two_side_by_side_spend_the_same_part(explorer):
     other.thresholds = [0.9, 0.4, 0.0]
     assert other.thresholds == [0.9, 0.4, 0.0]
     assert explorer.budget == pytest.approx(other.budget / 2)
-    with pytest.raises(ValueError, match="1 explorers: give at least two"):
+    with pytest.raises(ValueError, match="1 widgets: give at least two"):
         side_by_side({"joint": explorer})
 
 

@@ -83,8 +83,8 @@ def test_wrong_arguments():
         ExitGallery(images(9), maps(), outputs(), CLASSES)
     with pytest.raises(ValueError, match="float64"):
         ExitGallery(images() / 255, maps(), outputs(), CLASSES)
-    with pytest.raises(ValueError, match="at least"):
-        ExitGallery(images(), {}, outputs(), CLASSES)
+    with pytest.raises(ValueError, match="'Grad-CAM', 'integrated gradients' without images"):
+        ExitGallery(None, maps(), outputs(), CLASSES)
     with pytest.raises(ValueError, match=r"'Grad-CAM' have the shape \(4, 10, 32, 32\): .*\(3, 10, 32, 32\)"):
         ExitGallery(images(), maps(4), outputs(), CLASSES)
     with pytest.raises(ValueError, match="3 class names: the outputs need 4"):
