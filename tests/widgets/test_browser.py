@@ -267,14 +267,15 @@ def coloured(png: bytes) -> bool:
 
 
 def assert_gallery_shows(page, n: int, method: str) -> None:
-    """Image n and no other is pressed; every exit's card says what it says about it."""
+    """Image n and no other is pressed; every exit's card says what it predicts, and how confident it is."""
     confidence, prediction, label = (t[..., n] for t in random_outputs(1))
     pressed = page.locator(".dfs-exit-gallery button[aria-pressed=true]")
-    assert [pressed.nth(i).get_attribute("aria-label") or pressed.nth(i).inner_text() for i in range(2)] == [
+    assert [pressed.nth(i).get_attribute("aria-label") or pressed.nth(i).inner_text() for i in range(3)] == [
+        "as they come",
         f"image {n + 1}: class {label}",
         method,
     ]
-    assert pressed.count() == 2
+    assert pressed.count() == 3
     assert page.locator(".dfs-exit-gallery .dfs-truth").inner_text() == f"class {label}"
     for k in range(3):
         card = page.locator(".dfs-exit-gallery .dfs-exit").nth(k)

@@ -104,6 +104,13 @@ def test_the_page_gets_the_images_in_their_order(explorer):
     assert explorer.setup["splits"] == [["validation", 400], ["test", 400]]
 
 
+def test_it_works_without_images():
+    bare = ThresholdExplorer(outputs("validation"), outputs("test", seed=1), MACS)
+    assert (bare.setup["sprite"], bare.setup["labels"], bare.setup["predictions"]) == ("", [], [[], [], []])
+    bare.thresholds = [0.9, 0.4, 0.0]
+    assert_shows(bare, [0.9, 0.4, 0.0])
+
+
 def test_the_page_gets_the_outputs_once_and_compact():
     """10,000 images and 7 exits, as on CIFAR-100, are well below a megabyte, besides the images."""
     K, N = 7, 10_000
