@@ -74,6 +74,24 @@ def test_every_notebook_document_and_module_has_its_page(site):
     assert not any("plotly.js v" in path.read_text()[:2_000_000] for path in pages(site))  # in no page
 
 
+def test_the_front_page_opens_with_a_live_explorer(site, page):
+    """Of a recorded network, in place of the README's picture: in light and dark, and on a phone."""
+    front = site / "README.html"
+    assert front.stat().st_size < 1_000_000
+    for width in (320, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(front.as_uri())
+        page.locator(".dfs-explorer .dfs-accuracy").wait_for()
+        assert page.locator("article img[src*=explorer]").count() == 0
+        assert page.locator(".dfs-explorer").bounding_box()["y"] < 600
+        slider = page.get_by_role("slider", name="budget")
+        slider.press("End")
+        best = page.locator(".dfs-accuracy").inner_text()
+        slider.press("Home")
+        assert float(page.locator(".dfs-accuracy").inner_text().split()[0]) < float(best.split()[0])
+        assert page.evaluate(TOO_WIDE) <= 0
+
+
 LINKS = "[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))"
 NAMES = "[...document.querySelectorAll('[id]')].map(e => e.id)"
 TOO_WIDE = "document.documentElement.scrollWidth - innerWidth"

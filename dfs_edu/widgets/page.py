@@ -137,7 +137,7 @@ def style(name: str) -> str:
 
 def place(states: Sequence[Mapping[str, Any]]) -> str:
     """Return the HTML where a page starts widgets, from what a notebook holds under `STATE`."""
-    text = json.dumps(states).replace("</", "<\\/")
+    text = json.dumps(states).replace("<", "\\u003c")  # whatever a class is called, it cannot end the script
     note = "This interactive figure needs a browser with JavaScript."
     return f'<div data-dfs-widgets><script type="application/json">{text}</script><p>{note}</p></div>'
 
