@@ -156,7 +156,8 @@ class ExitGallery(page.Widget):
         ]
         if not self._maps:
             names = [f"{n + 1} {label}" for n, label in zip(shown, labels, strict=True)]
-            return figures.predictions(names, predictions, right, outputs.confidence[:, shown], self.setup["title"])
+            title = ": ".join(filter(None, ["What each exit predicts", self.setup["title"]]))
+            return figures.predictions(names, predictions, right, outputs.confidence[:, shown], title)
         assert self._images is not None
         maps = np.asarray(self._maps[self.method])[:, shown]
         return figures.looks(self._images[shown], maps, labels, predictions, f"Where each exit looks: {self.method}")

@@ -23,7 +23,7 @@ from dfs_edu.widgets.gallery import ExitGallery
 IMAGES = 48  # in a gallery
 MISSING = (
     "The images are not shown because CIFAR-100 was not on the computer that made this figure. The predictions were "
-    "recorded when the network was tested. To see the images, run `dfs-edu download cifar100` and make the figure "
+    "recorded when the network was tested. To see the images, run 'dfs-edu download cifar100' and make the figure "
     "again."
 )
 

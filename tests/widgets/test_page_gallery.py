@@ -126,6 +126,23 @@ def test_without_images_and_maps_predictions_are_shown(opened):
     assert shown.locator(".dfs-prediction:visible").count() == 6
 
 
+def test_a_chosen_image_is_in_sight_beside_as_well(opened):
+    """Where the list of images scrolls."""
+    row = side_by_side({name: gallery(N=80, images=False, maps=False, seed=i) for i, name in enumerate("ab")})
+    shown = opened(row)
+    press(shown, "image 1:")
+    for key in ("End", "Home"):
+        shown.keyboard.press(key)
+        inside = shown.locator(".dfs-thumbnails").evaluate_all(
+            """boxes => boxes.map(box => {
+                const chosen = box.querySelector("[aria-pressed=true]");
+                const [outer, inner] = [box, chosen].map(node => node.getBoundingClientRect());
+                return outer.top <= inner.top && inner.bottom <= outer.bottom;
+            })"""
+        )
+        assert inside == [True, True]
+
+
 def test_what_was_chosen_outlives_a_reload(opened):
     shown = opened(gallery(), gallery(seed=3))
     press(shown, "image 9:", which=1)

@@ -76,6 +76,13 @@ function thumbnail(box, n, { images, size, label, prediction, classes }) {
   return node;
 }
 
+// Scroll a box, but not the page, so that a node in it is seen.
+function show(box, node) {
+  const [top, bottom] = [node.offsetTop - box.offsetTop, node.offsetTop - box.offsetTop + node.offsetHeight];
+  if (top < box.scrollTop) box.scrollTop = top - 4;
+  if (bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight + 4;
+}
+
 function grid(root, setup, counts, choose) {
   const box = element("div", "dfs-thumbnails", root);
   box.classList.toggle("dfs-chips", !setup.images);
@@ -106,6 +113,7 @@ function grid(root, setup, counts, choose) {
       node.setAttribute("aria-pressed", i === n);
       node.tabIndex = i === n ? 0 : -1; // one stop for the tab key, arrows from there
     });
+    show(box, thumbnails[n]);
   };
 }
 
