@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import dfs_edu  # noqa: E402
+from dfs_edu.widgets import page, recorded  # noqa: E402
 
 project, author, release = "dfs_edu", "the authors of dfs_edu", dfs_edu.__version__
 root_doc = "README"
@@ -57,6 +58,9 @@ html_copy_source = False
 html_show_copyright = False
 html_show_search_summary = False  # it would fetch pages, which a browser refuses of file://
 
+STILL = "docs/explorer.png"  # of the README, which is alive on the site
+SHOWN = "cifar100-vgg7-64-lesson-joint-seed0"
+
 GROUPS = {  # of the navigation
     "The course": ["notebooks/*"],
     "Reference": ["docs/reference/*"],
@@ -85,6 +89,15 @@ def link_modules(app, doctree: nodes.document) -> None:
             link.replace_self(reference)
 
 
+def start_explorer(app, doctree: nodes.document) -> None:
+    """The README's picture of the explorer gives its place to the explorer itself, whose data are in the page."""
+    for picture in [node for node in doctree.findall(nodes.image) if node["uri"] == STILL]:
+        explorer = recorded.explorer(SHOWN, "A recorded CIFAR-100 network with six exits: move a slider")
+        states = [{"widget": explorer.name, "state": explorer.page_state()}]
+        html = page.place(states) + page.starter([explorer.name])
+        picture.parent.replace_self(nodes.raw("", html, format="html"))
+
+
 def nest_parts(app, doctree: nodes.document) -> None:
     """A page has one title: parts of a notebook that are written like it, # Part one, are sections below it."""
     sections = [child for child in doctree.children if isinstance(child, nodes.section)]
@@ -101,6 +114,6 @@ def write_formula(translator, node: nodes.Element) -> None:
 
 def setup(app) -> None:
     app.connect("source-read", add_navigation)
-    for change in (link_modules, nest_parts):  # before titles, and files to be downloaded, are collected
+    for change in (link_modules, nest_parts, start_explorer):  # before titles and files to be downloaded are collected
         app.connect("doctree-read", change, priority=400)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -1,7 +1,7 @@
 """Makes the README's pictures: `.venv/bin/python docs/pictures.py` shows the widgets in JupyterLab, photographs them.
 
 Networks, outputs and tracked runs are the recorded ones, so nothing is trained. CIFAR-100's photographs must be there
-(DFS_EDU_DATA), and chromium. Files that are written: explorer.gif, explorer-dark.png, gallery.png, conflict.png.
+(DFS_EDU_DATA), and chromium. Files that are written: explorer.png, explorer-dark.png, gallery.png, conflict.png.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ EXPLORER = """
 import dfs_edu as dfs
 from dfs_edu import figures, inference, probes
 from dfs_edu.training import results
-from dfs_edu.widgets.explorer import ThresholdExplorer
+from dfs_edu.training.runs import load_network
+from dfs_edu.widgets import recorded
 from dfs_edu.widgets.gallery import ExitGallery
-from dfs_edu.training.trainer import load_network
 
 photographs = dfs.data.load("cifar100")
-folder = results.RECORDED / "cifar100-vgg7-64-lesson-joint-seed0"
-validation, test = (inference.Outputs.load(folder / f"{split}.npz") for split in ("validation", "test"))
-macs = probes.cost(dfs.build("vgg7-64", classes=100)).macs
-ThresholdExplorer(validation, test, macs, photographs.test.images, photographs.classes)
+recorded.explorer("cifar100-vgg7-64-lesson-joint-seed0")
 """
 GALLERY = """
 net, _ = load_network(results.RECORDED / "cifar100-vgg7-64-lesson-surgery-own-0.5-seed0")
@@ -51,11 +48,6 @@ figures.conflict_through_training(looks["step"], looks["cosine"], "vgg7-64 on CI
 """
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 PARTS = {"explorer": ".dfs-explorer", "gallery": ".dfs-exit-gallery", "conflict": ".js-plotly-plot"}
-BUDGETS = range(2, 87, 8)  # places of the budget slider, of 100: each is dearer, which the last ones need not be
-MOVE = """(slider, place) => {
-    slider.value = place;
-    slider.dispatchEvent(new Event("input"));
-}"""
 
 
 def main() -> None:
@@ -76,7 +68,7 @@ def main() -> None:
         page.mouse.click(rail["x"] + 5 / 7 * rail["width"], rail["y"] + rail["height"] / 2)
         page.get_by_text("step 500", exact=True).wait_for()  # a look with conflict, of 700 steps
         still(page, "conflict")
-        save_moving(moving_explorer(page), DOCS / "explorer.gif")
+        still(page, "explorer")
         dark(page)
         still(page, "explorer", "explorer-dark")
         shut_down(page)
@@ -91,31 +83,6 @@ def still(page, part: str, name: str = "") -> None:
     """A PNG of at most 256 colours: small, and text stays sharp."""
     colours = photograph(page, part).quantize(256, dither=Image.Dither.NONE)
     colours.save(DOCS / f"{name or part}.png", optimize=True)
-
-
-def moving_explorer(page) -> list[Image.Image]:
-    """The explorer while its budget grows."""
-    slider = page.get_by_role("slider", name="budget")
-    frames = []
-    for budget in BUDGETS:
-        before = page.locator(".dfs-macs").inner_text()
-        slider.evaluate(MOVE, budget)
-        page.wait_for_function("before => document.querySelector('.dfs-macs').innerText != before", arg=before)
-        frames.append(photograph(page, "explorer"))
-    slider.evaluate(MOVE, 50)
-    return frames
-
-
-def save_moving(frames: list[Image.Image], file: Path) -> None:
-    """A GIF with one palette for all frames, so that what stays the same is stored once."""
-    width, height = frames[0].size
-    together = Image.new("RGB", (width, height * len(frames)))
-    for i, frame in enumerate(frames):
-        together.paste(frame, (0, i * height))
-    palette = together.quantize(80, dither=Image.Dither.NONE)
-    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    duration = [1500, *[450] * (len(frames) - 2), 2500]  # milliseconds: time to read the first and the last
-    first.save(file, save_all=True, append_images=others, duration=duration, loop=0, optimize=True)
 
 
 def dark(page) -> None:

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from dfs_edu.course.browser import chromium
-from dfs_edu.course.publish import PLOTLY
+from dfs_edu.course.publish import PLOTLY, STATE
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -59,7 +59,8 @@ def pages(site: Path) -> list[Path]:
 
 def figures_of(notebook: Path) -> int:
     cells = nbformat.read(notebook, as_version=4).cells
-    return sum(PLOTLY in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    bundles = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return sum(PLOTLY in data and STATE not in data for data in bundles)  # a widget starts in place of its figure
 
 
 def test_every_notebook_document_and_module_has_its_page(site):
@@ -71,6 +72,24 @@ def test_every_notebook_document_and_module_has_its_page(site):
         assert f'href="{path.relative_to(ROOT).with_suffix(".html")}"' in navigation or path.name == "README.md"
     assert len(list(site.rglob("plotly*.js"))) == 1
     assert not any("plotly.js v" in path.read_text()[:2_000_000] for path in pages(site))  # in no page
+
+
+def test_the_front_page_opens_with_a_live_explorer(site, page):
+    """Of a recorded network, in place of the README's picture: in light and dark, and on a phone."""
+    front = site / "README.html"
+    assert front.stat().st_size < 1_000_000
+    for width in (320, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(front.as_uri())
+        page.locator(".dfs-explorer .dfs-accuracy").wait_for()
+        assert page.locator("article img[src*=explorer]").count() == 0
+        assert page.locator(".dfs-explorer").bounding_box()["y"] < 600
+        slider = page.get_by_role("slider", name="budget")
+        slider.press("End")
+        best = page.locator(".dfs-accuracy").inner_text()
+        slider.press("Home")
+        assert float(page.locator(".dfs-accuracy").inner_text().split()[0]) < float(best.split()[0])
+        assert page.evaluate(TOO_WIDE) <= 0
 
 
 LINKS = "[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))"

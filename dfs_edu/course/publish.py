@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import json
 import os
 import re
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.v4 import new_output
 
 from dfs_edu.course.browser import chromium
 from dfs_edu.widgets.page import STATE, place, starter
@@ -24,6 +26,11 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 _ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 _PROGRESS = re.compile(r"\[(?:\d+:)?\d+:\d\d[<,]")  # tqdm's "[00:01<00:09, 3.2it/s]"
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
+LARGEST = 500_000  # bytes of a committed notebook; widgets that would make it larger keep their static figure alone
+_TOO_LARGE = (
+    "*The figure above stands in for an interactive one, whose data ({kilobytes} kB) would make this notebook too "
+    "large. Run the cell to use it.*"
+)
 _COLOURS = 64  # of a PNG's palette: lines and text look the same at a third of the size
 
 
@@ -31,8 +38,9 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     """Return an executed notebook in the form that is committed; normalising it again changes nothing.
 
     Times, progress bars and the metadata of papermill and widgets are removed. Cell ids and execution counts follow the
-    order of the cells. A widget keeps only its static fallback. A plotly figure gets a small PNG for readers without
-    JavaScript, as on GitHub.
+    order of the cells. A widget keeps a static figure and, while the notebook stays below ``LARGEST``, the data from
+    which a page without a kernel starts it; a widget that has to do without says so. A plotly figure gets a small PNG
+    for readers without JavaScript, as on GitHub.
 
     Raises:
         FileNotFoundError: A PNG has to be drawn, and neither Chrome nor Chromium is installed.
@@ -41,6 +49,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     figures = [data for data in _bundles(notebook) if PLOTLY in data and "image/png" not in data]
     if figures:
         _add_pngs(figures)
+    _rename_groups(notebook)
+    _drop_large_states(notebook)
     return notebook
 
 
@@ -71,6 +81,31 @@ def alive(text: str, engine: str) -> NotebookNode:
         engine: Address of plotly.js, ending in .js.
     """
     return _with_widgets(_drawn_by_plotly(nbformat.reads(text, as_version=4), engine))
+
+
+def _rename_groups(notebook: NotebookNode) -> None:
+    """Number the groups of linked widgets, which are named after a kernel's widgets, in order."""
+    numbers: dict[str, str] = {}
+    for data in _bundles(notebook):
+        for state in data.get(STATE, []):
+            setup = state["state"].get("setup", {})
+            if group := setup.get("group"):
+                setup["group"] = numbers.setdefault(group, f"group {len(numbers) + 1}")
+
+
+def _drop_large_states(notebook: NotebookNode) -> None:
+    """Keep the widgets' data, in the order of the page, while the notebook stays small; else a sentence says so."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [(cell, output) for cell in cells for output in cell.outputs if STATE in output.get("data", {})]
+    states = [output.data.pop(STATE) for _, output in outputs]
+    for (cell, output), state in zip(outputs, states, strict=True):
+        output.data[STATE] = state
+        if len(nbformat.writes(notebook).encode()) < LARGEST:
+            continue
+        del output.data[STATE]
+        says = _TOO_LARGE.format(kilobytes=len(json.dumps(state)) // 1000)
+        note = new_output("display_data", {"text/markdown": says})
+        cell.outputs.insert(cell.outputs.index(output) + 1, note)
 
 
 def _with_widgets(notebook: NotebookNode) -> NotebookNode:

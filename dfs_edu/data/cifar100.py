@@ -23,6 +23,17 @@ from dfs_edu.data.splits import Augmentation, DataError, Split
 FOLDER = CIFAR100.base_folder
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # of the 50,000 training images
 VALIDATION = 5_000
+# The data set's own names in its own order: recorded outputs are shown where the data set is not
+_NAMES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail
+snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CLASSES = tuple(name.replace("_", " ") for name in _NAMES.split())
 SPLIT_SEED = 100  # of the data set, not of a run: every run has the same validation images
 
 Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Sequence[str]]  # train and test: images, labels; names

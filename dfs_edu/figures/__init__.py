@@ -29,7 +29,7 @@ from dfs_edu.figures.gradients import (
     saved_by_beta,
     weights_of_exits,
 )
-from dfs_edu.figures.images import data_uri, heat, looks, overlay, pictures, sprite
+from dfs_edu.figures.images import data_uri, heat, looks, overlay, pictures, predictions, sprite
 from dfs_edu.figures.look import COLOURS, figure, style
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "overlay",
     "parts_of_whole",
     "pictures",
+    "predictions",
     "probe_accuracies",
     "pulls",
     "rates",

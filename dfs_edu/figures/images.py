@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from dfs_edu.figures.look import figure, literal
+from dfs_edu.figures.look import OPPOSED, colour_bar, figure, literal
 
 JPEG_HEIGHT = 65_500  # pixels, at most
 # Red, green, blue and opacity at heat 0, 1/2 and 1. It grows lighter all the way, so nobody needs to distinguish hues.
@@ -80,6 +80,40 @@ def looks(
     headings = ["image", *(f"exit {k}" for k in range(1, K + 1))]
     fig = sheet.figure(tiles, captions, title, 68 if title else 24, zoom, headings, colours=128)
     return fig.update_layout(title_pad_b=30)
+
+
+@literal
+def predictions(
+    names: Sequence[str], answers: Sequence[Sequence[str]], right, confidence, title: str = ""
+) -> go.Figure:
+    """Draw a table of what each exit predicts: one row per image, one column per exit; right is blue, wrong vermilion.
+
+    Args:
+        names: N short texts, such as the images' true classes.
+        answers: K lists of N short texts, the exits' predictions.
+        right: (K, N), whether each prediction is right.
+        confidence: (K, N), in [0, 1]: the stronger the colour, the more confident the exit.
+        title: title of the figure.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+    """
+    right, confidence = np.asarray(right, bool), np.asarray(confidence, float)
+    K, N = np.shape(answers)[:2]
+    if not right.shape == confidence.shape == (K, N) or len(names) != N:
+        raise ValueError(
+            f"{len(names)} names, answers {(K, N)}, right {right.shape}, confidence {confidence.shape}: "
+            "give N names and one of each for K exits and N images"
+        )
+    signed = np.where(right, 1, -1) * confidence
+    exits = [f"exit {k}" for k in range(1, K + 1)]
+    fig = figure([], title or "What each exit predicts", height=110 + 24 * N)
+    bar = colour_bar("confidence") | {"tickvals": [-1, 0, 1], "ticktext": ["wrong, 100 %", "0 %", "right, 100 %"]}
+    cells = {"z": signed.T.round(3).tolist(), "text": np.array(answers).T.tolist(), "x": exits, "y": list(names)}
+    look = {"colorscale": OPPOSED, "zmin": -1, "zmax": 1, "colorbar": bar, "xgap": 1, "ygap": 1}
+    fig.add_heatmap(**cells, **look, texttemplate="%{text}", hovertemplate="%{y}, %{x}: %{text}<extra></extra>")
+    fig.update_yaxes(autorange="reversed", type="category", showgrid=False)
+    return fig.update_xaxes(side="top", type="category", showgrid=False).update_layout(title_pad_b=30, margin_t=70)
 
 
 def _blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

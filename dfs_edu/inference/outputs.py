@@ -107,6 +107,12 @@ class Outputs:
         """Fraction of all images that exit k classifies correctly (anytime prediction), float64 (K,)."""
         return self.correct.double().mean(1)
 
+    @property
+    def disagreement(self) -> Tensor:
+        """int64 (N,): how many of the K (K - 1) / 2 pairs of exits predict different classes for each image."""
+        pairs = torch.combinations(torch.arange(len(self.prediction)))
+        return (self.prediction[pairs[:, 0]] != self.prediction[pairs[:, 1]]).sum(0)
+
     @cached_property
     def ranking(self) -> tuple[Tensor, Tensor]:
         """Each exit's confidences in descending order, and the indices of their images, (K, N) each; sorted once."""

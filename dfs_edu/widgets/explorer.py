@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
@@ -37,8 +36,9 @@ class ThresholdExplorer(page.Widget):
         validation: Outputs on the validation split, on which the thresholds for a budget are fitted.
         test: Outputs on the test split, on which everything shown is measured.
         macs: K cumulative costs in MACs.
-        images: uint8 (M, 3, H, W), the first M images of the test split; 120 of them are used.
-        classes: Names of the classes.
+        images: uint8 (M, 3, H, W), the first M images of the test split; 120 of them are used. None: the page shows no
+            images.
+        classes: Names of the classes, needed only with images.
         title: Heading, to distinguish several explorers.
 
     Attributes:
@@ -56,7 +56,6 @@ class ThresholdExplorer(page.Widget):
 
     name, reads = "explorer", ("setup", "outputs", "thresholds", "budget", "fitted")
 
-    setup = traitlets.Dict().tag(sync=True)
     outputs = traitlets.Bytes().tag(sync=True)
     thresholds = traitlets.List(traitlets.Float()).tag(sync=True)
     budget = traitlets.Float().tag(sync=True)
@@ -67,34 +66,26 @@ class ThresholdExplorer(page.Widget):
         validation: Outputs,
         test: Outputs,
         macs: Sequence[float] | Tensor,
-        images: Tensor | np.ndarray,
-        classes: Sequence[str],
+        images: Tensor | np.ndarray | None = None,
+        classes: Sequence[str] = (),
         title: str = "",
         **kwargs: Any,
     ):
         check_pair(validation, test)
-        images = np.asarray(images)
-        N = len(test.label)
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or not 0 < len(images) <= N:
-            raise ValueError(
-                f"images of shape {images.shape}, {images.dtype}: give uint8 (M, 3, H, W), the first M of the {N} "
-                "images of the test split"
-            )
-        page.check_classes(classes, test)
+        shown = _gallery(images, classes, test)
         self._validation, self._test = validation, test
         self._macs = inference.checked_macs(macs, len(test.confidence))
         self.range = self._macs[0].item(), self._macs[-1].item()
         self._moving = False  # thresholds and budget follow each other, but not in a circle
-        self.moved_by_page = False
         # The thresholds for every place of the slider are found beforehand, so that moving it needs no search
         self._places = torch.linspace(*self.range, STEPS + 1, dtype=torch.float64)
         self._best = inference.best_thresholds(validation, self._macs, self._places)  # (101, K)
         self.curve = inference.Curve.of(test, self._best, self._macs)
-        setup, outputs = self._setup(images[:GALLERY], list(classes), title)
-        super().__init__(setup=setup, outputs=outputs, **kwargs)
+        setup, outputs = self._setup(title)
+        super().__init__(setup={**setup, **shown}, outputs=outputs, **kwargs)
         self.budget = sum(self.range) / 2
 
-    def _setup(self, images: np.ndarray, classes: list[str], title: str) -> tuple[dict[str, Any], bytes]:
+    def _setup(self, title: str) -> tuple[dict[str, Any], bytes]:
         """What the page needs and never changes; what is large is in the bytes."""
         layout, outputs = page.packed(
             {
@@ -104,18 +95,11 @@ class ThresholdExplorer(page.Widget):
                 "correct": self._test.correct.numpy().astype(np.uint8),
             }
         )
-        shown = {
-            "sprite": figures.sprite(images),
-            "size": list(images.shape[2:]),
-            "labels": self._test.label[: len(images)].tolist(),
-            "predictions": self._test.prediction[:, : len(images)].tolist(),
-            "classes": classes,
-        }
         curve = [plain(self.curve.macs, 0), plain(self.curve.accuracy, 4)]
         measured = {"curve": curve, "anytime": plain(self._test.accuracy, 4)}
         splits = [[part.split, len(part.label)] for part in (self._validation, self._test)]
         fixed = {"title": title, "group": "", "steps": STEPS, "macs": self._macs.tolist(), "splits": splits}
-        return {**fixed, **measured, **shown, "layout": layout}, outputs
+        return {**fixed, **measured, "layout": layout}, outputs
 
     @property
     def point(self) -> inference.Point:
@@ -148,7 +132,7 @@ class ThresholdExplorer(page.Widget):
 
     def _move(self, thresholds: list[float], budget: float, fitted: bool) -> None:
         """Change together, in one message to the page, what follows from a move that Python made."""
-        if self._moving:
+        if self._moving or self.moved_by_page:  # the page has computed all that follows
             return
         self._moving = True
         try:
@@ -156,14 +140,6 @@ class ThresholdExplorer(page.Widget):
                 self.thresholds, self.budget, self.fitted = thresholds, budget, fitted
         finally:
             self._moving = False
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take a move of the page, which has computed all that follows from it."""
-        self._moving = self.moved_by_page = True
-        try:
-            super().set_state(sync_data)
-        finally:
-            self._moving = self.moved_by_page = False
 
     def _thresholds_of(self, budget: float) -> Tensor:
         place = int((self._places - budget).abs().argmin())
@@ -194,33 +170,35 @@ def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> page.Row:
     Raises:
         ValueError: There are fewer than two.
     """
-    if len(explorers) < 2:
-        raise ValueError(f"{len(explorers)} explorers: give at least two")
-    linked = list(explorers.values())
-    for title, explorer in explorers.items():
-        explorer.setup = {**explorer.setup, "title": title, "group": linked[0].model_id or title}
-        explorer.layout = ipywidgets.Layout(flex="1 1 0", min_width="340px")
 
-    following = []  # not empty while the others follow one that Python moved
-
-    def follow(change) -> None:
-        leader = change["owner"]
-        if following or leader.moved_by_page:  # the page moves the others itself
-            return
-        following.append(leader)
+    def follow(leader: ThresholdExplorer, other: ThresholdExplorer) -> None:
         low, high = leader.range
-        fraction = (change["new"] - low) / (high - low)
-        try:
-            for explorer in linked:
-                if explorer is not leader:
-                    low, high = explorer.range
-                    explorer.budget = min(max(low + fraction * (high - low), low), high)
-        finally:
-            following.clear()
+        fraction = (leader.budget - low) / (high - low) if high > low else 0
+        low, high = other.range
+        other.budget = min(max(low + fraction * (high - low), low), high)
 
-    for explorer in linked:
-        explorer.observe(follow, "budget")
-    return page.Row(linked)
+    return page.side_by_side(explorers, ["budget"], follow)
+
+
+def _gallery(images: Tensor | np.ndarray | None, classes: Sequence[str], test: Outputs) -> dict[str, Any]:
+    """What the page needs to show the images that leave at each exit. Raises ValueError if the arguments do not fit."""
+    if images is None:
+        return {"sprite": "", "size": [1, 1], "labels": [], "predictions": [[] for _ in test.prediction], "classes": []}
+    images, N = np.asarray(images), len(test.label)
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8 or not 0 < len(images) <= N:
+        raise ValueError(
+            f"images of shape {images.shape}, {images.dtype}: give uint8 (M, 3, H, W), the first M of the {N} "
+            "images of the test split"
+        )
+    page.check_classes(classes, test)
+    images = images[:GALLERY]
+    return {
+        "sprite": figures.sprite(images),
+        "size": list(images.shape[2:]),
+        "labels": test.label[: len(images)].tolist(),
+        "predictions": test.prediction[:, : len(images)].tolist(),
+        "classes": list(classes),
+    }
 
 
 def plain(values: Tensor, digits: int) -> list:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import anywidget
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
+import traitlets
 
 from dfs_edu.inference import Outputs
 
@@ -24,12 +25,18 @@ STATE = "application/vnd.dfs.widgets+json"
 class Widget(anywidget.AnyWidget):
     """A widget that the page computes. Subclasses name their files in static/, and what the page gets.
 
-    Displayed, it leaves two things in the notebook: its state, from which a page without a kernel starts it (see
-    course/publish.py), and a static figure for readers that show neither.
+    Displayed, it leaves its state in the notebook, from which a page without a kernel starts it (course/publish.py),
+    and a static figure for readers that show neither.
+
+    Attributes:
+        setup: What the page needs and never changes. Widgets side by side get their "title" and their "group" there.
     """
 
     name: str  # of its script and its style sheet
     reads: tuple[str, ...]  # the traits that the page reads
+    moved_by_page = False  # while traits take what the page has set
+
+    setup = traitlets.Dict().tag(sync=True)
 
     def __init_subclass__(cls, **kwargs: Any):
         if "name" in vars(cls):  # not in the subclasses that traitlets makes
@@ -39,6 +46,14 @@ class Widget(anywidget.AnyWidget):
     def static_figure(self) -> go.Figure:
         """Return the figure that shows the widget's present state."""
         raise NotImplementedError
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the page has set."""
+        self.moved_by_page = True
+        try:
+            super().set_state(sync_data)
+        finally:
+            self.moved_by_page = False
 
     def page_state(self) -> dict[str, Any]:
         """Return the traits that the page reads, as JSON; bytes are {"base64": text}."""
@@ -59,6 +74,44 @@ class Row(ipywidgets.Box):
         """The widgets, their states for a page without a kernel, and the first one's static figure."""
         first: Widget = self.children[0]
         return _readable(super()._repr_mimebundle_(**kwargs), self.children, first.static_figure())
+
+
+def side_by_side(widgets: Mapping[str, Widget], names: Sequence[str], follow: Callable[[Any, Any], None]) -> Row:
+    """Place widgets of one kind beside each other, and let them follow each other.
+
+    What the reader moves is passed on by the page (`linked` in static/shared.js), what Python sets is passed on here.
+
+    Args:
+        widgets: Title -> widget, two or more.
+        names: Traits that lead.
+        follow: Called with the widget that was set and another one, which it sets.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    if len(widgets) < 2:
+        raise ValueError(f"{len(widgets)} widgets: give at least two")
+    row = list(widgets.values())
+    for title, widget in widgets.items():
+        widget.setup = {**widget.setup, "title": title, "group": row[0].model_id or title}
+        widget.layout = ipywidgets.Layout(flex="1 1 0", min_width="min(340px, 100%)")
+    leading = []  # not empty while the others follow
+
+    def lead(change) -> None:
+        leader = change["owner"]
+        if leading or leader.moved_by_page:
+            return
+        leading.append(leader)
+        try:
+            for other in row:
+                if other is not leader:
+                    follow(leader, other)
+        finally:
+            leading.clear()
+
+    for widget in row:
+        widget.observe(lead, list(names))
+    return Row(row)
 
 
 def _readable(bundle: Any, widgets: Sequence[Widget], figure: go.Figure) -> tuple[dict, dict]:
@@ -84,7 +137,7 @@ def style(name: str) -> str:
 
 def place(states: Sequence[Mapping[str, Any]]) -> str:
     """Return the HTML where a page starts widgets, from what a notebook holds under `STATE`."""
-    text = json.dumps(states).replace("</", "<\\/")
+    text = json.dumps(states).replace("<", "\\u003c")  # whatever a class is called, it cannot end the script
     note = "This interactive figure needs a browser with JavaScript."
     return f'<div data-dfs-widgets><script type="application/json">{text}</script><p>{note}</p></div>'
 

@@ -117,6 +117,7 @@ ALL = {
     "probe_accuracies": lambda: figures.probe_accuracies({"joint": probed(), "surgery": probed()}),
     "selectivities": lambda: figures.selectivities({"f+": [[0.1, 0.2], [NAN, 0.3]], "f-": [[0.5], [0.4, 0.6]]}),
     "pictures": lambda: figures.pictures(np.zeros((2, 3, 4, 4), np.uint8), ["a", "b"], "Two pictures"),
+    "predictions": lambda: figures.predictions(["ant"], [["✓ ant"], ["✗ bee"]], [[True], [False]], [[0.5], [0.25]]),
     "looks": lambda: figures.looks(np.zeros((2, 3, 4, 4), np.uint8), np.ones((3, 2, 4, 4)), ["a", "b"]),
     "conductances": lambda: figures.conductances({"joint": flows(), "surgery": flows()}),
 }
@@ -573,6 +574,16 @@ def test_looks_lie_beside_their_pictures():
     assert np.ptp(tile[1, 3, 1:, :, :3], axis=-1).max() <= 8
     texts = [note.text for note in fig.layout.annotations]
     assert texts == ["ant", "a", "c", "e", "bee", "b", "d", "f", "image", "exit 1", "exit 2", "exit 3"]
+
+
+def test_predictions_are_blue_if_right_and_stronger_if_confident():
+    right, confidence = [[True, False], [True, True]], [[0.5, 0.25], [1.0, 0.75]]
+    fig = figures.predictions(["1 ant", "2 bee"], [["✓ ant", "✗ ant"], ["✓ ant", "✓ bee"]], right, confidence)
+    assert [list(row) for row in fig.data[0].z] == [[0.5, 1.0], [-0.25, 0.75]]
+    assert [list(row) for row in fig.data[0].text] == [["✓ ant", "✓ ant"], ["✗ ant", "✓ bee"]]
+    assert (fig.data[0].zmin, fig.data[0].zmax) == (-1, 1)
+    with pytest.raises(ValueError, match=r"1 names, answers \(2, 2\)"):
+        figures.predictions(["1 ant"], [["a", "b"], ["c", "d"]], right, confidence)
 
 
 def test_looks_that_do_not_fit():

@@ -258,3 +258,12 @@ def test_wrong_values():
         Outputs(torch.empty(3, 0), torch.empty(3, 0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), "test")
     with pytest.raises(ValueError, match="shapes"):
         Outputs(outputs.confidence, outputs.prediction[:2], outputs.label, "test")
+
+
+@pytest.mark.parametrize(("exits", "classes"), [(1, 3), (2, 3), (6, 2), (7, 100)])
+def test_disagreement_counts_the_pairs_of_exits_that_differ(exits, classes):
+    outputs = random_outputs(exits=exits, classes=classes)
+    pairs = [(i, k) for i in range(exits) for k in range(i)]
+    expected = [sum(bool(row[i] != row[k]) for i, k in pairs) for row in outputs.prediction.T]
+    assert outputs.disagreement.tolist() == expected
+    assert hand_outputs().disagreement.tolist() == [0, 2, 2, 2]

@@ -253,7 +253,6 @@ outputs = Outputs(*(t[..., :12] for t in random_outputs(1)), "test")
 images = torch.randint(256, (12, 3, 32, 32)).to(torch.uint8)
 maps = dict(zip(("Grad-CAM", "integrated gradients"), np.random.default_rng(0).random((2, 3, 12, 32, 32))))
 gallery = ExitGallery(images, maps, outputs, [f"class {i}" for i in range(10)])
-gallery
 """
 DRAWN = """() => [...document.querySelectorAll(".dfs-map")].map(map => {
     const look = getComputedStyle(map);
@@ -267,14 +266,15 @@ def coloured(png: bytes) -> bool:
 
 
 def assert_gallery_shows(page, n: int, method: str) -> None:
-    """Image n and no other is pressed; every exit's card says what it says about it."""
+    """Image n and no other is pressed; every exit's card says what it predicts, and how confident it is."""
     confidence, prediction, label = (t[..., n] for t in random_outputs(1))
     pressed = page.locator(".dfs-exit-gallery button[aria-pressed=true]")
-    assert [pressed.nth(i).get_attribute("aria-label") or pressed.nth(i).inner_text() for i in range(2)] == [
+    assert [pressed.nth(i).get_attribute("aria-label") or pressed.nth(i).inner_text() for i in range(3)] == [
+        "as they come",
         f"image {n + 1}: class {label}",
         method,
     ]
-    assert pressed.count() == 2
+    assert pressed.count() == 3
     assert page.locator(".dfs-exit-gallery .dfs-truth").inner_text() == f"class {label}"
     for k in range(3):
         card = page.locator(".dfs-exit-gallery .dfs-exit").nth(k)
@@ -285,7 +285,7 @@ def assert_gallery_shows(page, n: int, method: str) -> None:
 
 
 def test_the_gallery_shows_where_exits_look(run_all):
-    notebook = new_notebook(cells=[new_code_cell(IMPORT_TESTS + GALLERY)], metadata={"kernelspec": KERNEL})
+    notebook = new_notebook(cells=[new_code_cell(IMPORT_TESTS + GALLERY + "gallery")], metadata={"kernelspec": KERNEL})
     page = run_all(notebook, "gallery.ipynb", ready=".dfs-exit-gallery .dfs-exit >> nth=2")
     errors = complaints(page)
     assert_gallery_shows(page, 0, "Grad-CAM")
@@ -322,6 +322,32 @@ def test_the_gallery_shows_where_exits_look(run_all):
     page.reload()  # the kernel goes on, and knows where the page was
     page.locator(".dfs-exit-gallery .dfs-exit >> nth=2").wait_for()
     assert_gallery_shows(page, 0, "integrated gradients")
+    assert errors == []
+
+
+PAIR = """
+from dfs_edu.widgets.gallery import side_by_side
+import ipywidgets
+others = Outputs(*(t[..., :12] for t in random_outputs(1)), "test")
+second = ExitGallery(None, None, others, [f"class {i}" for i in range(10)])
+label = ipywidgets.Label("image 0").add_class("dfs-label")
+second.observe(lambda change: setattr(label, "value", f"image {change['new']}"), "image")
+display(side_by_side({"joint": gallery, "surgery": second}), label)
+"""
+
+
+def test_galleries_side_by_side_in_jupyterlab(run_all):
+    """A click in one moves the other in the page, and Python knows."""
+    notebook = new_notebook(cells=[new_code_cell(IMPORT_TESTS + GALLERY + PAIR)])
+    notebook.metadata["kernelspec"] = KERNEL
+    page = run_all(notebook, "pair.ipynb", ready=".dfs-label")
+    errors = complaints(page)
+    page.locator(".dfs-exit-gallery >> nth=1").wait_for()
+    assert page.locator(".js-plotly-plot").count() == 0  # the widgets, not the figure that stands in elsewhere
+    page.get_by_role("button", name="image 4:").first.click()
+    chosen = page.locator(".dfs-thumbnail[aria-pressed=true]")
+    assert [chosen.nth(i).get_attribute("aria-label").split(":")[0] for i in range(2)] == ["image 4"] * 2
+    page.locator(".dfs-label").get_by_text("image 3").wait_for()
     assert errors == []
 
 

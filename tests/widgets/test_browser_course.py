@@ -102,7 +102,7 @@ def test_a_notebook_as_a_page_in_voila(lab, browser):
 
 def test_the_gallery_of_the_parts(opened):
     page = opened("06", "ExitGallery(", ready=".dfs-exit-gallery .dfs-exit >> nth=5")
-    methods = page.locator(".dfs-exit-gallery .dfs-method")
+    methods = page.locator(".dfs-methods button")
     assert methods.all_inner_texts() == ["Grad-CAM", "integrated gradients"]
     for method in methods.all():
         method.click()

@@ -90,7 +90,7 @@ def test_two_side_by_side_spend_the_same_part(explorer):
     other.thresholds = [0.9, 0.4, 0.0]
     assert other.thresholds == [0.9, 0.4, 0.0]
     assert explorer.budget == pytest.approx(other.budget / 2)
-    with pytest.raises(ValueError, match="1 explorers: give at least two"):
+    with pytest.raises(ValueError, match="1 widgets: give at least two"):
         side_by_side({"joint": explorer})
 
 
@@ -102,6 +102,13 @@ def test_the_page_gets_the_images_in_their_order(explorer):
     assert np.abs(sheet.astype(int) - np.arange(GALLERY)[:, None, None, None]).max() <= 1
     assert explorer.setup["labels"] == outputs("test").label[:GALLERY].tolist()
     assert explorer.setup["splits"] == [["validation", 400], ["test", 400]]
+
+
+def test_it_works_without_images():
+    bare = ThresholdExplorer(outputs("validation"), outputs("test", seed=1), MACS)
+    assert (bare.setup["sprite"], bare.setup["labels"], bare.setup["predictions"]) == ("", [], [[], [], []])
+    bare.thresholds = [0.9, 0.4, 0.0]
+    assert_shows(bare, [0.9, 0.4, 0.0])
 
 
 def test_the_page_gets_the_outputs_once_and_compact():

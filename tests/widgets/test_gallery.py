@@ -12,13 +12,13 @@ from PIL import Image
 
 from dfs_edu import figures
 from dfs_edu.inference import Outputs
-from dfs_edu.widgets.gallery import ROWS, ExitGallery
+from dfs_edu.widgets.gallery import DISAGREEMENT, GIVEN, LINES, ROWS, ExitGallery, side_by_side
 
 CLASSES = ["ant", "queen_bee", "cat", "dog"]
 
 
-def outputs(exits=3, N=10):
-    generator = torch.Generator().manual_seed(0)
+def outputs(exits=3, N=10, seed=0):
+    generator = torch.Generator().manual_seed(seed)
     label, prediction = (torch.randint(4, size, generator=generator) for size in ((N,), (exits, N)))
     return Outputs(torch.rand(exits, N, generator=generator), prediction, label, "test")
 
@@ -69,7 +69,12 @@ def test_what_is_sent_is_small():
 
 @pytest.mark.parametrize(
     ("trait", "value", "says"),
-    [("image", 10, "image=10: give an index from 0 to 9"), ("image", -1, "-1"), ("method", "LIME", "'Grad-CAM'")],
+    [
+        ("image", 10, "image=10: give an index from 0 to 9"),
+        ("image", -1, "-1"),
+        ("method", "LIME", "'Grad-CAM'"),
+        ("order", "by size", "most"),
+    ],
 )
 def test_wrong_values_change_nothing(gallery, trait, value, says):
     before = gallery.get_state()
@@ -83,8 +88,8 @@ def test_wrong_arguments():
         ExitGallery(images(9), maps(), outputs(), CLASSES)
     with pytest.raises(ValueError, match="float64"):
         ExitGallery(images() / 255, maps(), outputs(), CLASSES)
-    with pytest.raises(ValueError, match="at least"):
-        ExitGallery(images(), {}, outputs(), CLASSES)
+    with pytest.raises(ValueError, match="'Grad-CAM', 'integrated gradients' without images"):
+        ExitGallery(None, maps(), outputs(), CLASSES)
     with pytest.raises(ValueError, match=r"'Grad-CAM' have the shape \(4, 10, 32, 32\): .*\(3, 10, 32, 32\)"):
         ExitGallery(images(), maps(4), outputs(), CLASSES)
     with pytest.raises(ValueError, match="3 class names: the outputs need 4"):
@@ -109,3 +114,63 @@ def test_the_page_asks_nobody():
     program = ExitGallery._esm
     assert not [outside for outside in ("import ", "fetch(", "http://", "https://") if outside in program]
     assert "lmSuppressShortcuts" in program
+
+
+def test_most_disagreement_first(gallery):
+    assert gallery.shown == list(range(10))
+    gallery.order = DISAGREEMENT
+    counts = outputs().disagreement.tolist()
+    assert gallery.shown == sorted(range(10), key=lambda n: (-counts[n], n))
+    gallery.image = gallery.shown[-2]
+    names = [note.text for note in gallery.static_figure().layout.annotations][0:16:4]
+    following = [*gallery.shown[-2:], *gallery.shown[:2]]
+    assert names == [gallery.setup["classes"][outputs().label[n]] for n in following]
+
+
+def beside(seed=0):
+    """The same images, another network's answers."""
+    own, other = outputs(), outputs(seed=seed)
+    return Outputs(other.confidence, other.prediction, own.label, "test")
+
+
+def test_side_by_side_an_image_chosen_in_one_is_chosen_in_all(gallery):
+    other = ExitGallery(images(), {"Grad-CAM": maps()["Grad-CAM"]}, beside(5), CLASSES)
+    row = side_by_side({"joint": gallery, "surgery": other})
+    assert list(row.children) == [gallery, other]
+    assert (gallery.setup["title"], other.setup["title"]) == ("joint", "surgery")
+    assert gallery.setup["group"] == other.setup["group"] != ""
+    gallery.image = 3
+    assert other.image == 3
+    other.order = DISAGREEMENT
+    together = outputs().disagreement + beside(5).disagreement
+    assert gallery.shown == other.shown == together.argsort(descending=True, stable=True).tolist()
+    gallery.method = "integrated gradients"  # the other has no such maps
+    assert other.method == "Grad-CAM"
+    gallery.set_state({"image": 7})  # by the page, which passes it on itself
+    assert (gallery.image, other.image) == (7, 3)
+
+
+def test_only_the_same_images_stand_side_by_side(gallery):
+    with pytest.raises(ValueError, match="1 widgets: give at least two"):
+        side_by_side({"joint": gallery})
+    with pytest.raises(ValueError, match="show different images"):
+        side_by_side({"joint": gallery, "surgery": ExitGallery(None, None, outputs(seed=5), CLASSES)})
+
+
+def test_without_images_it_says_why_and_shows_the_predictions():
+    gallery = ExitGallery(None, None, outputs(), CLASSES, missing="They are elsewhere.")
+    assert (gallery.setup["images"], gallery.setup["maps"], gallery.setup["missing"]) == ("", {}, "They are elsewhere.")
+    assert gallery.method == ""
+    gallery.order, gallery.image = DISAGREEMENT, 2
+    fig = gallery.static_figure()
+    assert len(fig.data[0].z) == min(LINES, 10)
+    assert fig.data[0].y[0] == f"3 {gallery.setup['classes'][outputs().label[2]]}"
+    with pytest.raises(traitlets.TraitError, match="LIME"):
+        gallery.method = "LIME"
+
+
+def test_images_without_maps():
+    gallery = ExitGallery(images(), {}, outputs(), CLASSES)
+    assert gallery.setup["images"].startswith("data:image/jpeg;base64,")
+    assert (gallery.setup["maps"], gallery.setup["missing"], gallery.order) == ({}, "", GIVEN)
+    assert gallery.static_figure().data[0].type == "heatmap"

@@ -11,7 +11,6 @@ import torch
 
 from dfs_edu import inference
 from dfs_edu.inference import Outputs
-from dfs_edu.widgets import page
 from dfs_edu.widgets.explorer import BINS, EACH, ThresholdExplorer, side_by_side
 
 pytestmark = pytest.mark.browser
@@ -33,32 +32,6 @@ def explorer(K: int, N: int = 800, levels: int | None = None, seed: int = 0) -> 
     images = np.random.default_rng(seed).integers(0, 256, (min(N, 120), 3, 8, 8), dtype=np.uint8)
     parts = outputs("validation", N // 2, K, seed, levels), outputs("test", N, K, seed + 1, levels)
     return ThresholdExplorer(*parts, macs, images, ["ant", "bee", "cat", "dog"])
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    """A function that opens widgets as a file and returns the page; it may ask nobody for anything."""
-    pages = []
-
-    def open_(*widgets, width: int = 1100):
-        places = [page.place(widget._repr_mimebundle_()[0][page.STATE]) for widget in widgets]
-        file = tmp_path / f"page{len(pages)}.html"
-        file.write_text("<!doctype html><meta charset=utf-8>" + "".join(places) + page.starter(["explorer"]), "utf-8")
-        shown = browser.new_page(viewport={"width": width, "height": 900})
-        requests, complaints = [], []
-        shown.on("request", lambda request: requests.append(request.url))
-        shown.on("console", lambda message: complaints.append(message.text))
-        shown.on("pageerror", lambda error: complaints.append(str(error)))
-        shown.goto(file.as_uri())
-        shown.wait_for_selector(".dfs-explorer .dfs-accuracy")
-        pages.append((shown, requests, complaints))
-        return shown
-
-    yield open_
-    for shown, requests, complaints in pages:
-        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-        assert complaints == []
-        shown.close()
 
 
 def fixed(value: float, digits: int) -> str:

@@ -178,6 +178,7 @@ function plot(root, { macs, curve, anytime, splits }) {
 }
 
 function gallery(root, { macs, sprite, size, labels, classes }) {
+  if (!sprite) return () => {}; // the data set is not where the explorer was made
   const box = element("div", "dfs-gallery", root);
   const zoom = 56 / size[1];
   const names = classes.map((name) => name.replaceAll("_", " "));
@@ -249,8 +250,9 @@ function moves(model, { macs, steps, group, predictions }, arrays) {
     tell(model);
   };
   const toPlace = (place) => set(fittedAt(place), place === steps ? high : low + (place / steps) * (high - low), true);
-  const lead = (fraction) => group && document.dispatchEvent(new CustomEvent("dfs-budget", { detail: { group, fraction, model } }));
+  const { lead, stop } = linked(model, group, "dfs-budget", (fraction) => toPlace(Math.min(Math.max(Math.round(fraction * steps), 0), steps)));
   return {
+    stop,
     toPlace(place) {
       toPlace(place);
       lead(place / steps);
@@ -262,10 +264,6 @@ function moves(model, { macs, steps, group, predictions }, arrays) {
       const spent = mean(counts, macs, validation.shape[1]);
       set(thresholds, Math.min(Math.max(spent, low), high), false);
       lead(high > low ? (spent - low) / (high - low) : 0);
-    },
-    follow(event) {
-      const { group: led, fraction, model: leader } = event.detail;
-      if (led === group && leader !== model) toPlace(Math.min(Math.max(Math.round(fraction * steps), 0), steps));
     },
     result() {
       const [thresholds, budget, fitted] = ["thresholds", "budget", "fitted"].map((name) => model.get(name));
@@ -290,7 +288,7 @@ async function render({ model, el }) {
     "dfs-note",
     root,
     `An image leaves at the first exit whose confidence reaches its threshold. The budget's thresholds have the highest accuracy on ${setup.splits[0][0]}; ` +
-      `accuracy, cost, shares, images and histograms are measured on ${setup.splits[1][0]}. A histogram shows the confidence of the images that reach an exit; heights are roots of counts. ` +
+      `accuracy, cost, shares${setup.sprite ? ", images" : ""} and histograms are measured on ${setup.splits[1][0]}. A histogram shows the confidence of the images that reach an exit; heights are roots of counts. ` +
       `Line: the budget curve. Squares: every image leaves at one exit. MMACs: millions of multiply-accumulates.`,
   );
 
@@ -309,11 +307,10 @@ async function render({ model, el }) {
   };
   const sliders = "change:thresholds change:budget change:fitted";
   model.on(sliders, later);
-  document.addEventListener("dfs-budget", move.follow);
   draw();
   return () => {
     model.off(sliders, later);
-    document.removeEventListener("dfs-budget", move.follow);
+    move.stop();
   };
 }
 

@@ -19,6 +19,17 @@ function frame(el, className, name, title) {
   return root;
 }
 
+// Widgets of one group, beside each other, follow each other: `lead` passes on what the reader chose in this one, and
+// `follow` gets what was chosen in another.
+function linked(model, group, kind, follow) {
+  const listen = ({ detail }) => detail.group === group && detail.model !== model && follow(detail.value);
+  if (group) document.addEventListener(kind, listen);
+  return {
+    lead: (value) => group && document.dispatchEvent(new CustomEvent(kind, { detail: { group, model, value } })),
+    stop: () => document.removeEventListener(kind, listen),
+  };
+}
+
 // Tell Python what was moved. While an earlier message is pending, only the latest value is kept: dragging causes no
 // flood. A page outlives its kernel: then nobody listens, and the page goes on.
 function tell(model) {
