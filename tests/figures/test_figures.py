@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dfs_edu import figures, inference, probes
-from dfs_edu.figures import look
+from dfs_edu.figures.look import FORWARD, GRADIENT, MEANINGS
 
 NAN = float("nan")
 
@@ -401,14 +401,14 @@ def test_a_channel_that_both_pull_on_is_torn():
 
 
 def test_forward_gradient_and_the_two_parts_have_one_colour_each():
-    assert len(set(look.MEANINGS.values())) == 4
+    assert len(set(MEANINGS.values())) == 4
     cut = ALL["pulls"]()
     colours = [colour for _, colour in cut.layout.coloraxis.colorscale]
-    assert colours[2:6] == [look.FORWARD] * 2 + [look.GRADIENT] * 2
-    assert [bar.marker.color for bar in ALL["gradient_work"]().data] == [look.FORWARD, look.GRADIENT]
+    assert colours[2:6] == [FORWARD] * 2 + [GRADIENT] * 2
+    assert [bar.marker.color for bar in ALL["gradient_work"]().data] == [FORWARD, GRADIENT]
     for name in ("channel_conflict", "leakage", "conductances"):
         bars = {bar.name[:2]: bar.marker.color for bar in ALL[name]().data}
-        assert bars == {"f+": look.MEANINGS["shared"], "f-": look.MEANINGS["specific"]}
+        assert bars == {"f+": MEANINGS["shared"], "f-": MEANINGS["specific"]}
 
 
 def test_costs_are_parts_of_the_last_exits():
