@@ -101,7 +101,7 @@ def _walk(segments: list[Segment], cut: list[Surgery | None], reach: np.ndarray)
         parts = np.array([lengths(f, g[: len(f)], cut[s] or Surgery()) for g in found])[:, -1] > 0
         reach[s, s:] = parts if cut[s] else parts.any(1, keepdims=True)
         for i, p in enumerate(segment.parameters, start=len(f)):
-            signs = torch.stack([torch.zeros_like(p) if g[i] is None else g[i].sign() for g in found])
+            signs = torch.stack([torch.zeros_like(p) if g is None else g.sign() for g in (exit[i] for exit in found)])
             pulled[s, s:] += (signs != 0).flatten(1).sum(1).cpu().numpy()
             counts["weights"][s] += p.numel()
             counts["several"][s] += int(((signs != 0).sum(0) > 1).sum())

@@ -25,8 +25,8 @@ STATE = "application/vnd.dfs.widgets+json"
 class Widget(anywidget.AnyWidget):
     """A widget that the page computes. Subclasses name their files in static/, and what the page gets.
 
-    Displayed, it leaves its state in the notebook, from which a page without a kernel starts it (course/publish.py), and
-    a static figure for readers that show neither.
+    Displayed, it leaves its state in the notebook, from which a page without a kernel starts it (course/publish.py),
+    and a static figure for readers that show neither.
     """
 
     name: str  # of its script and its style sheet
