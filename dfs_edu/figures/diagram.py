@@ -1,9 +1,9 @@
-"""The network, drawn: stages, exits, the channels of each feature, and the ways of activations and gradients.
+"""The network, drawn: stages, exits, the channels of each feature, and the paths of activations and gradients.
 
 One function draws it, as SVG that follows the colours of the page around it (the CSS variables of the widgets), or its
 own, which are readable on light and dark. It flows from top to bottom. A row is a stage, its feature and its exit::
 
-    [ stage 2        2,204 of 2,336 weights in conflict ]
+    [ stage 2                2,204 of 2,336 in conflict ]
       |    ^         ----------------------------------> [ exit 2 ]     this exit sees; its gradient, dashed
       +->[ f+ channels        | f- channels ]
                      -----------------                                  deeper exits see; their gradient, dashed
@@ -30,7 +30,7 @@ LEFT, RIGHT, EXIT, END = 46, 274, 318, 416  # of a feature's channels, and of an
 BOX = 26  # height of a stage and of an exit
 # Heights in a row: what this exit sees and pulls on, the channels, what deeper exits see and pull on
 SEE, PULL, FEATURE, ONWARD, BACK = 36, 42, 56, 71, 77
-DOWN, UP = 60, 80  # from left to right: the ways to the next stage and back
+DOWN, UP = 60, 80  # from left to right: the paths to the next stage and back
 CELLS = 32  # channels up to this number are drawn one by one
 # The lines of a row: the stage makes its feature, the exit and deeper ones see it, and pull on it and on the stage
 FORWARDS = ("made", "to-exit", "down"), ("see", "onward")
@@ -69,7 +69,7 @@ def network(wiring, exit: int | None = None, title: str = "") -> str:
 
     Args:
         wiring: as ``probes.wiring`` returns it, for K exits. Of a list of scales, it shows the last.
-        exit: number, from 1, of an exit whose path forward and whose gradient's way back are lit; None: all alike.
+        exit: number, from 1, of an exit whose forward path and gradient path are lit; None: all alike.
         title: for screen readers.
 
     Raises:
@@ -82,8 +82,8 @@ def network(wiring, exit: int | None = None, title: str = "") -> str:
     height = TOP + K * ROW - 14
     label = escape(f"{title}: {words(wiring, exit)}" if title else words(wiring, exit), quote=True)
     box = f'viewBox="0 0 {WIDTH} {height + 22}" width="{WIDTH}" height="{height + 22}"'
-    way = f"M{DOWN},18V{TOP - 2}" + _head(DOWN, TOP - 2, "down")
-    start = f'<text x="44" y="13">image</text><path class="dfs-forward" d="{way}"></path>'
+    path = f"M{DOWN},18V{TOP - 2}" + _head(DOWN, TOP - 2, "down")
+    start = f'<text x="44" y="13">image</text><path class="dfs-forward" d="{path}"></path>'
     rows = "".join(_row(k, wiring, now) for k in range(K))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="dfs-network" role="img" aria-label="{label}" {box}>'
@@ -112,10 +112,10 @@ def network_figure(wiring, exit: int | None = None, title: str = "The network") 
 def states(wiring, exit: int | None = None) -> State:
     """Return the attributes of all parts that depend on junctions or on the exit that is lit: part -> attributes."""
     K = len(wiring.views)
-    found: State = {part: {"d": way, "data-lit": ""} for part, way in _ways(wiring, range(K)).items()}
+    found: State = {part: {"d": path, "data-lit": ""} for part, path in _paths(wiring, range(K)).items()}
     if exit is not None:
-        for part, way in _ways(wiring, [exit - 1]).items():
-            found[part] = {"d": way or found[part]["d"], "data-lit": "yes" if way else "no"}
+        for part, path in _paths(wiring, [exit - 1]).items():
+            found[part] = {"d": path or found[part]["d"], "data-lit": "yes" if path else "no"}
     for k in range(K):
         for part, attributes in {**_boxes(k, wiring, exit), **_labels(k, wiring, exit), **_widths(k, wiring)}.items():
             name = f"{part}-{k + 1}"
@@ -124,7 +124,7 @@ def states(wiring, exit: int | None = None) -> State:
 
 
 def lit(wiring, exit: int) -> list[str]:
-    """Return the parts of the drawing that are lit for an exit, a number from 1: its way forward and back."""
+    """Return the parts of the drawing that are lit for an exit, a number from 1: its forward path and gradient path."""
     return sorted(part for part, attributes in states(wiring, exit).items() if attributes.get("data-lit") == "yes")
 
 
@@ -158,9 +158,9 @@ def names(exits: Sequence[int]) -> str:
 # What depends on the junctions
 
 
-def _ways(wiring, exits: Sequence[int]) -> dict[str, str]:
+def _paths(wiring, exits: Sequence[int]) -> dict[str, str]:
     """The lines of a drawing with these exits alone, from 0: part -> path, empty if there is none."""
-    K, ways = len(wiring.views), {}
+    K, paths = len(wiring.views), {}
     for k in range(K):
         views, top = wiring.views[k] > 0, TOP + k * ROW
         own, deeper = [j for j in exits if j == k], [j for j in exits if j > k]
@@ -180,12 +180,12 @@ def _ways(wiring, exits: Sequence[int]) -> dict[str, str]:
         if k < K - 1:
             lines |= {"onward": _along(onward, top + ONWARD), "down": _to_stage(onward, top, back=False)}
             lines |= {"back": _along(back, top + BACK), "up": _to_stage(back, top, back=True)}
-        ways |= {f"{part}-{k + 1}": way for part, way in lines.items()}
-    return ways
+        paths |= {f"{part}-{k + 1}": path for part, path in lines.items()}
+    return paths
 
 
 def _boxes(k: int, wiring, exit: int | None) -> State:
-    """What is written at stage and exit k, from 0, and whether they are on the way of the exit that is lit."""
+    """What is written at stage and exit k, from 0, and whether they are on the path of the exit that is lit."""
     passed, reached = (_lit(exit, on) for on in (exit is not None and k < exit, k + 1 == exit))
     conflict, total = int(wiring.opposed[k]), int(wiring.weights[k])
     first, second = _arrivals(k, wiring)
@@ -328,7 +328,7 @@ def _row(k: int, wiring, now: State) -> str:
     stage += drawn("rect", "stage", class_="dfs-box", x=2, width=RIGHT - 2, **box)
     stage += drawn("text", "name", x=10, y=middle, text=f"stage {n}")
     stage += drawn("text", "count", class_="dfs-small", x=RIGHT - 8, y=middle, text_anchor="end")
-    ways = "".join(drawn("path", part, class_=look) for part, look in LINES.items() if f"{part}-{n}" in now)
+    paths = "".join(drawn("path", part, class_=look) for part, look in LINES.items() if f"{part}-{n}" in now)
     parts = ("shared", "specific", "whole")
     channels = "".join(_drawn("path", f"{p}-{n}", {"class": f"dfs-channels dfs-{p}", **cells}, now) for p in parts)
     labels = "".join(drawn("text", f"on-{p}", class_=f"dfs-on-channels dfs-{p}", y=y + FEATURE + 4) for p in parts)
@@ -339,7 +339,7 @@ def _row(k: int, wiring, now: State) -> str:
     attributes = {"data-part": f"exit-{n}", "data-exit": str(n)} | now[f"exit-{n}"]
     exit = "".join(f' {name}="{escape(value, quote=True)}"' for name, value in attributes.items())
     arrivals = "".join(drawn("text", p, class_="dfs-small", x=284, y=y + h) for p, h in (("first", 70), ("second", 86)))
-    return f"{stage}{ways}{channels}{labels}{arrivals}<g{exit}>{inside}</g>"
+    return f"{stage}{paths}{channels}{labels}{arrivals}<g{exit}>{inside}</g>"
 
 
 def _legend(y: float) -> str:

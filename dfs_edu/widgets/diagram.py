@@ -26,17 +26,21 @@ from dfs_edu.widgets import page
 Made = Callable[[float], Junction]
 # Name -> what it does, in words; how beta makes it; whether beta changes anything
 JUNCTIONS: dict[str, tuple[str, Made, bool]] = {
-    "joint": ("Every exit trains all that it reads.", lambda beta: Joint(), False),
-    "detached": ("Exits read the trunk, but only the last one trains it.", lambda beta: Detached(), False),
-    "equilibrium": ("Every exit trains all that it reads, with a fixed share.", lambda beta: Equilibrium(), False),
-    "surgery": ("All see every channel. This exit trains f−, deeper ones train f+.", Surgery, True),
+    "joint": ("Every exit trains every channel that it reads.", lambda beta: Joint(), False),
+    "detached": ("Exits read the trunk, but only the last exit trains it.", lambda beta: Detached(), False),
+    "equilibrium": (
+        "Every exit trains every channel that it reads, each with a fixed share.",
+        lambda beta: Equilibrium(),
+        False,
+    ),
+    "surgery": ("Every exit sees all channels. This exit trains f−; deeper exits train f+.", Surgery, True),
     "surgery, all": (
-        "All see every channel. This exit trains f+ and f−, deeper ones train f+.",
+        "Every exit sees all channels. This exit trains f+ and f−; deeper exits train f+.",
         lambda beta: Surgery(beta, exit_gradient="all"),
         True,
     ),
     "no reference": (
-        "Each side sees and trains one part alone: this exit f−, deeper ones f+.",
+        "Each side sees and trains only its own part: this exit f−, deeper exits f+.",
         lambda beta: Surgery(beta, reference=False),
         True,
     ),
@@ -48,7 +52,7 @@ class NetworkDiagram(page.Widget):
     """The drawing of a network, with a choice of junctions, a slider for beta and exits to choose.
 
     What it shows is measured: ``probes.wiring`` of the given network and batch, once for each junction and beta. (These
-    are the same weights behind every junction; none was trained for it.)
+    are the same weights for every junction, as the network has them now.)
 
     Args:
         net: A network; it is left as it is.
@@ -63,7 +67,7 @@ class NetworkDiagram(page.Widget):
         states: The attributes of the drawing for every choice, compressed.
         junction: Name of the chosen junction, one of ``JUNCTIONS``.
         beta: One of ``betas``. Joint, detached and equilibrium do not depend on it.
-        exit: Number of the exit whose ways are lit, from 1; 0: none.
+        exit: Number of the exit whose paths are lit, from 1; 0: none.
 
     Raises:
         ValueError: ``betas`` are not valid, or as for ``probes.wiring``.
@@ -102,7 +106,7 @@ class NetworkDiagram(page.Widget):
         """What the page needs and never changes; the states are in the bytes."""
         first = next(iter(self._wirings.values()))
         scales = (
-            f" The trunk holds {first.scales} scales; the coarsest is drawn, which exits read."
+            f" The trunk's state has {first.scales} scales; only the coarsest, which the exits read, is drawn."
             if first.scales > 1
             else ""
         )
@@ -112,7 +116,7 @@ class NetworkDiagram(page.Widget):
             "junctions": junctions,
             "betas": self._betas,
             "weights": int(first.weights.sum()),
-            "note": f"Measured on {images} images, with the same weights behind every junction.{scales}",
+            "note": f"Measured on {images} images, with the same weights for every junction.{scales}",
         }
 
     def _states(self) -> tuple[bytes, list]:

@@ -1,6 +1,7 @@
 // The page's part of diagram.NetworkDiagram. Python drew the network and listed, for every junction, beta and exit, the
 // attributes that differ: a move looks them up and sets those that change. Nothing is fetched.
 
+const HINT = "Choose an exit in the drawing to light up its forward path and the path of its gradient.";
 let diagrams = 0; // radio buttons of one page need different names
 
 function action(node) {
@@ -51,6 +52,7 @@ function slider(root, model, betas) {
 
 function numbers(root, weights) {
   const box = element("div", "dfs-head", root);
+  box.setAttribute("role", "status");
   const tile = (className, caption) => {
     const place = element("div", "dfs-tile", box);
     element("div", "dfs-caption", place, caption);
@@ -70,7 +72,7 @@ function numbers(root, weights) {
 function drawing(root, model, svg, { places, table }) {
   const image = document.importNode(new DOMParser().parseFromString(svg, "image/svg+xml").documentElement, true);
   image.setAttribute("role", "group");
-  image.setAttribute("aria-label", "the network: choose an exit to light up its ways");
+  image.setAttribute("aria-label", "the network: choose an exit to light up its paths");
   root.append(image);
   const exits = [...image.querySelectorAll("[data-exit]")];
   for (const exit of exits) {
@@ -119,8 +121,8 @@ async function render({ model, el }) {
     "div",
     "dfs-note",
     root,
-    "Choose an exit in the drawing to light up its path forward and its gradient's way back. Solid lines run along the channels that are seen, dashed ones along those where a gradient arrives; " +
-      `← names the exits that it comes from. A weight is in conflict if two exits pull it in opposite directions; the grey part of a stage is the share of such weights. ${note}`,
+    "Solid lines mark the channels that are seen, dashed lines those that receive a gradient; ← names the exits it comes from. " +
+      `A weight is in conflict if two exits pull it in opposite directions; the grey part of a stage is the share of these weights. ${note}`,
   );
 
   // States come junction by junction; those that beta does not change have one
@@ -135,7 +137,7 @@ async function render({ model, el }) {
     drawBeta(beta, matters);
     drawNumbers(states.opposed[state], states.several[state]);
     drawNetwork(row, exit);
-    status.textContent = states.table[row.at(-1)];
+    status.textContent = exit ? states.table[row.at(-1)] : HINT;
   };
   const choices = "change:junction change:beta change:exit";
   model.on(choices, draw);
