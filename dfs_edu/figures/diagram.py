@@ -138,7 +138,8 @@ def words(wiring, exit: int | None = None) -> str:
     pulled = [(int(n), s) for s, n in enumerate(wiring.pulled[:, k], start=1) if n]
     where = ", ".join(f"{n:,} of stage {s}" for n, s in reversed(pulled))
     back = f"pulls on these weights: {where}." if pulled else "reaches no stage."
-    return f"Exit {exit} sees {sees} of the {channels} channels of its feature. Its gradient {back}"
+    seen = f"all {channels}" if sees == channels else f"{sees} of the {channels}"
+    return f"Exit {exit} sees {seen} channels of its feature. Its gradient {back}"
 
 
 def names(exits: Sequence[int]) -> str:

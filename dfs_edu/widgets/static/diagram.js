@@ -121,7 +121,7 @@ async function render({ model, el }) {
     "div",
     "dfs-note",
     root,
-    "Solid lines mark the channels that are seen, dashed lines those that receive a gradient; ← names the exits it comes from. " +
+    "Solid lines mark the channels that are seen, dashed lines those that receive a gradient; ← names the exits that it comes from. " +
       `A weight is in conflict if two exits pull it in opposite directions; the grey part of a stage is the share of these weights. ${note}`,
   );
 
