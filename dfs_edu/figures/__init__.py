@@ -3,7 +3,7 @@
 Every figure carries its own small template: the colours of Okabe and Ito (2008), which colour-blind readers can
 distinguish; dashes and markers besides colour; a transparent background and mid-grey ink, readable in light and dark
 JupyterLab. Fractions go in and percent are shown; MACs go in and MMACs (millions) are shown. Names and titles are shown
-literally: markup in them is escaped (``look.literal``). Every figure takes a ``title``.
+literally: markup in them is escaped (``look.literal``). Every figure takes a ``title``. ``network`` alone returns SVG.
 """
 
 from dfs_edu.figures.accuracy import (
@@ -14,6 +14,7 @@ from dfs_edu.figures.accuracy import (
     gaps,
     learning_curves,
 )
+from dfs_edu.figures.diagram import network, network_figure
 from dfs_edu.figures.early_exit import cuts, parts_of_whole, rates, reliability, shares, shares_by, speed_ups, waits
 from dfs_edu.figures.features import ablation_heatmaps, cka_heatmaps, conductances, probe_accuracies, selectivities
 from dfs_edu.figures.gradients import (
@@ -56,6 +57,8 @@ __all__ = [
     "leakage",
     "learning_curves",
     "looks",
+    "network",
+    "network_figure",
     "overlay",
     "parts_of_whole",
     "pictures",

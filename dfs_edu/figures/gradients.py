@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 
 from dfs_edu.figures.look import (
     COLOURS,
+    FORWARD,
+    GRADIENT,
     INK,
     OPPOSED,
     RULE,
@@ -35,7 +37,7 @@ from dfs_edu.figures.look import (
 from dfs_edu.probes.pulling import SIDES
 
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
-FREE, (REACHED, TORN) = "rgba(128,128,128,0.18)", COLOURS[:2]
+FREE, TORN = "rgba(128,128,128,0.18)", COLOURS[1]
 DIGITS = 2  # of a cosine in a frame: what a colour can show
 FRAMES = 30  # at most, in one slider
 
@@ -232,19 +234,20 @@ def _scale(s: int, scales: int) -> str:
 
 @literal
 def pulls(junctions: Mapping, title: str = "Which exits see a channel, and which pull on it") -> go.Figure:
-    """Draw results (4, C) of ``probes.pulls``, by name: blue where a side sees or pulls, orange where both pull."""
+    """Draw results (4, C) of ``probes.pulls``, by name, in the colours of forward and gradient; orange: both pull."""
     marks = {name: _marks(np.asarray(values)) for name, values in junctions.items()}
     columns = {name: list(range(1, values.shape[1] + 1)) for name, values in marks.items()}
-    thirds = [[0, FREE], [1 / 3, FREE], [1 / 3, REACHED], [2 / 3, REACHED], [2 / 3, TORN], [1, TORN]]
+    colours = (FREE, FORWARD, GRADIENT, TORN)
+    steps = [[(i + end) / 4, colour] for i, colour in enumerate(colours) for end in (0, 1)]
     hover = "channel %{x}: %{y}"
-    fig = heatmaps(marks, dict.fromkeys(marks, SIDES), columns, title, "channel", "", thirds, 0, 2, hover)
+    fig = heatmaps(marks, dict.fromkeys(marks, SIDES), columns, title, "channel", "", steps, 0, 3, hover)
     return fig.update_layout(coloraxis_showscale=False, height=270)
 
 
 def _marks(values: np.ndarray) -> np.ndarray:
-    """0 nothing, 1 seen or pulled, 2 pulled by both sides."""
-    marks = (values > 0).astype(int)
-    marks[2:, marks[2:].all(0)] = 2
+    """0 nothing, 1 seen, 2 pulled, 3 pulled by both sides."""
+    marks = (values > 0) * np.array([[1], [1], [2], [2]])
+    marks[2:, marks[2:].all(0)] = 3
     return marks
 
 
@@ -318,19 +321,19 @@ def weights_of_exits(weights: Mapping, title: str = "The weight that each method
 @literal
 def gradient_work(costs: Mapping, title: str = "Work of a training step for one image") -> go.Figure:
     """Draw forward and backward work in MFLOPs as stacked bars: name -> cost, as ``probes.cost`` returns it."""
-    patterns = {"forward": "", "backward": "/"}
+    parts = {"forward": (FORWARD, ""), "backward": (GRADIENT, "/")}
     bars = [
         go.Bar(
             name=part,
             y=list(costs),
             x=rounded([getattr(cost, f"{part}_flops") / 1e6 for cost in costs.values()], 3),
             orientation="h",
-            marker={"color": colour, "pattern": {"shape": shape, "bgcolor": colour, "fgcolor": "#e08240"}},
+            marker={"color": colour, "pattern": {"shape": shape, "bgcolor": colour, "fgcolor": "#dca0c2"}},
             texttemplate="%{x:.4g}",
             textposition="inside",
-            insidetextfont={"color": "white"},
+            insidetextfont={"color": "#111111"},
         )
-        for colour, (part, shape) in zip(COLOURS, patterns.items(), strict=False)
+        for part, (colour, shape) in parts.items()
     ]
     height = 150 + 44 * len(costs)
     fig = figure(bars, title, "MFLOPs per image", height=height, barmode="stack", legend_traceorder="normal")

@@ -18,7 +18,10 @@ GRID = "rgba(128,128,128,0.25)"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px,2px,2px"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
-SHARED, SPECIFIC = {"color": COLOURS[0]}, {"color": COLOURS[1], "pattern": {"shape": "/"}}  # bars of f+ and f-
+# One meaning each in all figures, and in all widgets as --dfs-forward and so on (widgets/page.py)
+MEANINGS = {"forward": COLOURS[2], "gradient": COLOURS[3], "shared": COLOURS[0], "specific": COLOURS[1]}
+FORWARD, GRADIENT = MEANINGS["forward"], MEANINGS["gradient"]
+SHARED, SPECIFIC = {"color": MEANINGS["shared"]}, {"color": MEANINGS["specific"], "pattern": {"shape": "/"}}  # bars
 OPPOSED = [[0, "#D55E00"], [0.5, "#dddddd"], [1, "#0072B2"]]  # conflict is vermilion, agreement is blue
 RULE = {"color": INK, "width": 1}  # a thin line, such as the one at zero
 DOTTED = RULE | {"dash": "dot"}

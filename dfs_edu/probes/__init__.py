@@ -14,6 +14,7 @@ from dfs_edu.probes.selectivity import class_selectivity
 from dfs_edu.probes.similarity import cka, cka_matrix
 from dfs_edu.probes.timing import seconds
 from dfs_edu.probes.tracker import ConflictTracker, history, share_by_stage
+from dfs_edu.probes.wires import Wiring, wiring
 
 __all__ = [
     "Ablation",
@@ -26,6 +27,7 @@ __all__ = [
     "Leakage",
     "LinearProbes",
     "Memory",
+    "Wiring",
     "ablation",
     "channels",
     "cka",
@@ -45,4 +47,5 @@ __all__ = [
     "pulls",
     "seconds",
     "share_by_stage",
+    "wiring",
 ]

@@ -86,20 +86,20 @@ def leakage(net: MultiExit, images: Tensor, labels: Tensor, beta: float = 0.5) -
             present = slice(S - len(f), S)  # a state with fewer scales has the coarsest
             # What each exit from k onwards pulls on the feature: at the cut, and by it on the weights.
             pulls = [segment.own(f), *(pull(segment.onward, g, f) for g in upstream)]
-            at_cut[k, k:, present] = [_lengths(f, p, cut) for p in pulls]
+            at_cut[k, k:, present] = [lengths(f, p, cut) for p in pulls]
             if k < K - 1:
                 own[k], through[k, present] = _in_weights(segment, pulls, cut)
             upstream = [pull(f, p, segment.entered) for p in pulls]
     return Leakage(at_cut[:-1], through[:-1], own[:-1])
 
 
-def _lengths(feature: list[Tensor], gradients: Gradients, cut: Surgery) -> list[list[float]]:
-    """Lengths of the gradients of each scale's shared and specific channels."""
-    lengths = []
+def lengths(feature: list[Tensor], gradients: Gradients, cut: Surgery) -> list[list[float]]:
+    """Return the lengths of the gradients of each scale's shared and specific channels, (S, 2)."""
+    found = []
     for f, g in zip(feature, gradients, strict=True):
         channels, shared = squares(g, f), cut.is_shared(f).flatten().cpu().numpy()
-        lengths.append([np.sqrt(channels[part].sum()) for part in (shared, ~shared)])
-    return lengths
+        found.append([np.sqrt(channels[part].sum()) for part in (shared, ~shared)])
+    return found
 
 
 def _in_weights(segment: Segment, pulls: list[Gradients], cut: Surgery) -> tuple[float, list[list[float]]]:

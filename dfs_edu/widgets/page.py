@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 import traitlets
 
+from dfs_edu.figures import look
 from dfs_edu.inference import Outputs
 
 STATIC = Path(__file__).parent / "static"
@@ -131,8 +132,10 @@ def script(name: str) -> str:
 
 
 def style(name: str) -> str:
-    """Return the style sheet of a widget."""
-    return "\n".join((STATIC / file).read_text("utf-8") for file in ("shared.css", f"{name}.css"))
+    """Return the style sheet of a widget. Forward, gradient, f+ and f- have the colours that they have in figures."""
+    meanings = "".join(f"  --dfs-{meaning}: {colour};\n" for meaning, colour in look.MEANINGS.items())
+    sheets = [(STATIC / file).read_text("utf-8") for file in ("shared.css", f"{name}.css")]
+    return "\n".join([f".dfs-widget {{\n{meanings}}}", *sheets])
 
 
 def place(states: Sequence[Mapping[str, Any]]) -> str:

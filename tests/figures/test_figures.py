@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from dfs_edu import figures, inference, probes
+from dfs_edu.figures.look import FORWARD, GRADIENT, MEANINGS
 
 NAN = float("nan")
 
@@ -395,9 +396,20 @@ def test_what_is_saved_in_percent():
 
 def test_a_channel_that_both_pull_on_is_torn():
     joint, cut = ALL["pulls"]().data
-    assert [list(row) for row in joint.z] == [[1, 1], [1, 1], [2, 2], [2, 2]]
-    assert [list(row) for row in cut.z] == [[1, 1], [1, 1], [1, 0], [0, 1]]
+    assert [list(row) for row in joint.z] == [[1, 1], [1, 1], [3, 3], [3, 3]]
+    assert [list(row) for row in cut.z] == [[1, 1], [1, 1], [2, 0], [0, 2]]
     assert list(cut.y) == ["deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls"]
+
+
+def test_forward_gradient_and_the_two_parts_have_one_colour_each():
+    assert len(set(MEANINGS.values())) == 4
+    cut = ALL["pulls"]()
+    colours = [colour for _, colour in cut.layout.coloraxis.colorscale]
+    assert colours[2:6] == [FORWARD] * 2 + [GRADIENT] * 2
+    assert [bar.marker.color for bar in ALL["gradient_work"]().data] == [FORWARD, GRADIENT]
+    for name in ("channel_conflict", "leakage", "conductances"):
+        bars = {bar.name[:2]: bar.marker.color for bar in ALL[name]().data}
+        assert bars == {"f+": MEANINGS["shared"], "f-": MEANINGS["specific"]}
 
 
 def test_costs_are_parts_of_the_last_exits():

@@ -351,6 +351,41 @@ def test_galleries_side_by_side_in_jupyterlab(run_all):
     assert errors == []
 
 
+DIAGRAM = """
+import torch
+import dfs_edu as dfs
+from dfs_edu.widgets.diagram import NetworkDiagram
+torch.manual_seed(0)
+diagram = NetworkDiagram(dfs.build("vgg7-4", classes=10), torch.randn(6, 3, 32, 32), torch.arange(6), (0, 0.5, 1))
+diagram
+"""
+
+
+def test_the_diagram_lights_up_an_exit(run_all):
+    notebook = new_notebook(cells=[new_code_cell(DIAGRAM)], metadata={"kernelspec": KERNEL})
+    page = run_all(notebook, "diagram.ipynb", ready=".dfs-diagram .dfs-conflict")
+    errors = complaints(page)
+    page.get_by_role("radio", name="equilibrium").check()
+    page.keyboard.press("ArrowRight")  # in command mode, JupyterLab would take these for itself
+    assert page.get_by_role("radio", name="surgery", exact=True).is_checked()
+    page.get_by_role("slider", name="beta").press("End")
+    assert page.locator(".dfs-conflict").inner_text() == "0"  # nothing of an early exit enters the trunk
+    page.get_by_role("slider", name="beta").press("ArrowLeft")
+    conflict = page.locator(".dfs-conflict").inner_text()
+    exit = page.locator("[data-exit='3']")
+    exit.focus()
+    page.keyboard.press("Enter")
+    assert exit.get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-part='trains-1']").get_attribute("data-lit") == "yes"
+
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.reload()  # the kernel goes on, and knows what was chosen
+    page.locator(".dfs-diagram .dfs-conflict").wait_for()
+    assert page.locator(".dfs-conflict").inner_text() == conflict
+    assert exit.get_attribute("aria-pressed") == "true"
+    assert errors == []
+
+
 def test_what_a_check_says_is_seen_and_its_state_kept(run_all):
     """The sentence is an output with two faces: text for the reader, JSON for `dfs-edu course --report`."""
     cell = new_code_cell("from dfs_edu import checks\n\n\nchecks.cosine(lambda g, h: g @ h)")
