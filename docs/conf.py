@@ -84,7 +84,8 @@ def link_modules(app, doctree: nodes.document) -> None:
         path = (ROOT / app.env.docname).parent.joinpath(link["reftarget"]).resolve()
         if path.is_relative_to(ROOT / "dfs_edu") and (path.suffix == ".py" or path.is_dir()):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            how = {"refdomain": "py", "reftype": "mod", "refexplicit": True, "refwarn": True}
+            # Not every module has a page: the name of one that has none stays as text
+            how = {"refdomain": "py", "reftype": "mod", "refexplicit": True, "refwarn": not path.exists()}
             reference = addnodes.pending_xref("", *link.children, reftarget=name, refdoc=app.env.docname, **how)
             link.replace_self(reference)
 
