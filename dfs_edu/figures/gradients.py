@@ -264,15 +264,47 @@ def answers(
         prefix: stands before the label at the slider.
     """
     frames = {label: _arrows(vectors) for label, vectors in cases.items()}
-    fig = figure(frames[shown], title, height=520, legend=below())
-    ends = np.array([[0, 0]] + [v for vectors in cases.values() for v in map(np.asarray, vectors.values())])
-    low, high = ends.min(0), ends.max(0)
-    room = 0.15 * (high - low).max()  # for the names, and so that no arrow ends at the frame
-    for axis, a, b in zip((fig.update_xaxes, fig.update_yaxes), low - room, high + room, strict=True):
-        axis(range=rounded([a, b], 3), zeroline=True, zerolinecolor=INK)
-    fig.update_yaxes(scaleanchor="x")  # one scale for both axes keeps the angles true
+    fig = _plane(frames[shown], [v for vectors in cases.values() for v in vectors.values()], title)
     fig.update_layout(margin_b=150)
     return sliding(fig, frames, shown, prefix)
+
+
+@literal
+def arrows(vectors: Mapping, title: str = "Two gradients, and what each method makes of them") -> go.Figure:
+    """Draw vectors, name -> vector (2,), as arrows from the origin; the first two, the gradients, are grey."""
+    return _plane(_arrows(vectors), list(vectors.values()), title)
+
+
+def _plane(traces: list[dict], vectors: Sequence, title: str) -> go.Figure:
+    """A figure of arrows with one scale for both axes, which keeps the angles true, and room for all the vectors."""
+    fig = figure(traces, title, height=520, legend=below())
+    ends = np.array([[0, 0], *map(np.asarray, vectors)])
+    low, high = ends.min(0), ends.max(0)
+    room = 0.15 * (high - low).max() or 1  # for the names, and so that no arrow ends at the frame
+    for axis, a, b in zip((fig.update_xaxes, fig.update_yaxes), low - room, high + room, strict=True):
+        axis(range=rounded([a, b], 3), zeroline=True, zerolinecolor=INK)
+    return fig.update_yaxes(scaleanchor="x")
+
+
+@literal
+def steps(report, method: int = 0, title: str = "Two losses after one step of the trunk") -> go.Figure:
+    """Draw one panel per exit: its loss by the length of a step, as predicted and as measured.
+
+    Args:
+        report: As ``probes.steps`` returns it.
+        method: Index of one of ``report.methods``, from 0.
+    """
+    fig, places = panels([f"exit {k + 1}" for k in report.exits], title, height=360, bottom=100)
+    kinds = {"by the slope": report.predicted(1), "by slope and curvature": report.predicted(2)}
+    for i, place in enumerate(places):
+        for j, (name, losses) in enumerate((kinds | {"measured": report.measured}).items()):
+            look = {"dash": ["dash", "dot", "solid"][j], "color": COLOURS[[4, 5, 0][j]], "width": 2}
+            drawn = {"name": name, "legendgroup": name, "showlegend": i == 0, "line": look}
+            mode = "lines+markers" if name == "measured" else "lines"
+            fig.add_scatter(x=rounded(report.lengths), y=rounded(losses[method, :, i]), mode=mode, **drawn, **place)
+    fig.update_xaxes(title_text="length of the step")
+    fig.update_yaxes(matches=None, showticklabels=True)
+    return fig.update_yaxes(title_text="loss", col=1)
 
 
 def _arrows(vectors: Mapping) -> list[dict]:

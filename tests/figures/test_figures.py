@@ -64,6 +64,17 @@ def cost(forward, backward):
     return SimpleNamespace(forward_flops=forward, backward_flops=backward)
 
 
+def stepped():
+    """Two exits after steps of three lengths along the sum, PCGrad's and UPGrad's direction."""
+    slope, curvature = np.array([[-1.0, 0.5], [-0.5, -0.5], [-0.5, -0.5]]), np.full((3, 2), 0.5)
+    lengths, loss, weights = np.array([0.0, 0.5, 1.0]), np.array([2.0, 1.0]), np.ones((3, 2))
+    measured = np.arange(18.0).reshape(3, 3, 2)
+    measured[1, 2] = NAN
+    gramian = np.array([[2.0, -0.5], [-0.5, 1.0]])
+    names = ("sum", "pcgrad", "upgrad")
+    return probes.Steps((0, 2), names, gramian, weights, lengths, loss, slope, curvature, measured)
+
+
 def flows():
     """Three exits, of which each gains one logit."""
     shared = np.array([[0.5, 0.4, 0.3], [NAN, 0.8, 0.7]])
@@ -98,6 +109,8 @@ ALL = {
     "accuracy_cost": lambda: figures.accuracy_cost({"joint": curve()}, {"joint": ([1e6, 4e6], [0.5, 0.6])}, point()),
     "learning_curves": lambda: figures.learning_curves(RECORD),
     "answers": lambda: figures.answers(ANGLES, "90", prefix="angle "),
+    "arrows": lambda: figures.arrows(ANGLES["60"]),
+    "steps": lambda: figures.steps(stepped(), 1),
     "weights_of_exits": lambda: figures.weights_of_exits({"sum": [1, 1, 1], "mgda": torch.tensor([0.2, 0.5, 0.3])}),
     "gaps": lambda: figures.gaps({"surgery": ([0.01, -0.02], [0.02, 0.01]), "pcgrad": ([0, NAN], [0.1, NAN])}, 2),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
@@ -168,7 +181,7 @@ def test_names_are_shown_as_they_are_and_never_as_markup(name, monkeypatch):
     shown = list(texts(json.loads(ALL[name]().to_json())))
     assert not [text for text in shown if "<a" in text or "&<" in text]
     assert shown.count('&lt;a href="//x.y">&amp;') == 1  # the title, escaped once
-    titled_alone = ("conflict_heatmap", "conflict_through_training", "learning_curves", "shares")
+    titled_alone = ("conflict_heatmap", "conflict_through_training", "learning_curves", "shares", "steps")
     assert name in titled_alone or len([text for text in shown if "&lt;a" in text]) > 1
 
 
@@ -505,6 +518,13 @@ def test_arrows_of_every_case_fit_and_fill_the_figure():
     assert 1 < right < 1.4
     assert -0.4 < bottom < 0
     assert 0.4 < top < 0.8
+
+
+def test_a_step_is_predicted_and_measured_beside_each_other():
+    line, curve, measured, second_line, _, second = figures.steps(stepped(), 1).data
+    assert (list(line.x), list(line.y), list(curve.y)) == ([0, 0.5, 1], [2, 1.75, 1.5], [2, 1.8125, 1.75])
+    assert (list(measured.y), list(second.y)) == ([6, 8, None], [7, 9, None])
+    assert list(second_line.y) == [1, 0.75, 0.5]
 
 
 def test_a_slider_is_grey_in_both_themes():
