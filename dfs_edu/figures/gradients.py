@@ -9,15 +9,17 @@ import plotly.graph_objects as go
 
 from dfs_edu.figures.look import (
     COLOURS,
+    COSINES,
     INK,
-    OPPOSED,
     RULE,
     SHARED,
     SPECIFIC,
     as_text,
     below,
-    colour_bar,
+    cosine_bar,
+    cosines,
     divide,
+    every_column,
     exit_numbers,
     figure,
     heatmaps,
@@ -36,7 +38,7 @@ from dfs_edu.probes.pulling import SIDES
 
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
 FREE, (REACHED, TORN) = "rgba(128,128,128,0.18)", COLOURS[:2]
-DIGITS = 2  # of a cosine in a frame: what a colour can show
+DIGITS = 2  # significant ones of a cosine in a frame: what a colour can show
 FRAMES = 30  # at most, in one slider
 
 # Conflict
@@ -49,34 +51,38 @@ def conflict_heatmap(report, title: str = "Cosine between the gradients of two e
 
 @literal
 def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradients of two exits") -> go.Figure:
-    """Draw reports, by name, side by side on one colour scale with 0 in its middle, blank where a pair does not meet.
+    """Draw reports, by name, side by side on one colour scale from -1 to 1, blank where a pair does not meet.
 
-    A report has .cosine (L, K, K) and .layers, as ``probes.conflict`` returns it.
+    Exactly 0, where two gradients share nothing, is grey. A report has .cosine (L, K, K) and .layers, as
+    ``probes.conflict`` returns it.
 
     Raises:
         ValueError: if there are no reports.
     """
     require(reports=reports)
     full = {name: np.asarray(report.cosine, dtype=float) for name, report in reports.items()}
-    cosines = {name: cosine[:, *np.triu_indices(cosine.shape[1], 1)] for name, cosine in full.items()}
-    limit = round(max(map(_largest, cosines.values())), 2)
-    return heatmaps(
-        cosines,
+    pairs = {name: cosine[:, *np.triu_indices(cosine.shape[1], 1)] for name, cosine in full.items()}
+    columns = {name: _pairs(cosine.shape[1]) for name, cosine in full.items()}
+    fig = heatmaps(
+        {name: [[np.nan if v is None else v for v in cosines(row, 3)] for row in rows] for name, rows in pairs.items()},
         rows={name: as_text(list(report.layers)) for name, report in reports.items()},
-        columns={name: _pairs(cosine.shape[1]) for name, cosine in full.items()},
+        columns=columns,
         title=title,
         x="pair of exits",
         unit="cosine",
-        scale=OPPOSED,
-        low=-limit,
-        high=limit,
-        hover="%{y}, exits %{x}: %{z:.3f}",
+        scale=COSINES,
+        low=-1,
+        high=1,
+        hover="%{y}, exits %{x}: %{z}",
+        digits=8,
     )
-
-
-def _largest(cosine: np.ndarray) -> float:
-    """The largest absolute value, but at least 0.1: the end of a colour scale."""
-    return max(0.1, np.nanmax(np.abs(cosine), initial=0, where=~np.isnan(cosine)))
+    fig.update_layout(coloraxis_colorbar=cosine_bar())
+    together = [name for names in columns.values() for name in names]  # panels share the width
+    for i, names in enumerate(columns.values()):
+        angle = every_column(together)
+        labels = every_column(names) | {key: angle[key] for key in ("tickangle", "tickfont")}
+        fig.update_layout({f"xaxis{i + 1 if i else ''}": labels})
+    return fig
 
 
 def _pairs(exits: int) -> list[str]:
@@ -87,7 +93,7 @@ def _pairs(exits: int) -> list[str]:
 def conflict_through_training(
     step, cosine, title: str = "Cosine between the gradients of two exits, through training"
 ) -> go.Figure:
-    """Draw a heatmap with a slider over T snapshots, on one colour scale; it moves without a kernel.
+    """Draw a heatmap with a slider over T snapshots, on one colour scale from -1 to 1; it moves without a kernel.
 
     The last snapshot is shown first. Of more than 30 snapshots, 30 are shown, evenly spaced, with the first and last.
 
@@ -101,24 +107,24 @@ def conflict_through_training(
     require(step=step)
     shown = np.linspace(0, len(step) - 1, min(FRAMES, len(step))).round().astype(int)
     step, cosine = np.asarray(step)[shown], np.asarray(cosine, dtype=float)[shown]
-    K, limit = cosine.shape[1], round(_largest(cosine), 2)
-    matrices = [[rounded(row, DIGITS) for row in snapshot] for snapshot in cosine]
+    K = cosine.shape[1]
+    matrices = [[cosines(row, DIGITS) for row in snapshot] for snapshot in cosine]
     names = [str(int(s)) for s in step]
     heatmap = go.Heatmap(
         z=matrices[-1],
         x=_pairs(K),
         y=[f"stage {s + 1}" for s in range(K)],
-        colorscale=OPPOSED,
-        zmin=-limit,
-        zmax=limit,
-        colorbar=colour_bar("cosine"),
+        colorscale=COSINES,
+        zmin=-1,
+        zmax=1,
+        colorbar=cosine_bar(),
         xgap=1,
         ygap=1,
         hoverongaps=False,
         hovertemplate="%{y}, exits %{x}: %{z}<extra></extra>",
     )
     fig = figure([heatmap], title, "pair of exits", height=240 + 26 * K, margin_b=110)
-    fig.update_xaxes(type="category", showgrid=False)
+    fig.update_xaxes(**every_column(_pairs(K)), showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     frames = {name: [{"type": "heatmap", "z": z}] for name, z in zip(names, matrices, strict=True)}
     return sliding(fig, frames, names[-1], "step ")

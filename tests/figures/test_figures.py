@@ -214,12 +214,55 @@ def test_heatmap_shows_each_pair_once_and_leaves_nan_blank():
     assert list(map_.z[2]) == [None, None, None]
 
 
-def test_heatmaps_share_one_scale_with_zero_in_its_middle():
+def colour_at(value, scale):
+    """The colour of a value on plotly's scale from -1 to 1, as (r, g, b)."""
+    place = (value + 1) / 2
+    stops, colours = zip(*scale, strict=True)
+    upper = next(i for i, stop in enumerate(stops) if stop > place)
+    low, high = (np.array([int(colours[i][j : j + 2], 16) for j in (1, 3, 5)]) for i in (upper - 1, upper))
+    return low + (high - low) * (place - stops[upper - 1]) / (stops[upper] - stops[upper - 1])
+
+
+def test_small_cosines_differ_from_each_other_and_from_zero():
+    scale = figures.conflict_heatmap(report()).layout.coloraxis.colorscale
+    zero = colour_at(0, scale)
+    assert np.ptp(zero) == 0  # grey
+    for small in (1e-6, 1e-3, 0.02):
+        plus, minus = colour_at(small, scale), colour_at(-small, scale)
+        assert plus[2] > plus[0] + 20  # blue
+        assert minus[0] > minus[2] + 20  # vermilion
+        assert min(np.abs(plus - zero).max(), np.abs(minus - zero).max()) > 60
+    for a, b in ((0.02, 0.1), (0.1, 0.3), (0.3, 0.8)):
+        assert all(np.abs(colour_at(s * a, scale) - colour_at(s * b, scale)).max() > 40 for s in (1, -1))
+
+
+def test_only_an_exact_zero_is_drawn_as_zero():
+    given = report()
+    given.cosine[0, 0, 1:] = [0, -1e-12]
+    given.cosine[1, 0, 1:] = [0.00041234, -0.123456]
+    (map_,) = figures.conflict_heatmap(given).data
+    assert list(map_.z[0][:2]) == [0, -1e-6]
+    assert list(map_.z[1][:2]) == [0.000412, -0.123]
+    step, cosine = tracked()
+    cosine[2, 0] = [0, 1e-4, -0.1234]
+    assert list(figures.conflict_through_training(step, cosine).data[0].z[0]) == [0, 1e-4, -0.12]
+
+
+def test_every_column_of_a_heatmap_is_labelled():
+    several = {"joint": report(exits=6), "surgery": report(1, exits=6)}
+    figs = figures.conflict_heatmaps(several), figures.conflict_through_training(*tracked(3, 6))
+    for axis in (figs[0].layout.xaxis, figs[0].layout.xaxis2, figs[1].layout.xaxis):
+        assert (axis.tickmode, len(axis.ticktext), list(axis.tickvals)) == ("array", 15, list(range(15)))
+        assert axis.tickangle == -90
+    assert figures.conflict_heatmap(report()).layout.xaxis.tickangle == 0
+
+
+def test_heatmaps_share_one_scale_from_minus_one_to_one():
     weak, strong = report(), report(1)
     strong.cosine[0, 0, 2] = -0.87
     fig = figures.conflict_heatmaps({"weak": weak, "strong": strong})
     assert [trace.coloraxis for trace in fig.data] == ["coloraxis"] * 2
-    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-0.87, 0.87)
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-1, 1)
     assert [note.text for note in fig.layout.annotations] == ["weak", "strong"]
     with pytest.raises(ValueError, match="reports"):
         figures.conflict_heatmaps({})
@@ -236,7 +279,7 @@ def test_a_frame_a_look_on_one_scale():
     cosine[1, 0, 2] = -0.87
     fig = figures.conflict_through_training(step, cosine)
     (shown,) = fig.data
-    assert (shown.zmin, shown.zmax) == (-0.87, 0.87)
+    assert (shown.zmin, shown.zmax) == (-1, 1)
     assert list(shown.x) == ["1·2", "1·3", "2·3"]
     assert list(shown.y) == ["stage 1", "stage 2", "stage 3"]
     assert [frame.name for frame in fig.frames] == ["0", "50", "100"]
