@@ -19,6 +19,9 @@ function colourOf(value, scale, [low, high]) {
 function heatmap(parent, { title, columns, rows, across, scale, range: ends, values }) {
   const table = element("table", "dfs-map", parent);
   element("caption", "dfs-sr", table, title);
+  const widths = element("colgroup", "", table);
+  element("col", "dfs-names", widths);
+  columns.forEach(() => element("col", "", widths));
   const body = element("tbody", "", table);
   const cells = rows.map((name) => {
     const row = element("tr", "", body);
