@@ -19,8 +19,8 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px,2px,2px,2px"]
 MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
 SHARED, SPECIFIC = {"color": COLOURS[0]}, {"color": COLOURS[1], "pattern": {"shape": "/"}}  # bars of f+ and f-
-# Cosines, from -1 to 1 in every figure: conflict is vermilion, agreement is blue. Small ones can be seen as well as large ones, and exactly 0, where the gradients
-# share nothing, is grey
+# Cosines, from -1 to 1 in every figure: conflict is vermilion, agreement is blue. Small ones can be seen as well as
+# large ones, and exactly 0, where the gradients share nothing, is grey
 ZERO, TINY = "#8c8c8c", 1e-6  # no cosine that is not 0 is drawn as smaller than this
 COSINES = [
     *[[0, "#702a00"], [0.35, "#D55E00"], [0.475, "#f2b690"], [0.5 - TINY / 4, "#fce8dc"], [0.5 - TINY / 4, ZERO]],
@@ -177,7 +177,7 @@ def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
     )
 
 
-def every_column(names: Sized) -> dict[str, Any]:
+def every_column(names: Sequence[str]) -> dict[str, Any]:
     """Return a horizontal axis of categories on which each has its label: plotly leaves some out where they crowd."""
     crowded = len(names) > 12
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": list(names)}

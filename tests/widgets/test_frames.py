@@ -153,7 +153,7 @@ def test_arrows_end_where_the_vectors_do(opened):
         tips = shown.locator(".dfs-arrows-plane path:not(.dfs-axes)").evaluate_all(
             "heads => heads.map(h => h.getAttribute('d').slice(1).split('L')[0].split(',').map(Number))"
         )
-        (left, right), (bottom, top) = player.setup["range"]
+        (left, right), (_, top) = player.setup["range"]
         unit = 520 / (right - left)
         for (x, y), (vx, vy) in zip(tips, vectors.values(), strict=True):
             assert [x / unit + left, top - y / unit] == pytest.approx([vx, vy], abs=0.02)
