@@ -19,6 +19,7 @@ from dfs_edu.figures.early_exit import cuts, parts_of_whole, rates, reliability,
 from dfs_edu.figures.features import ablation_heatmaps, cka_heatmaps, conductances, probe_accuracies, selectivities
 from dfs_edu.figures.gradients import (
     answers,
+    arrows,
     channel_conflict,
     conflict_by_depth,
     conflict_heatmap,
@@ -28,6 +29,7 @@ from dfs_edu.figures.gradients import (
     leakage,
     pulls,
     saved_by_beta,
+    steps,
     weights_of_exits,
 )
 from dfs_edu.figures.images import data_uri, heat, looks, overlay, pictures, predictions, sprite
@@ -40,6 +42,7 @@ __all__ = [
     "accuracy_over_time",
     "accuracy_per_exit",
     "answers",
+    "arrows",
     "budget_differences",
     "channel_conflict",
     "cka_heatmaps",
@@ -73,6 +76,7 @@ __all__ = [
     "shares_by",
     "speed_ups",
     "sprite",
+    "steps",
     "style",
     "waits",
     "weights_of_exits",

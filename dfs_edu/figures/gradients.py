@@ -9,17 +9,19 @@ import plotly.graph_objects as go
 
 from dfs_edu.figures.look import (
     COLOURS,
+    COSINES,
     FORWARD,
     GRADIENT,
     INK,
-    OPPOSED,
     RULE,
     SHARED,
     SPECIFIC,
     as_text,
     below,
-    colour_bar,
+    cosine_bar,
+    cosines,
     divide,
+    every_column,
     exit_numbers,
     figure,
     heatmaps,
@@ -38,7 +40,7 @@ from dfs_edu.probes.pulling import SIDES
 
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
 FREE, TORN = "rgba(128,128,128,0.18)", COLOURS[1]
-DIGITS = 2  # of a cosine in a frame: what a colour can show
+DIGITS = 2  # significant ones of a cosine in a frame: what a colour can show
 FRAMES = 30  # at most, in one slider
 
 # Conflict
@@ -51,34 +53,38 @@ def conflict_heatmap(report, title: str = "Cosine between the gradients of two e
 
 @literal
 def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradients of two exits") -> go.Figure:
-    """Draw reports, by name, side by side on one colour scale with 0 in its middle, blank where a pair does not meet.
+    """Draw reports, by name, side by side on one colour scale from -1 to 1, blank where a pair does not meet.
 
-    A report has .cosine (L, K, K) and .layers, as ``probes.conflict`` returns it.
+    Exactly 0, where two gradients share nothing, is grey. A report has .cosine (L, K, K) and .layers, as
+    ``probes.conflict`` returns it.
 
     Raises:
         ValueError: if there are no reports.
     """
     require(reports=reports)
     full = {name: np.asarray(report.cosine, dtype=float) for name, report in reports.items()}
-    cosines = {name: cosine[:, *np.triu_indices(cosine.shape[1], 1)] for name, cosine in full.items()}
-    limit = round(max(map(_largest, cosines.values())), 2)
-    return heatmaps(
-        cosines,
+    pairs = {name: cosine[:, *np.triu_indices(cosine.shape[1], 1)] for name, cosine in full.items()}
+    columns = {name: _pairs(cosine.shape[1]) for name, cosine in full.items()}
+    fig = heatmaps(
+        {name: [[np.nan if v is None else v for v in cosines(row, 3)] for row in rows] for name, rows in pairs.items()},
         rows={name: as_text(list(report.layers)) for name, report in reports.items()},
-        columns={name: _pairs(cosine.shape[1]) for name, cosine in full.items()},
+        columns=columns,
         title=title,
         x="pair of exits",
         unit="cosine",
-        scale=OPPOSED,
-        low=-limit,
-        high=limit,
-        hover="%{y}, exits %{x}: %{z:.3f}",
+        scale=COSINES,
+        low=-1,
+        high=1,
+        hover="%{y}, exits %{x}: %{z}",
+        digits=8,
     )
-
-
-def _largest(cosine: np.ndarray) -> float:
-    """The largest absolute value, but at least 0.1: the end of a colour scale."""
-    return max(0.1, np.nanmax(np.abs(cosine), initial=0, where=~np.isnan(cosine)))
+    fig.update_layout(coloraxis_colorbar=cosine_bar())
+    together = [name for names in columns.values() for name in names]  # panels share the width
+    for i, names in enumerate(columns.values()):
+        angle = every_column(together)
+        labels = every_column(names) | {key: angle[key] for key in ("tickangle", "tickfont")}
+        fig.update_layout({f"xaxis{i + 1 if i else ''}": labels})
+    return fig
 
 
 def _pairs(exits: int) -> list[str]:
@@ -89,7 +95,7 @@ def _pairs(exits: int) -> list[str]:
 def conflict_through_training(
     step, cosine, title: str = "Cosine between the gradients of two exits, through training"
 ) -> go.Figure:
-    """Draw a heatmap with a slider over T snapshots, on one colour scale; it moves without a kernel.
+    """Draw a heatmap with a slider over T snapshots, on one colour scale from -1 to 1; it moves without a kernel.
 
     The last snapshot is shown first. Of more than 30 snapshots, 30 are shown, evenly spaced, with the first and last.
 
@@ -103,24 +109,24 @@ def conflict_through_training(
     require(step=step)
     shown = np.linspace(0, len(step) - 1, min(FRAMES, len(step))).round().astype(int)
     step, cosine = np.asarray(step)[shown], np.asarray(cosine, dtype=float)[shown]
-    K, limit = cosine.shape[1], round(_largest(cosine), 2)
-    matrices = [[rounded(row, DIGITS) for row in snapshot] for snapshot in cosine]
+    K = cosine.shape[1]
+    matrices = [[cosines(row, DIGITS) for row in snapshot] for snapshot in cosine]
     names = [str(int(s)) for s in step]
     heatmap = go.Heatmap(
         z=matrices[-1],
         x=_pairs(K),
         y=[f"stage {s + 1}" for s in range(K)],
-        colorscale=OPPOSED,
-        zmin=-limit,
-        zmax=limit,
-        colorbar=colour_bar("cosine"),
+        colorscale=COSINES,
+        zmin=-1,
+        zmax=1,
+        colorbar=cosine_bar(),
         xgap=1,
         ygap=1,
         hoverongaps=False,
         hovertemplate="%{y}, exits %{x}: %{z}<extra></extra>",
     )
     fig = figure([heatmap], title, "pair of exits", height=240 + 26 * K, margin_b=110)
-    fig.update_xaxes(type="category", showgrid=False)
+    fig.update_xaxes(**every_column(_pairs(K)), showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     frames = {name: [{"type": "heatmap", "z": z}] for name, z in zip(names, matrices, strict=True)}
     return sliding(fig, frames, names[-1], "step ")
@@ -267,15 +273,47 @@ def answers(
         prefix: stands before the label at the slider.
     """
     frames = {label: _arrows(vectors) for label, vectors in cases.items()}
-    fig = figure(frames[shown], title, height=520, legend=below())
-    ends = np.array([[0, 0]] + [v for vectors in cases.values() for v in map(np.asarray, vectors.values())])
-    low, high = ends.min(0), ends.max(0)
-    room = 0.15 * (high - low).max()  # for the names, and so that no arrow ends at the frame
-    for axis, a, b in zip((fig.update_xaxes, fig.update_yaxes), low - room, high + room, strict=True):
-        axis(range=rounded([a, b], 3), zeroline=True, zerolinecolor=INK)
-    fig.update_yaxes(scaleanchor="x")  # one scale for both axes keeps the angles true
+    fig = _plane(frames[shown], [v for vectors in cases.values() for v in vectors.values()], title)
     fig.update_layout(margin_b=150)
     return sliding(fig, frames, shown, prefix)
+
+
+@literal
+def arrows(vectors: Mapping, title: str = "Two gradients, and what each method makes of them") -> go.Figure:
+    """Draw vectors, name -> vector (2,), as arrows from the origin; the first two, the gradients, are grey."""
+    return _plane(_arrows(vectors), list(vectors.values()), title)
+
+
+def _plane(traces: list[dict], vectors: Sequence, title: str) -> go.Figure:
+    """A figure of arrows with one scale for both axes, which keeps the angles true, and room for all the vectors."""
+    fig = figure(traces, title, height=520, legend=below())
+    ends = np.array([[0, 0], *map(np.asarray, vectors)])
+    low, high = ends.min(0), ends.max(0)
+    room = 0.15 * (high - low).max() or 1  # for the names, and so that no arrow ends at the frame
+    for axis, a, b in zip((fig.update_xaxes, fig.update_yaxes), low - room, high + room, strict=True):
+        axis(range=rounded([a, b], 3), zeroline=True, zerolinecolor=INK)
+    return fig.update_yaxes(scaleanchor="x")
+
+
+@literal
+def steps(report, method: int = 0, title: str = "Two losses after one step of the trunk") -> go.Figure:
+    """Draw one panel per exit: its loss by the length of a step, as predicted and as measured.
+
+    Args:
+        report: As ``probes.steps`` returns it.
+        method: Index of one of ``report.methods``, from 0.
+    """
+    fig, places = panels([f"exit {k + 1}" for k in report.exits], title, height=360, bottom=100)
+    kinds = {"by the slope": report.predicted(1), "by slope and curvature": report.predicted(2)}
+    for i, place in enumerate(places):
+        for j, (name, losses) in enumerate((kinds | {"measured": report.measured}).items()):
+            look = {"dash": ["dash", "dot", "solid"][j], "color": COLOURS[[4, 5, 0][j]], "width": 2}
+            drawn = {"name": name, "legendgroup": name, "showlegend": i == 0, "line": look}
+            mode = "lines+markers" if name == "measured" else "lines"
+            fig.add_scatter(x=rounded(report.lengths), y=rounded(losses[method, :, i]), mode=mode, **drawn, **place)
+    fig.update_xaxes(title_text="length of the step")
+    fig.update_yaxes(matches=None, showticklabels=True)
+    return fig.update_yaxes(title_text="loss", col=1)
 
 
 def _arrows(vectors: Mapping) -> list[dict]:

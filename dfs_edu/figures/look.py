@@ -22,7 +22,13 @@ MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
 MEANINGS = {"forward": COLOURS[2], "gradient": COLOURS[3], "shared": COLOURS[0], "specific": COLOURS[1]}
 FORWARD, GRADIENT = MEANINGS["forward"], MEANINGS["gradient"]
 SHARED, SPECIFIC = {"color": MEANINGS["shared"]}, {"color": MEANINGS["specific"], "pattern": {"shape": "/"}}  # bars
-OPPOSED = [[0, "#D55E00"], [0.5, "#dddddd"], [1, "#0072B2"]]  # conflict is vermilion, agreement is blue
+# Cosines, from -1 to 1 in every figure: conflict is vermilion, agreement is blue. Small ones can be seen as well as
+# large ones, and exactly 0, where the gradients share nothing, is grey
+ZERO, TINY = "#8c8c8c", 1e-6  # no cosine that is not 0 is drawn as smaller than this
+COSINES = [
+    *[[0, "#702a00"], [0.35, "#D55E00"], [0.475, "#f2b690"], [0.5 - TINY / 4, "#fce8dc"], [0.5 - TINY / 4, ZERO]],
+    *[[0.5 + TINY / 4, ZERO], [0.5 + TINY / 4, "#dcebf7"], [0.525, "#8abfe8"], [0.65, "#0072B2"], [1, "#003353"]],
+]
 RULE = {"color": INK, "width": 1}  # a thin line, such as the one at zero
 DOTTED = RULE | {"dash": "dot"}
 
@@ -101,6 +107,12 @@ def rounded(values, digits: int = 4) -> list:
     return [None if np.isnan(v) else round(float(v), digits) for v in np.asarray(values, dtype=float)]
 
 
+def cosines(values, digits: int = 2) -> list:
+    """Return plain numbers with as many significant digits, None for NaN; only an exact zero becomes 0."""
+    kept = [None if np.isnan(v) else float(f"{v:.{digits}g}") for v in np.asarray(values, dtype=float)]
+    return [v if not v or abs(v) >= TINY else TINY * np.sign(v) for v in kept]
+
+
 def percent(fractions) -> list:
     return rounded(np.asarray(fractions, dtype=float) * 100, 2)
 
@@ -166,6 +178,24 @@ def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
         hoverinfo="skip",
         showlegend=False,
     )
+
+
+def every_column(names: Sequence[str]) -> dict[str, Any]:
+    """Return a horizontal axis of categories on which each has its label: plotly leaves some out where they crowd."""
+    crowded = len(names) > 12
+    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": list(names)}
+    return {
+        "type": "category",
+        **ticks,
+        "tickangle": -90 if crowded else 0,
+        "tickfont": {"size": 10 if crowded else 12},
+    }
+
+
+def cosine_bar() -> dict[str, Any]:
+    """Return the colour bar of cosines."""
+    ticks = {"tickvals": [-1, -0.5, 0, 0.5, 1], "ticktext": ["-1", "-0.5", "0", "0.5", "1"]}
+    return colour_bar("cosine<br>(0: grey)") | ticks
 
 
 def colour_bar(unit: str) -> dict[str, Any]:

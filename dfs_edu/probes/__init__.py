@@ -12,6 +12,7 @@ from dfs_edu.probes.paths import Channels, channels
 from dfs_edu.probes.pulling import pulls
 from dfs_edu.probes.selectivity import class_selectivity
 from dfs_edu.probes.similarity import cka, cka_matrix
+from dfs_edu.probes.stepping import Steps, steps
 from dfs_edu.probes.timing import seconds
 from dfs_edu.probes.tracker import ConflictTracker, history, share_by_stage
 from dfs_edu.probes.wires import Wiring, wiring
@@ -27,6 +28,7 @@ __all__ = [
     "Leakage",
     "LinearProbes",
     "Memory",
+    "Steps",
     "Wiring",
     "ablation",
     "channels",
@@ -47,5 +49,6 @@ __all__ = [
     "pulls",
     "seconds",
     "share_by_stage",
+    "steps",
     "wiring",
 ]

@@ -65,6 +65,17 @@ def cost(forward, backward):
     return SimpleNamespace(forward_flops=forward, backward_flops=backward)
 
 
+def stepped():
+    """Two exits after steps of three lengths along the sum, PCGrad's and UPGrad's direction."""
+    slope, curvature = np.array([[-1.0, 0.5], [-0.5, -0.5], [-0.5, -0.5]]), np.full((3, 2), 0.5)
+    lengths, loss, weights = np.array([0.0, 0.5, 1.0]), np.array([2.0, 1.0]), np.ones((3, 2))
+    measured = np.arange(18.0).reshape(3, 3, 2)
+    measured[1, 2] = NAN
+    gramian = np.array([[2.0, -0.5], [-0.5, 1.0]])
+    names = ("sum", "pcgrad", "upgrad")
+    return probes.Steps((0, 2), names, gramian, weights, lengths, loss, slope, curvature, measured)
+
+
 def flows():
     """Three exits, of which each gains one logit."""
     shared = np.array([[0.5, 0.4, 0.3], [NAN, 0.8, 0.7]])
@@ -99,6 +110,8 @@ ALL = {
     "accuracy_cost": lambda: figures.accuracy_cost({"joint": curve()}, {"joint": ([1e6, 4e6], [0.5, 0.6])}, point()),
     "learning_curves": lambda: figures.learning_curves(RECORD),
     "answers": lambda: figures.answers(ANGLES, "90", prefix="angle "),
+    "arrows": lambda: figures.arrows(ANGLES["60"]),
+    "steps": lambda: figures.steps(stepped(), 1),
     "weights_of_exits": lambda: figures.weights_of_exits({"sum": [1, 1, 1], "mgda": torch.tensor([0.2, 0.5, 0.3])}),
     "gaps": lambda: figures.gaps({"surgery": ([0.01, -0.02], [0.02, 0.01]), "pcgrad": ([0, NAN], [0.1, NAN])}, 2),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
@@ -170,7 +183,7 @@ def test_names_are_shown_as_they_are_and_never_as_markup(name, monkeypatch):
     shown = list(texts(json.loads(ALL[name]().to_json())))
     assert not [text for text in shown if "<a" in text or "&<" in text]
     assert shown.count('&lt;a href="//x.y">&amp;') == 1  # the title, escaped once
-    titled_alone = ("conflict_heatmap", "conflict_through_training", "learning_curves", "shares")
+    titled_alone = ("conflict_heatmap", "conflict_through_training", "learning_curves", "shares", "steps")
     assert name in titled_alone or len([text for text in shown if "&lt;a" in text]) > 1
 
 
@@ -203,12 +216,55 @@ def test_heatmap_shows_each_pair_once_and_leaves_nan_blank():
     assert list(map_.z[2]) == [None, None, None]
 
 
-def test_heatmaps_share_one_scale_with_zero_in_its_middle():
+def colour_at(value, scale):
+    """The colour of a value on plotly's scale from -1 to 1, as (r, g, b)."""
+    place = (value + 1) / 2
+    stops, colours = zip(*scale, strict=True)
+    upper = next(i for i, stop in enumerate(stops) if stop > place)
+    low, high = (np.array([int(colours[i][j : j + 2], 16) for j in (1, 3, 5)]) for i in (upper - 1, upper))
+    return low + (high - low) * (place - stops[upper - 1]) / (stops[upper] - stops[upper - 1])
+
+
+def test_small_cosines_differ_from_each_other_and_from_zero():
+    scale = figures.conflict_heatmap(report()).layout.coloraxis.colorscale
+    zero = colour_at(0, scale)
+    assert np.ptp(zero) == 0  # grey
+    for small in (1e-6, 1e-3, 0.02):
+        plus, minus = colour_at(small, scale), colour_at(-small, scale)
+        assert plus[2] > plus[0] + 20  # blue
+        assert minus[0] > minus[2] + 20  # vermilion
+        assert min(np.abs(plus - zero).max(), np.abs(minus - zero).max()) > 60
+    for a, b in ((0.02, 0.1), (0.1, 0.3), (0.3, 0.8)):
+        assert all(np.abs(colour_at(s * a, scale) - colour_at(s * b, scale)).max() > 40 for s in (1, -1))
+
+
+def test_only_an_exact_zero_is_drawn_as_zero():
+    given = report()
+    given.cosine[0, 0, 1:] = [0, -1e-12]
+    given.cosine[1, 0, 1:] = [0.00041234, -0.123456]
+    (map_,) = figures.conflict_heatmap(given).data
+    assert list(map_.z[0][:2]) == [0, -1e-6]
+    assert list(map_.z[1][:2]) == [0.000412, -0.123]
+    step, cosine = tracked()
+    cosine[2, 0] = [0, 1e-4, -0.1234]
+    assert list(figures.conflict_through_training(step, cosine).data[0].z[0]) == [0, 1e-4, -0.12]
+
+
+def test_every_column_of_a_heatmap_is_labelled():
+    several = {"joint": report(exits=6), "surgery": report(1, exits=6)}
+    figs = figures.conflict_heatmaps(several), figures.conflict_through_training(*tracked(3, 6))
+    for axis in (figs[0].layout.xaxis, figs[0].layout.xaxis2, figs[1].layout.xaxis):
+        assert (axis.tickmode, len(axis.ticktext), list(axis.tickvals)) == ("array", 15, list(range(15)))
+        assert axis.tickangle == -90
+    assert figures.conflict_heatmap(report()).layout.xaxis.tickangle == 0
+
+
+def test_heatmaps_share_one_scale_from_minus_one_to_one():
     weak, strong = report(), report(1)
     strong.cosine[0, 0, 2] = -0.87
     fig = figures.conflict_heatmaps({"weak": weak, "strong": strong})
     assert [trace.coloraxis for trace in fig.data] == ["coloraxis"] * 2
-    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-0.87, 0.87)
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-1, 1)
     assert [note.text for note in fig.layout.annotations] == ["weak", "strong"]
     with pytest.raises(ValueError, match="reports"):
         figures.conflict_heatmaps({})
@@ -225,7 +281,7 @@ def test_a_frame_a_look_on_one_scale():
     cosine[1, 0, 2] = -0.87
     fig = figures.conflict_through_training(step, cosine)
     (shown,) = fig.data
-    assert (shown.zmin, shown.zmax) == (-0.87, 0.87)
+    assert (shown.zmin, shown.zmax) == (-1, 1)
     assert list(shown.x) == ["1·2", "1·3", "2·3"]
     assert list(shown.y) == ["stage 1", "stage 2", "stage 3"]
     assert [frame.name for frame in fig.frames] == ["0", "50", "100"]
@@ -518,6 +574,13 @@ def test_arrows_of_every_case_fit_and_fill_the_figure():
     assert 1 < right < 1.4
     assert -0.4 < bottom < 0
     assert 0.4 < top < 0.8
+
+
+def test_a_step_is_predicted_and_measured_beside_each_other():
+    line, curve, measured, second_line, _, second = figures.steps(stepped(), 1).data
+    assert (list(line.x), list(line.y), list(curve.y)) == ([0, 0.5, 1], [2, 1.75, 1.5], [2, 1.8125, 1.75])
+    assert (list(measured.y), list(second.y)) == ([6, 8, None], [7, 9, None])
+    assert list(second_line.y) == [1, 0.75, 0.5]
 
 
 def test_a_slider_is_grey_in_both_themes():

@@ -39,3 +39,53 @@ function tell(model) {
     console.info("no kernel listens", error);
   }
 }
+
+// An SVG element.
+function shape(tag, className, attributes, parent, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  node.setAttribute("class", className);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  parent?.append(node);
+  return node;
+}
+
+// Draw now and whenever one of the traits changes, once for all that change together; returns what ends this.
+function drawnAgain(model, traits, draw) {
+  const names = traits.map((trait) => "change:" + trait).join(" ");
+  let drawn = true;
+  const later = () => {
+    if (drawn) queueMicrotask(() => ((drawn = true), draw()));
+    drawn = false;
+  };
+  model.on(names, later);
+  draw();
+  return () => model.off(names, later);
+}
+
+// A range input with its label; JupyterLab's command mode would take the arrow keys.
+function range(parent, className, label, low, high, step, moved) {
+  const input = element("input", className, parent);
+  Object.assign(input, { type: "range", min: low, max: high, step });
+  input.setAttribute("aria-label", label);
+  input.dataset.lmSuppressShortcuts = "true";
+  input.addEventListener("input", () => moved(Number(input.value)));
+  return input;
+}
+
+// Radio buttons in a box with a name: [[value, text], ...].
+function choices(parent, label, options, chosen) {
+  const box = element("fieldset", "dfs-choices", parent);
+  element("legend", "", box, label);
+  const group = "dfs-" + Math.random().toString(36).slice(2);
+  const inputs = options.map(([value, text]) => {
+    const line = element("label", "", box);
+    const input = element("input", "", line);
+    Object.assign(input, { type: "radio", name: group, value });
+    input.dataset.lmSuppressShortcuts = "true";
+    input.addEventListener("change", () => chosen(value));
+    line.append(text);
+    return input;
+  });
+  return (value) => inputs.forEach((input) => (input.checked = input.value === value));
+}
