@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from dfs_edu.figures.look import OPPOSED, colour_bar, figure, literal
+from dfs_edu.figures.look import COLOURS, colour_bar, figure, literal
 
 JPEG_HEIGHT = 65_500  # pixels, at most
 # Red, green, blue and opacity at heat 0, 1/2 and 1. It grows lighter all the way, so nobody needs to distinguish hues.
@@ -110,7 +110,8 @@ def predictions(
     fig = figure([], title or "What each exit predicts", height=110 + 24 * N)
     bar = colour_bar("confidence") | {"tickvals": [-1, 0, 1], "ticktext": ["wrong, 100 %", "0 %", "right, 100 %"]}
     cells = {"z": signed.T.round(3).tolist(), "text": np.array(answers).T.tolist(), "x": exits, "y": list(names)}
-    look = {"colorscale": OPPOSED, "zmin": -1, "zmax": 1, "colorbar": bar, "xgap": 1, "ygap": 1}
+    wrong_to_right = [[0, COLOURS[1]], [0.5, "#dddddd"], [1, COLOURS[0]]]
+    look = {"colorscale": wrong_to_right, "zmin": -1, "zmax": 1, "colorbar": bar, "xgap": 1, "ygap": 1}
     fig.add_heatmap(**cells, **look, texttemplate="%{text}", hovertemplate="%{y}, %{x}: %{text}<extra></extra>")
     fig.update_yaxes(autorange="reversed", type="category", showgrid=False)
     return fig.update_xaxes(side="top", type="category", showgrid=False).update_layout(title_pad_b=30, margin_t=70)

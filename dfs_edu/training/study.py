@@ -1,9 +1,9 @@
 """Which method wins on an equal recipe: a grid of arms and seeds, trained by one process or by many at once.
 
-An arm is what is compared (see arms.py): "joint", "surgery-own-0.5", "joint+pcgrad", ``surgery-own-0.67@vgg7-24`` with a
-backbone of its own, of the same family so that the rest of the recipe fits. The process that trains a run of the grid
-holds a lock on it, so any number of processes, on machines that share the folder, can work on one study. Finished runs
-are skipped, stopped ones are resumed.
+An arm is what is compared (see arms.py): "joint", "surgery-own-0.5", "joint+pcgrad", ``surgery-own-0.67@vgg7-24``. The
+last one has a backbone of its own, of the same family so that the rest of the recipe fits. The process that trains a
+run of the grid holds a lock on it, so any number of processes, on machines that share the folder, can work on one
+study. Finished runs are skipped, stopped ones are resumed.
 """
 
 from __future__ import annotations
