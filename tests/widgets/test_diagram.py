@@ -113,7 +113,7 @@ def test_readers_without_widgets_get_the_drawing(widget):
 
 
 def test_the_page_asks_nobody():
-    program = NetworkDiagram._esm
+    program = NetworkDiagram._esm.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
     assert not [outside for outside in ("import ", "fetch(", "http://", "https://") if outside in program]
     assert "lmSuppressShortcuts" in program
 

@@ -111,7 +111,7 @@ def test_readers_without_widgets_get_a_figure(gallery, monkeypatch):
 
 
 def test_the_page_asks_nobody():
-    program = ExitGallery._esm
+    program = ExitGallery._esm.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
     assert not [outside for outside in ("import ", "fetch(", "http://", "https://") if outside in program]
     assert "lmSuppressShortcuts" in program
 
