@@ -285,7 +285,7 @@ def test_voila_shows_the_notebook_that_was_named_and_no_other(checkout):
 
 def test_test_stops_at_the_first_failure(checkout):
     _, calls = make(checkout, "test")
-    assert calls[-4:-2] == ["-m ruff check .", "-m ruff format --check ."]
+    assert calls[-5:-2] == ["-m ruff check .", "-m ruff format --check .", "-m ty check"]
     side_by_side = "--numprocesses auto --maxprocesses 4 --dist worksteal"
     assert calls[-2:] == [f"-m pytest {side_by_side} -m not browser", "-m pytest -m browser"]
     (checkout / "old").touch()  # from here on, every call fails

@@ -21,12 +21,12 @@ def load(modules: Sequence[str]) -> None:
     Raises:
         ValueError: A module cannot be imported; the message names it and the reason.
     """
+    _LOADED[:] = modules
     if modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for module in modules:
         try:
             import_module(module)
-            _LOADED.append(module)
         except Exception as error:  # it is other people's code
             reason = f"{type(error).__name__}: {error}"
             name = module.removesuffix(".py").replace("/", ".")
