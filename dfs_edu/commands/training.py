@@ -98,7 +98,7 @@ class Study(Choice):
 
     Attributes:
         arms: What is compared: a junction, and what is added to it, as in joint+pcgrad, surgery-own-0.5+distillation,
-            joint+uncut-2, joint@vgg7-24.
+            joint+uncut-2; behind an @, a backbone of its own.
         seeds: How many seeds, from --seed onwards.
         processes: How many processes train at once on this machine.
         report: Train nothing, show what is there.
