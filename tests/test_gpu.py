@@ -15,6 +15,7 @@ from benchmarks.early_exit import settle
 from dfs_edu import data, inference, methods
 from dfs_edu.data.augmentation import OPERATIONS, operate
 from dfs_edu.losses import exit_losses, separate_losses
+from dfs_edu.modes import evaluating
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
 from dfs_edu.training import machine, recipes
 from dfs_edu.training.trainer import bf16_pays, load_network
@@ -241,7 +242,7 @@ def test_pictures_leave_where_they_would_on_paper(name, pixels):
 
 def test_compiled_and_eager_say_the_same():
     net, images = settled("vgg7-8", 32, B=16)
-    with inference.evaluating(net):
+    with evaluating(net):
         confidence = torch.stack([logits.softmax(1).amax(1) for logits in net(images)])
     thresholds = [*confidence[:-1].quantile(0.5, dim=1).tolist(), 0]
     eager, compiled = (inference.EarlyExit(net, thresholds, compile=c)(images) for c in (False, True))

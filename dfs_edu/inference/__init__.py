@@ -20,7 +20,7 @@ from dfs_edu.inference.checks import checked_macs, checked_thresholds
 from dfs_edu.inference.criteria import CRITERIA, Judge
 from dfs_edu.inference.curves import Curve, Point, apply, bootstrap, budget_curve
 from dfs_edu.inference.early import EarlyExit
-from dfs_edu.inference.outputs import Outputs, collect, evaluating
+from dfs_edu.inference.outputs import Outputs, collect
 from dfs_edu.inference.policy import Policy, fit_policies
 from dfs_edu.inference.solver import best_thresholds
 from dfs_edu.inference.thresholds import fit_thresholds, geometric_shares, thresholds_for_budget
@@ -42,7 +42,6 @@ __all__ = [
     "checked_macs",
     "checked_thresholds",
     "collect",
-    "evaluating",
     "fit_policies",
     "fit_temperatures",
     "fit_thresholds",

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dfs_edu import data, inference
 from dfs_edu.backbones import BACKBONES, build
 from dfs_edu.losses import exit_losses
+from dfs_edu.modes import evaluating
 from dfs_edu.multiexit import select
 from dfs_edu.probes import cost, peak_memory
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Surgery
@@ -120,7 +121,7 @@ def test_without_gradients(name):
     with gpu():
         images, _ = batch(name)
         to_cuda(net)
-        with inference.evaluating(net):
+        with evaluating(net):
             assert_on_cuda(*net(images), *(t for pair in net.embed(images) for t in pair))
 
 
