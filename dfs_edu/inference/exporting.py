@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from dfs_edu.extras import need
 from dfs_edu.files import check_writable
-from dfs_edu.inference import Judge, checked_thresholds, evaluating, runtime
+from dfs_edu.inference import Judge, checked_thresholds, runtime
+from dfs_edu.modes import evaluating
 from dfs_edu.multiexit import MultiExit, State, checked_shape
 from dfs_edu.probes import cost
 from dfs_edu.surgery import Junction
