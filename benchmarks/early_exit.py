@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import dfs_edu as dfs
 from benchmarks.turns import prepared
 from dfs_edu.backbones import pixels_of
-from dfs_edu.inference import EarlyExit, Outputs, apply, evaluating, fit_thresholds
+from dfs_edu.inference import EarlyExit, Outputs, apply, fit_thresholds
+from dfs_edu.modes import evaluating
 from dfs_edu.training import heap
 from dfs_edu.training.machine import device_name
 from dfs_edu.training.trainer import pick_device

@@ -57,6 +57,7 @@ PROBES = {
     "linear_probes": lambda net, x, y: probes.linear_probes(*[probes.features(net, [(x, y)])] * 2),
     "peak_memory": lambda net, x, y: probes.peak_memory(net, (3, 32, 32), 4),
     "pulls": lambda net, x, y: probes.pulls(dfs.Surgery()),
+    "steps": lambda net, x, y: probes.steps(net, x[:2], y[:2], lengths=[0.1]),
     "wiring": probes.wiring,
 }
 NO_NETWORK = {"seconds", "history", "share_by_stage"}  # a clock, and records read again
