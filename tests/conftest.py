@@ -50,7 +50,7 @@ def opened(browser, tmp_path):
 
     pages = []
 
-    def open_(*widgets, width: int = 1100, body: str = "", **options):
+    def open_(*widgets, width: int = 1100, body: str = "", ready: str = ".dfs-widget > :last-child", **options):
         bundles = [widget._repr_mimebundle_()[0][page.STATE] for widget in widgets]
         names = list({state["widget"]: None for states in bundles for state in states})
         file = tmp_path / f"page{len(pages)}.html"
@@ -62,7 +62,7 @@ def opened(browser, tmp_path):
         shown.on("console", lambda message: complaints.append(message.text))
         shown.on("pageerror", lambda error: complaints.append(str(error)))
         shown.goto(file.as_uri())
-        shown.wait_for_selector(".dfs-widget > :last-child", state="attached")
+        shown.wait_for_selector(ready, state="attached")
         pages.append((shown, requests, complaints))
         return shown
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
+from dfs_edu.commands.kinds import File, Flag, Folder
 from dfs_edu.files import check_writable
 from dfs_edu.tables import lines, printable
-
-Folder = Annotated[str, arg(metavar="DIR")]
-File = Annotated[str | None, arg(metavar="FILE")]
-Flag = FlagCreatePairsOff[bool]
 
 
 def runs(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
-Folder = Annotated[str, arg(metavar="DIR")]
-Flag = FlagCreatePairsOff[bool]
+from dfs_edu.commands.kinds import AnyFolder, File, Flag, Folder
 
 
 def course(
@@ -22,8 +21,8 @@ def course(
     timeout: int = 3600,
     write_back: Flag = False,
     report: Flag = False,
-    copy: Annotated[str | None, arg(metavar="DIR")] = None,
-    csv: Annotated[str | None, arg(metavar="FILE")] = None,
+    copy: AnyFolder = None,
+    csv: File = None,
 ) -> int:
     """Execute the notebooks, or report on executed ones.
 

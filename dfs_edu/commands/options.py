@@ -7,15 +7,12 @@ from dataclasses import dataclass, fields, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from dfs_edu.commands.kinds import AnyFolder, Folder
 from dfs_edu.training import recipes
 from dfs_edu.training.fields import field_types
 from dfs_edu.training.recipes import Recipe, Scale
-
-Folder = Annotated[str | None, arg(metavar="DIR")]
-File = Annotated[str | None, arg(metavar="FILE")]
-Flag = FlagCreatePairsOff[bool]  # --resume, without --no-resume
 
 _OWN = ("dataset", "backbone", "scale", "junction", "start", "content")  # have options of their own, or are filled in
 _MORE = {"pixels": [arg(aliases=["--image-size"])]}
@@ -51,8 +48,8 @@ class Choice:
     name: Annotated[Positional[str], arg(metavar="DATASET/BACKBONE")]
     scale: Scale = "lesson"
     start: Annotated[str | None, arg(metavar="RUN")] = None
-    out: Annotated[str, arg(metavar="DIR")] = "runs"
-    data: Folder = None
+    out: Folder = "runs"
+    data: AnyFolder = None
     device: str = "auto"
     recipe: OmitArgPrefixes[Fields]
 

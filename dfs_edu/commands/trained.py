@@ -11,6 +11,7 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from dfs_edu import data, inference, probes
+from dfs_edu.commands.kinds import AnyFolder
 from dfs_edu.data import folder
 from dfs_edu.inference import exporting
 from dfs_edu.multiexit import MultiExit
@@ -22,16 +23,15 @@ from dfs_edu.training.runs import check_data, load_network
 
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Criterion = Annotated[str, arg(metavar="{" + ",".join(inference.CRITERIA) + "}")]
-Folder = Annotated[str | None, arg(metavar="DIR")]
 Out = Annotated[Path | None, arg(metavar="DIR")]
 
 
 def evaluate(
     run: Run,
-    test_data: Folder = None,
+    test_data: AnyFolder = None,
     criterion: Criterion = "confidence",
     budget: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0),
-    data: Folder = None,
+    data: AnyFolder = None,
     device: str = "auto",
 ) -> None:
     """Print accuracy and cost of each exit, and of early exit within budgets, as `export` would ship it.
@@ -77,7 +77,7 @@ def export(
     out: Out = None,
     criterion: Criterion = "confidence",
     budget: float = 0.5,
-    data: Folder = None,
+    data: AnyFolder = None,
     device: str = "auto",
 ) -> None:
     """Write a trained network as ONNX and torch.export files, stage by stage.
@@ -93,7 +93,9 @@ def export(
         device: cpu, cuda or auto.
     """
     (fraction,) = _checked_budgets([budget])
-    target = exporting.new_folder(out or run / "export")  # noticed before minutes of work are lost
+    # What is missing is noticed before minutes of work are lost
+    exporting.exporter_versions()
+    target = exporting.new_folder(out or run / "export")
     network, dataset, batches = _trained(run, data, device)
     validation = inference.collect(network, batches(dataset.validation), logits=True)
     shape = (3, dataset.pixels, dataset.pixels)
@@ -116,7 +118,7 @@ def export(
     print(f"policy: {policy.name}")
 
 
-def probe(run: Run, images: int = 512, data: Folder = None, device: str = "auto") -> None:
+def probe(run: Run, images: int = 512, data: AnyFolder = None, device: str = "auto") -> None:
     """Print the cosines between the exits' gradients on training images, layer by layer.
 
     Args:

@@ -12,7 +12,8 @@ import torch
 
 from dfs_edu import distributed
 from dfs_edu.backbones import build
-from dfs_edu.commands.options import Choice, File, Flag, chosen
+from dfs_edu.commands.kinds import File, Flag
+from dfs_edu.commands.options import Choice, chosen
 from dfs_edu.files import check_writable
 from dfs_edu.surgery import Junction, Surgery
 from dfs_edu.tables import lines

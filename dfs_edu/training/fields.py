@@ -80,15 +80,12 @@ def described(annotation: Any) -> str:
 
 
 def _limits(limit: Interval) -> str:
-    words = {"from": limit.ge, "above": limit.gt, "at most": limit.le, "below": limit.lt}
-    shown = [f"{word} {bound if isinstance(bound, int) else f'{bound:g}'}" for word, bound in words.items()
-             if bound is not None]  # fmt: skip
-    return " " + ", ".join(shown)
+    bounds = {"from": limit.ge, "above": limit.gt, "at most": limit.le, "below": limit.lt}
+    given = {word: bound for word, bound in bounds.items() if bound is not None}
+    return " " + ", ".join(f"{word} {b if isinstance(b, int) else f'{b:g}'}" for word, b in given.items())
 
 
 def _within(value: Any, limit: Interval) -> bool:
-    if value is None:
-        return True
     above = (limit.gt is None or value > limit.gt) and (limit.ge is None or value >= limit.ge)
     return above and (limit.lt is None or value < limit.lt) and (limit.le is None or value <= limit.le)
 

@@ -82,7 +82,6 @@ class TwoArrows(page.Widget):
 
     name, reads = "arrows", ("setup", "arrows", "step", "length")
 
-    setup = traitlets.Dict().tag(sync=True)
     arrows = traitlets.List(traitlets.List(traitlets.Float())).tag(sync=True)
     step = traitlets.Float().tag(sync=True)
     length = traitlets.Enum(["sum", "own"]).tag(sync=True)
@@ -143,7 +142,6 @@ class TwoExits(page.Widget):
 
     name, reads = "arrows", ("setup", "method", "place", "taken")
 
-    setup = traitlets.Dict().tag(sync=True)
     method = traitlets.Enum(PAIRED).tag(sync=True)
     place = traitlets.Int().tag(sync=True)
     taken = traitlets.Bool().tag(sync=True)

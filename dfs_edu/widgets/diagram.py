@@ -76,7 +76,6 @@ class NetworkDiagram(page.Widget):
 
     name, reads = "diagram", ("setup", "states", "junction", "beta", "exit")
 
-    setup = traitlets.Dict().tag(sync=True)
     states = traitlets.Bytes().tag(sync=True)
     junction = traitlets.Unicode("joint").tag(sync=True)
     beta = traitlets.Float().tag(sync=True)

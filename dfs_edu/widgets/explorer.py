@@ -17,6 +17,7 @@ import traitlets
 from torch import Tensor
 
 from dfs_edu import figures, inference
+from dfs_edu.figures.look import rounded
 from dfs_edu.inference import Outputs
 from dfs_edu.inference.checks import check_pair
 from dfs_edu.widgets import page
@@ -95,8 +96,8 @@ class ThresholdExplorer(page.Widget):
                 "correct": self._test.correct.numpy().astype(np.uint8),
             }
         )
-        curve = [plain(self.curve.macs, 0), plain(self.curve.accuracy, 4)]
-        measured = {"curve": curve, "anytime": plain(self._test.accuracy, 4)}
+        curve = [rounded(self.curve.macs, 0), rounded(self.curve.accuracy, 4)]
+        measured = {"curve": curve, "anytime": rounded(self._test.accuracy, 4)}
         splits = [[part.split, len(part.label)] for part in (self._validation, self._test)]
         fixed = {"title": title, "group": "", "steps": STEPS, "macs": self._macs.tolist(), "splits": splits}
         return {**fixed, **measured, "layout": layout}, outputs
@@ -199,8 +200,3 @@ def _gallery(images: Tensor | np.ndarray | None, classes: Sequence[str], test: O
         "predictions": test.prediction[:, : len(images)].tolist(),
         "classes": list(classes),
     }
-
-
-def plain(values: Tensor, digits: int) -> list:
-    """Return rounded numbers for JSON, with None for NaN."""
-    return [None if value != value else round(value, digits) for value in values.tolist()]

@@ -34,7 +34,6 @@ class FramePlayer(page.Widget):
 
     name, reads = "frames", ("setup", "frame")
 
-    setup = traitlets.Dict().tag(sync=True)
     frame = traitlets.Int().tag(sync=True)
 
     def __init__(self, figure: go.Figure, **kwargs: Any):

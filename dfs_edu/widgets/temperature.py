@@ -50,7 +50,6 @@ class TemperatureExplorer(page.Widget):
 
     name, reads = "temperature", ("setup", "bins", "temperatures", "revealed")
 
-    setup = traitlets.Dict().tag(sync=True)
     bins = traitlets.Bytes().tag(sync=True)
     temperatures = traitlets.List(traitlets.Float()).tag(sync=True)
     revealed = traitlets.Bool().tag(sync=True)

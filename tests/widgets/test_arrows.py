@@ -89,9 +89,9 @@ def test_two_exits_are_numbered_from_one_and_begin_before_the_step():
 
 
 @pytest.fixture
-def opened(open_page):
+def opened(opened):
     def open_(*widgets, **options):
-        return open_page(widgets, ["arrows"], ready=".dfs-losses tbody tr", **options)
+        return opened(*widgets, ready=".dfs-losses tbody tr", **options)
 
     return open_
 

@@ -121,32 +121,6 @@ def test_the_page_asks_nobody():
 # In a browser
 
 
-@pytest.fixture
-def opened(browser, tmp_path):
-    """A function that opens a widget as a file and returns the page; it may ask nobody for anything."""
-    pages = []
-
-    def open_(widget, width: int = 1100):
-        file = tmp_path / f"page{len(pages)}.html"
-        place = page.place(widget._repr_mimebundle_()[0][page.STATE])
-        file.write_text("<!doctype html><meta charset=utf-8>" + place + page.starter(["diagram"]), "utf-8")
-        shown = browser.new_page(viewport={"width": width, "height": 900})
-        requests, complaints = [], []
-        shown.on("request", lambda request: requests.append(request.url))
-        shown.on("console", lambda message: complaints.append(message.text))
-        shown.on("pageerror", lambda error: complaints.append(str(error)))
-        shown.goto(file.as_uri())
-        shown.wait_for_selector(".dfs-diagram .dfs-conflict")
-        pages.append((shown, requests, complaints))
-        return shown
-
-    yield open_
-    for shown, requests, complaints in pages:
-        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-        assert complaints == []
-        shown.close()
-
-
 def choose(shown, junction: str, beta: float | None = None) -> None:
     shown.locator(f'input[type=radio][value="{junction}"]').check()
     if beta is not None:

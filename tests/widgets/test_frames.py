@@ -66,8 +66,8 @@ def test_a_figure_without_frames():
 
 
 @pytest.fixture
-def opened(open_page):
-    return lambda player, **options: open_page([player], ["frames"], ".dfs-player .dfs-number", **options)
+def opened(opened):
+    return lambda player, **options: opened(player, ready=".dfs-player .dfs-number", **options)
 
 
 def values(shown) -> list[list[str]]:

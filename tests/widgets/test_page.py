@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 import pytest
 import torch
+from written import fixed
 
 from dfs_edu import inference
 from dfs_edu.inference import Outputs
@@ -32,11 +32,6 @@ def explorer(K: int, N: int = 800, levels: int | None = None, seed: int = 0) -> 
     images = np.random.default_rng(seed).integers(0, 256, (min(N, 120), 3, 8, 8), dtype=np.uint8)
     parts = outputs("validation", N // 2, K, seed, levels), outputs("test", N, K, seed + 1, levels)
     return ThresholdExplorer(*parts, macs, images, ["ant", "bee", "cat", "dog"])
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number as the page writes it: halves are rounded up."""
-    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def assert_agrees(shown, explorer: ThresholdExplorer, thresholds: list[float]) -> None:

@@ -77,8 +77,8 @@ def test_a_hundred_classes_take_as_little_as_ten():
 
 
 @pytest.fixture
-def opened(open_page):
-    return lambda widget, **options: open_page([widget], ["temperature"], ".dfs-exit .dfs-circles circle", **options)
+def opened(opened):
+    return lambda widget, **options: opened(widget, ready=".dfs-exit .dfs-circles circle", **options)
 
 
 def texts(shown, name: str) -> list[str]:

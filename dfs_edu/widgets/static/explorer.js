@@ -8,14 +8,6 @@ const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42
 
 const mmacs = (macs) => (macs < 1000 * MMAC ? (macs / MMAC).toPrecision(4) : (macs / MMAC).toFixed(0)) + " MMACs";
 
-function slider(className, label, max, step, parent) {
-  const input = element("input", className, parent);
-  Object.assign(input, { type: "range", min: 0, max, step });
-  input.setAttribute("aria-label", label);
-  input.dataset.lmSuppressShortcuts = "true"; // JupyterLab's command mode would take the arrow keys
-  return input;
-}
-
 function header(root) {
   const head = element("div", "dfs-head", root);
   head.setAttribute("role", "status");
@@ -73,9 +65,8 @@ function controls(root, setup, move) {
 
   element("span", "dfs-name", box, "Budget");
   const budgetRow = element("div", "dfs-budget-row", box);
-  const budget = slider("dfs-budget", "budget", steps, 1, budgetRow);
+  const budget = range(budgetRow, "dfs-budget", "budget", 0, steps, 1, move.toPlace);
   const budgetValue = element("output", "dfs-budget-value", budgetRow);
-  budget.addEventListener("input", () => move.toPlace(Number(budget.value)));
 
   for (const [className, title] of [["", ""], ["", "threshold"], ["", ""], ["", "leave here"], ["dfs-number", "accuracy"]]) {
     element("span", "dfs-title " + className, box, title);
@@ -85,14 +76,13 @@ function controls(root, setup, move) {
     const last = k === macs.length - 1;
     const cell = element("div", "dfs-cell", box);
     const drawHistogram = histogram(cell);
-    const input = last ? element("span", "dfs-all", cell, "the rest") : slider("dfs-threshold", `threshold of exit ${k + 1}`, 1, 0.01, cell);
+    const input = last ? element("span", "dfs-all", cell, "the rest") : range(cell, "dfs-threshold", `threshold of exit ${k + 1}`, 0, 1, 0.01, (value) => move.threshold(k, value));
     const value = element("output", "dfs-number", box);
     const share = element("div", "dfs-share", box);
     const bar = element("div", "dfs-bar", element("div", "dfs-track", share));
     return { input, drawHistogram, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), accuracy: element("span", "dfs-number dfs-exit-accuracy", box) };
   });
   const sliders = rows.slice(0, -1);
-  sliders.forEach(({ input }, k) => input.addEventListener("input", () => move.threshold(k, Number(input.value))));
 
   return ({ thresholds, budget: spent, ...result }) => {
     budget.value = high > low ? Math.round((steps * (spent - low)) / (high - low)) : steps;
@@ -299,17 +289,9 @@ async function render({ model, el }) {
     drawPoint(result);
     drawGallery(result);
   };
-  // One drawing for all that changes together
-  let drawn = true;
-  const later = () => {
-    if (drawn) queueMicrotask(() => ((drawn = true), draw()));
-    drawn = false;
-  };
-  const sliders = "change:thresholds change:budget change:fitted";
-  model.on(sliders, later);
-  draw();
+  const end = drawnAgain(model, ["thresholds", "budget", "fitted"], draw);
   return () => {
-    model.off(sliders, later);
+    end();
     move.stop();
   };
 }
