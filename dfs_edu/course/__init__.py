@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib
 
-_HOMES = {"runner": ("Result", "chosen", "copy_to", "record", "run", "table", "write_back"), "report": ("recorded",)}
+_HOMES = {
+    "runner": ("Result", "chosen", "copy_to", "record", "run", "table", "write_back"),
+    "report": ("recorded",),
+    "once": ("train_once",),
+    "telling": ("banner", "interpret"),
+}
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
