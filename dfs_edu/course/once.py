@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from dfs_edu import methods
-from dfs_edu.training import recipes, results
+from dfs_edu.training import results
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.inputs import load_data
 from dfs_edu.training.recipes import Recipe
@@ -46,6 +46,7 @@ def train_once(
     Raises:
         ValueError: See ``dfs.train``.
 
+    >>> from dfs_edu.training import recipes
     >>> run = train_once(recipes.get("digits/vgg7-2", scale="smoke"), "cpu")  # doctest: +ELLIPSIS
     digits-vgg7-2-smoke-joint-seed0: ...
     """
