@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SCALE ?= lesson
 DATASET ?= digits
+JOBS ?= 2
 
 VENV := .venv/bin/python
 STAMP := .venv/.installed
@@ -30,7 +31,7 @@ help:
 
 course: $(STAMP)
 	@echo "Executing the course at scale $(SCALE) on $(DATASET): 6 minutes at smoke, 30 at lesson, hours at full."
-	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --out build/course
+	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --jobs $(JOBS) --out build/course
 
 lab: $(STAMP)
 	@echo "Opening JupyterLab at $(FIRST). Stop it with Ctrl-C. Its address holds a token: do not share it."
@@ -77,11 +78,11 @@ $(STAMP): pyproject.toml $(if $(MOVED),again)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "dfs_edu needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
 	         "Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "Setting up .venv with PyTorch, JupyterLab and the rest: 3 to 15 minutes the first time, silent until done."
+	@echo "Setting up .venv with PyTorch, JupyterLab and the rest: 3 to 15 minutes the first time."
 	@if [ -e .venv/.installing ] || ! $(VENV) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	    then $(PYTHON) -m venv --clear .venv; fi
 	@rm -f $(STAMP); pwd > .venv/.installing
-	@$(VENV) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(VENV) -m pip install --disable-pip-version-check --editable '.[dev]'
 	@mv .venv/.installing $(STAMP)
 	@echo "Set-up done."
 again:

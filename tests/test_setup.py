@@ -217,10 +217,10 @@ def test_environment_is_made_once_and_again_when_pyproject_changes(checkout):
     assert done.returncode == 0, done.stderr
     assert makes_venv(calls)
     assert installs(calls) == 1
-    assert calls[-1] == "-m dfs_edu course --scale lesson --dataset digits --out build/course"
+    assert calls[-1] == "-m dfs_edu course --scale lesson --dataset digits --jobs 2 --out build/course"
     assert "Setting up" in done.stdout
     _, calls = make(checkout, "course", "SCALE=smoke", "DATASET=cifar100")
-    assert calls == ["-m dfs_edu course --scale smoke --dataset cifar100 --out build/course"]
+    assert calls == ["-m dfs_edu course --scale smoke --dataset cifar100 --jobs 2 --out build/course"]
     later = time.time() + 5
     os.utime(checkout / "pyproject.toml", (later, later))
     _, calls = make(checkout, "bench")

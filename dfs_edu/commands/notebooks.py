@@ -19,6 +19,7 @@ def course(
     device: str | None = None,
     out: Folder = "build/course",
     timeout: int = 3600,
+    jobs: int = 1,
     write_back: Flag = False,
     report: Flag = False,
     copy: AnyFolder = None,
@@ -37,6 +38,7 @@ def course(
         device: cpu, cuda, cuda:1, mps; None: as the notebook says.
         out: Folder of what was executed.
         timeout: Seconds that a cell may take.
+        jobs: Number of notebooks that run at once.
         write_back: Replace the notebooks by their normalised execution, to be committed; they run with their own
             parameters.
         report: Execute nothing: say what executed notebooks hold, those of --out or of the paths, one folder per
@@ -73,7 +75,7 @@ def course(
 
     if write_back and parametrised:  # a committed notebook must show what its own parameters give
         raise ValueError("--write-back runs the notebooks with their own parameters: leave out the others")
-    results = runner.run(runner.chosen(paths, numbers), **parameters, out=out, timeout=timeout)
+    results = runner.run(runner.chosen(paths, numbers), **parameters, out=out, timeout=timeout, jobs=jobs)
     failed = sum(bool(result.error) for result in results)
     print(f"\n{runner.table(results)}\n\n{len(results) - failed} of {len(results)} notebooks succeeded.")
     print(f"Executed notebooks and pages: {out}")

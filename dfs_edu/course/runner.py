@@ -11,7 +11,9 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 from dfs_edu.course import report
@@ -68,8 +70,9 @@ def run(
     device: str | None = None,
     out: str | Path = "build/course",
     timeout: int = 3600,
+    jobs: int = 1,
 ) -> list[Result]:
-    """Execute the notebooks one after another; if one fails, the others still run.
+    """Execute the notebooks; if one fails, the others still run. What each found is printed when it ends.
 
     Args:
         notebooks: Files.
@@ -79,11 +82,15 @@ def run(
         device: The parameter ``DEVICE``.
         out: Folder for the executed notebooks and their HTML pages.
         timeout: Limit for one cell, in seconds.
+        jobs: Number of notebooks that run at once; they share the processor's cores.
 
     Raises:
-        ValueError: Before anything runs: a notebook does not declare the parameters of the course, or cannot be read;
-            two have the same name, so that one would overwrite the other in ``out``; or one is itself in ``out``.
+        ValueError: Before anything runs: ``jobs`` is below 1; a notebook does not declare the parameters of the course
+            or cannot be read; two have the same name, so that one would overwrite the other in ``out``;
+            or one is itself in ``out``.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs}: at least 1 notebook runs at a time")
     notebooks = [Path(notebook).resolve() for notebook in notebooks]
     if len({notebook.name for notebook in notebooks}) < len(notebooks):
         raise ValueError("two of the notebooks have the same name: run them one at a time, each into its own out")
@@ -96,7 +103,19 @@ def run(
     parameters = {name: value for name, value in given if value is not None}
     for notebook in notebooks:
         _check_parameters(notebook)
-    return [_execute(notebook, parameters, out, timeout) for notebook in notebooks]
+    jobs = min(jobs, len(notebooks))
+    if jobs <= 1:
+        return [_execute(notebook, parameters, out, timeout) for notebook in notebooks]
+    # Processes, because papermill changes the folder of the whole process; a worker takes the first notebook left
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
+        running = [pool.submit(_execute, notebook, parameters, out, timeout) for notebook in notebooks]
+        return [future.result() for future in running]
+
+
+def _begin(threads: int) -> None:
+    """Prepare a worker process: its kernels use their share of the cores."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _check_parameters(notebook: Path) -> None:
@@ -146,7 +165,13 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
         result.recorded = recorded(outputs)
         result.error = result.error or next(iter(misrecorded(outputs)), None)
         executed.with_suffix(".html").write_text(page(outputs, notebook.stem), encoding="utf-8")
+    print(f"{notebook.name}: {result.minutes:.1f} minutes. {_outcome(result)}", flush=True)
     return result
+
+
+def _outcome(result: Result) -> str:
+    """What a notebook found, or where it failed."""
+    return f"FAILED in {result.error}" if result.error else "; ".join(result.findings) or "(nothing recorded)"
 
 
 def _kernel_manager() -> type:
@@ -220,10 +245,7 @@ def write_back(results: Sequence[Result]) -> None:
 
 def table(results: Sequence[Result]) -> str:
     """Format the results: one row per notebook, with its minutes and what it found or where it failed."""
-    rows = []
-    for result in results:
-        found = f"FAILED in {result.error}" if result.error else "; ".join(result.findings) or "(nothing recorded)"
-        rows.append([result.notebook.stem, f"{result.minutes:.1f}", found])
+    rows = [[result.notebook.stem, f"{result.minutes:.1f}", _outcome(result)] for result in results]
     return lines(["notebook", "minutes", "found"], rows, align="<><")
 
 

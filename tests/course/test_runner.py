@@ -98,6 +98,38 @@ for result in course.run({[str(path) for path in paths]!r}, out="out"):
     assert "KeyboardInterrupt" not in done.stdout + done.stderr
 
 
+def test_two_notebooks_run_at_once_and_share_the_cores(tmp_path, capfd):
+    """Each waits for the other: one after another would end in a timeout."""
+    source = """
+import os, pathlib, time
+from dfs_edu.course import record
+pathlib.Path({mine!r}).touch()
+while not pathlib.Path({other!r}).exists():
+    time.sleep(0.1)
+record("met", threads=int(os.environ["OMP_NUM_THREADS"]), folder=os.getcwd())"""
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    notebooks = [
+        notebook(tmp_path / "a" / "01_a.ipynb", source.format(mine=first, other=second)),
+        notebook(tmp_path / "b" / "02_b.ipynb", source.format(mine=second, other=first)),
+        notebook(tmp_path / "b" / "03_fails.ipynb", "1 / 0"),
+    ]
+    results = course.run(notebooks, out=tmp_path / "out", timeout=30, jobs=2)
+    assert [result.notebook for result in results] == notebooks
+    assert [result.findings for result in results] == [["met"], ["met"], []]
+    assert [result.values["folder"] for result in results[:2]] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert results[0].values["threads"] == max(1, os.cpu_count() // 2)
+    assert "ZeroDivisionError" in results[2].error
+    printed = capfd.readouterr().out
+    assert printed.count("minutes. met") == 2
+    assert "03_fails.ipynb" in printed
+    assert "FAILED in the cell `1 / 0`" in printed
+
+
+def test_at_least_one_notebook_at_a_time(tmp_path):
+    with pytest.raises(ValueError, match="jobs=0"):
+        course.run([notebook(tmp_path / "01_a.ipynb", "1")], out=tmp_path / "out", jobs=0)
+
+
 def test_a_kernel_that_does_not_start_is_said(tmp_path, monkeypatch):
     import ipykernel.kernelspec
 
