@@ -69,7 +69,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path):
 def test_every_optional_module_belongs_to_an_extra_that_exists():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for module, extra in EXTRAS.items():
-        assert any(requirement.startswith(f"{module}>=") for requirement in extras[extra]), module
+        assert any(requirement.startswith(f"{module.replace('_', '-')}>=") for requirement in extras[extra]), module
 
 
 def test_an_error_of_another_kind_is_not_taken_for_a_missing_extra():

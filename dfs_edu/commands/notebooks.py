@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from dfs_edu.commands.kinds import AnyFolder, File, Flag, Folder
+from dfs_edu.tables import printable
 
 
 def course(
@@ -23,9 +25,12 @@ def course(
     write_back: Flag = False,
     report: Flag = False,
     copy: AnyFolder = None,
+    solutions: AnyFolder = None,
+    slides: AnyFolder = None,
     csv: File = None,
+    figure: File = None,
 ) -> int:
-    """Execute the notebooks, or report on executed ones.
+    """Execute the notebooks, report on executed ones, or make teaching material of them.
 
     The exit status is 0 if every notebook succeeded; of a report, if each could be read.
 
@@ -44,34 +49,35 @@ def course(
         report: Execute nothing: say what executed notebooks hold, those of --out or of the paths, one folder per
             person.
         copy: Execute nothing: copy the notebooks of the course into a folder, to work on.
+        solutions: Execute nothing: write copies with the exercises solved into a folder.
+        slides: Execute nothing: write reveal.js slides of executed notebooks, by default the committed ones, into a
+            folder.
         csv: Write the report into this file as well, one line per person and notebook.
+        figure: With --report and --only NN: pool the accuracies that students recorded with different seeds, and write
+            the figure into this HTML file.
     """
     from dfs_edu.course import runner
-    from dfs_edu.course.report import collect, write_csv
-    from dfs_edu.course.report import table as report_table
     from dfs_edu.files import check_writable
 
     parameters = {"scale": scale, "dataset": dataset, "seed": seed, "device": device}
     parametrised = any(value is not None for value in parameters.values())
     numbers = runner.numbers(only) if only else []
-    if csv and not report:
-        raise ValueError("--csv belongs to --report")
-    if csv:
-        check_writable(Path(csv).parent)
+    for name, file in (("csv", csv), ("figure", figure)):
+        if file and not report:
+            raise ValueError(f"--{name} belongs to --report")
+        if file:
+            check_writable(Path(file).parent)
 
     # What executes nothing
     if report:
         if parametrised or write_back:
             raise ValueError("--report executes nothing: leave out parameters and --write-back")
-        entries = collect(paths or [out], numbers, runner.NOTEBOOKS)
-        print(report_table(entries))
-        if csv:
-            write_csv(entries, csv)
-            print(f"written to {csv}")
-        return int(not all(entry.readable for entry in entries))
+        return _report(paths or (out,), numbers, csv, figure)
     if copy:
         print(f"{len(runner.copy_to(copy))} notebooks in {copy}: open them in JupyterLab")
         return 0
+    if solutions or slides:
+        return _material(runner.chosen(paths, numbers), solutions, slides)
 
     if write_back and parametrised:  # a committed notebook must show what its own parameters give
         raise ValueError("--write-back runs the notebooks with their own parameters: leave out the others")
@@ -82,6 +88,37 @@ def course(
     if write_back:
         runner.write_back(results)
     return int(failed > 0)
+
+
+def _report(paths: Sequence[str], numbers: Sequence[str], csv: str | None, figure: str | None) -> int:
+    """Say what executed notebooks hold."""
+    from dfs_edu.course import pooling, report, runner
+
+    entries = report.collect(paths, numbers, runner.NOTEBOOKS)
+    print(report.table(entries))
+    if csv:
+        report.write_csv(entries, csv)
+        print(f"written to {csv}")
+    if figure:
+        found = pooling.pooled(entries)
+        pooling.write_figure(found, figure)
+        for person, reason in found.left_out.items():
+            print(f"not in the figure: {printable(person)}, {printable(reason)}")
+        print(f"{len(found.persons)} seeds pooled, written to {figure}")
+    return int(not all(entry.readable for entry in entries))
+
+
+def _material(notebooks: Sequence[Path], solutions: str | None, slides: str | None) -> int:
+    """Write solutions and slides."""
+    if solutions:
+        from dfs_edu.course.solutions import write_solutions
+
+        print(f"{len(write_solutions(notebooks, solutions))} notebooks with solutions in {solutions}")
+    if slides:
+        from dfs_edu.course.slides import write_slides
+
+        print(f"slides of {len(write_slides(notebooks, slides))} notebooks in {slides}: open them in a browser")
+    return 0
 
 
 def doctor() -> int:
