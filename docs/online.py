@@ -1,0 +1,90 @@
+"""Says once where this project is published, so that Binder and Colab open it from there.
+
+    .venv/bin/python docs/online.py https://github.com/OWNER/REPOSITORY
+
+writes the address into pyproject.toml, the badges in README.md and the first cell of each notebook, which installs the
+package in Colab. Without an address, the one in pyproject.toml is written again, for instance into a new notebook.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell
+
+ROOT = Path(__file__).parents[1]
+ADDRESS = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
+IN_COLAB = """# Only in Colab: install the package, and allow its widgets
+import sys
+
+if "google.colab" in sys.modules:
+    from google.colab import output
+
+    get_ipython().run_line_magic("pip", "install --quiet 'dfs-edu[course] @ git+{address}'")
+    output.enable_custom_widget_manager()"""
+BADGES = (
+    "[![Open in Binder](https://mybinder.org/badge_logo.svg)]"
+    "(https://mybinder.org/v2/gh/{name}/HEAD?labpath=notebooks%2F00_start_here.ipynb) "
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{name}/blob/HEAD/notebooks/00_start_here.ipynb)"
+)
+_BADGES = re.compile(r"\[!\[Open in Binder\].*")
+_REPOSITORY = re.compile(r'(?m)^Repository = ".*"$')
+
+
+def repository(root: Path = ROOT) -> str:
+    """Return the address in pyproject.toml."""
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+
+def publish_at(address: str, root: Path = ROOT) -> None:
+    """Write the address everywhere.
+
+    Raises:
+        ValueError: It is not the address of a repository on GitHub, or a file lacks the place to write it.
+    """
+    match = ADDRESS.fullmatch(address)
+    if not match:
+        raise ValueError(f"{address!r}: give an address such as https://github.com/OWNER/REPOSITORY")
+    name = "/".join(match.groups())
+    address = f"https://github.com/{name}"
+    for file, place, text in (
+        ("pyproject.toml", _REPOSITORY, f'Repository = "{address}"'),
+        ("README.md", _BADGES, BADGES.format(name=name)),
+    ):
+        changed, count = place.subn(text, (root / file).read_text())
+        if count != 1:
+            raise ValueError(f"{file} has {count} places for the address, not one")
+        (root / file).write_text(changed)
+    for path in sorted((root / "notebooks").rglob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        put_first(notebook, IN_COLAB.format(address=address))
+        nbformat.write(notebook, path)
+
+
+def put_first(notebook: nbformat.NotebookNode, source: str) -> None:
+    """Let the first code cell of a notebook, below its title, be the one that installs in Colab."""
+    tags = {"tags": ["colab", "hide-input"], "jupyter": {"source_hidden": True}}
+    cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", [])]
+    executed = any(cell.get("execution_count") for cell in cells)
+    cell = new_code_cell(source, metadata=tags, execution_count=1 if executed else None)
+    notebook.cells = [cells[0], cell, *cells[1:]]
+
+    # Number cells and executions in order, as course.publish.normalise does
+    count = 0
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number:02}"
+        if cell.get("execution_count"):
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+
+
+if __name__ == "__main__":
+    publish_at(*(sys.argv[1:] or [repository()]))
