@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from dfs_edu.course.browser import chromium
-from dfs_edu.widgets.page import STATE, place, starter
+from dfs_edu.widgets.page import NOTE, STATE, place, starter
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -116,8 +116,9 @@ def _with_widgets(notebook: NotebookNode) -> NotebookNode:
         states = data[STATE]
         names |= {state["widget"]: None for state in states}
         last = starter(names) if data is bundles[-1] else ""
+        instead = data.get("text/html", NOTE)  # of a widget whose static form is a text
         data.clear()
-        data["text/html"] = place(states) + last
+        data["text/html"] = place(states, instead) + last
     return notebook
 
 
