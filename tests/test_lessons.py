@@ -29,7 +29,7 @@ from dfs_edu.course.solutions import answer_below, solved, stubs_in
 from dfs_edu.widgets.page import STATE
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "docs" / "template.ipynb"]
 
 CELLS = 40  # in a notebook
 CODE_CELLS = 9  # in a section
