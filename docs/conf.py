@@ -34,6 +34,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks as committed
 nb_custom_formats = {".ipynb": ["dfs_edu.course.publish.alive", {"engine": "../_static/plotly.min.js"}]}
 nb_render_markdown_format = "myst"  # commonmark has no tables
+nb_code_prompt_show, nb_code_prompt_hide = "Show code", "Hide code"  # of cells tagged hide-input
 nb_ipywidgets_js = {}  # would be fetched
 
 napoleon_numpy_docstring = False

@@ -209,6 +209,7 @@ def test_probes_never_plot_or_print():
 
 STALLING = re.compile(r"\bwith\s+(?:\w+\.)?Output\(|\b(?:interact|interactive|interactive_output|interact_manual)\(")
 LIMIT = 500_000  # bytes of a committed notebook
+FOLDED = {True: {"source_hidden": True}}  # what JupyterLab reads, by whether a cell is tagged
 
 
 def notebook_problems(notebook, size: int) -> list[str]:
@@ -226,8 +227,10 @@ def notebook_problems(notebook, size: int) -> list[str]:
         problems.append("widget views")
     if [cell.get("id") for cell in notebook.cells] != [f"cell-{i:02}" for i in range(1, len(notebook.cells) + 1)]:
         problems.append("cell ids are not cell-01, cell-02 ...")
-    if any(set(cell.metadata) - {"tags"} for cell in notebook.cells):
+    if any(set(cell.metadata) - {"tags", "jupyter"} for cell in notebook.cells):
         problems.append("times or other metadata in cells")
+    if any(cell.metadata.get("jupyter") != FOLDED.get("hide-input" in cell.metadata.get("tags", [])) for cell in code):
+        problems.append("JupyterLab folds the cells tagged hide-input, and no others")
     if not outputs:
         problems.append("no outputs: it was never executed")
     if [cell.execution_count for cell in code if cell.source.strip()] != list(range(1, len(code) + 1)):
@@ -271,6 +274,8 @@ def spoil(notebook, how: str) -> None:
             second.id = "a1b2c3"
         case "times":
             second.metadata.execution = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
+        case "JupyterLab folds":
+            second.metadata.tags = ["hide-input"]
         case "no outputs":
             second.outputs = []
         case "not executed":
@@ -283,7 +288,16 @@ def spoil(notebook, how: str) -> None:
             first.source = first.source.replace("SCALE", "SCAEL")
 
 
-REASONS = ("metadata left", "its kernel", "widget views", "cell ids", "times", "no outputs", "not executed")
+REASONS = (
+    "metadata left",
+    "its kernel",
+    "widget views",
+    "cell ids",
+    "times",
+    "JupyterLab folds",
+    "no outputs",
+    "not executed",
+)
 
 
 @pytest.mark.parametrize("how", [*REASONS, "error outputs", "Output(), interact", "one cell tagged"])

@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from dfs_edu.course.browser import chromium
-from dfs_edu.widgets.page import STATE, place, starter
+from dfs_edu.widgets.page import NOTE, STATE, place, starter
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -26,11 +26,24 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 _ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 _PROGRESS = re.compile(r"\[(?:\d+:)?\d+:\d\d[<,]")  # tqdm's "[00:01<00:09, 3.2it/s]"
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
+HIDE = "hide-input"  # tag of a cell whose source is folded; the site's own program knows it as well
 LARGEST = 500_000  # bytes of a committed notebook; widgets that would make it larger keep their static figure alone
 _TOO_LARGE = (
     "*The figure above stands in for an interactive one, whose data ({kilobytes} kB) would make this notebook too "
     "large. Run the cell to use it.*"
 )
+# Of nbconvert's page: a cell tagged HIDE shows its source when asked
+_FOLDED = f"""
+{{%- block html_head_css -%}}<style>
+.dfs-code > summary {{ padding: 2px 0 4px; margin-left: calc(var(--jp-cell-prompt-width) + 14px); cursor: pointer;
+  color: var(--jp-ui-font-color2); font: var(--jp-ui-font-size1) var(--jp-ui-font-family); }}
+</style>{{%- endblock -%}}
+{{%- block input_group -%}}
+{{%- if "{HIDE}" in cell.metadata.get("tags", []) -%}}
+<details class="dfs-code"><summary>Show code</summary>{{{{ super() }}}}</details>
+{{%- else -%}}{{{{ super() }}}}{{%- endif -%}}
+{{%- endblock -%}}
+"""
 _COLOURS = 64  # of a PNG's palette: lines and text look the same at a third of the size
 
 
@@ -38,9 +51,9 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     """Return an executed notebook in the form that is committed; normalising it again changes nothing.
 
     Times, progress bars and the metadata of papermill and widgets are removed. Cell ids and execution counts follow the
-    order of the cells. A widget keeps a static figure and, while the notebook stays below ``LARGEST``, the data from
-    which a page without a kernel starts it; a widget that has to do without says so. A plotly figure gets a small PNG
-    for readers without JavaScript, as on GitHub.
+    order of the cells. JupyterLab folds the source of cells tagged "hide-input". A widget keeps its static figure or
+    text and, while the notebook stays below ``LARGEST``, the data from which a page without a kernel starts it; one
+    that has to do without them says so. A plotly figure gets a small PNG for readers without JavaScript, as on GitHub.
 
     Raises:
         FileNotFoundError: A PNG has to be drawn, and neither Chrome nor Chromium is installed.
@@ -57,7 +70,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 def page(notebook: NotebookNode, title: str) -> str:
     """Return an executed notebook as one HTML page with interactive plotly figures that needs no network.
 
-    Formulas stay as they were typed, because MathJax would have to be fetched.
+    Formulas stay as they were typed, because MathJax would have to be fetched. The source of cells tagged "hide-input"
+    is folded.
 
     Args:
         notebook: The executed notebook.
@@ -68,6 +82,7 @@ def page(notebook: NotebookNode, title: str) -> str:
     notebook = _with_widgets(_drawn_by_plotly(_tidy(notebook), engine=True))
     blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load code from a CDN
     template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
+    template += _FOLDED
     exporter = HTMLExporter(raw_template=template)
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     return html
@@ -116,8 +131,9 @@ def _with_widgets(notebook: NotebookNode) -> NotebookNode:
         states = data[STATE]
         names |= {state["widget"]: None for state in states}
         last = starter(names) if data is bundles[-1] else ""
+        instead = data.get("text/html", NOTE)  # of a widget whose static form is a text
         data.clear()
-        data["text/html"] = place(states) + last
+        data["text/html"] = place(states, instead) + last
     return notebook
 
 
@@ -153,9 +169,12 @@ def _tidy(notebook: NotebookNode) -> NotebookNode:
     executed = 0
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02}"
-        cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        tags = cell.metadata.get("tags")
+        cell.metadata = NotebookNode({"tags": tags} if tags else {})
         if cell.cell_type != "code":
             continue
+        if HIDE in (tags or ()):
+            cell.metadata.jupyter = NotebookNode(source_hidden=True)  # JupyterLab folds it
         if cell.execution_count is not None:
             executed += 1
             cell.execution_count = executed

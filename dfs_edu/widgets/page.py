@@ -21,13 +21,14 @@ from dfs_edu.inference import Outputs
 STATIC = Path(__file__).parent / "static"
 # What a page starts by itself: a list of widgets, beside each other, [{"widget": name, "state": {...}}]
 STATE = "application/vnd.dfs.widgets+json"
+NOTE = "<p>This interactive figure needs a browser with JavaScript.</p>"
 
 
 class Widget(anywidget.AnyWidget):
     """A widget that the page computes. Subclasses name their files in static/, and what the page gets.
 
     Displayed, it leaves its state in the notebook, from which a page without a kernel starts it (course/publish.py),
-    and a static figure for readers that show neither.
+    and a static figure, or a text, for readers that show neither.
 
     Attributes:
         setup: What the page needs and never changes. Widgets side by side get their "title" and their "group" there.
@@ -48,6 +49,10 @@ class Widget(anywidget.AnyWidget):
         """Return the figure that shows the widget's present state."""
         raise NotImplementedError
 
+    def static_bundle(self) -> dict[str, Any]:
+        """Return the MIME bundle for readers that show no widgets: the static figure, unless the widget has a text."""
+        return self.static_figure()._repr_mimebundle_()
+
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take what the page has set."""
         self.moved_by_page = True
@@ -62,7 +67,7 @@ class Widget(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any):
         """The widget, its state for a page without a kernel, and the static figure as plotly's renderer shows it."""
-        return _readable(super()._repr_mimebundle_(**kwargs), [self], self.static_figure())
+        return _readable(super()._repr_mimebundle_(**kwargs), [self], self.static_bundle())
 
 
 class Row(ipywidgets.Box):
@@ -74,7 +79,7 @@ class Row(ipywidgets.Box):
     def _repr_mimebundle_(self, **kwargs: Any):
         """The widgets, their states for a page without a kernel, and the first one's static figure."""
         first: Widget = self.children[0]
-        return _readable(super()._repr_mimebundle_(**kwargs), self.children, first.static_figure())
+        return _readable(super()._repr_mimebundle_(**kwargs), self.children, first.static_bundle())
 
 
 def side_by_side(widgets: Mapping[str, Widget], names: Sequence[str], follow: Callable[[Any, Any], None]) -> Row:
@@ -115,11 +120,11 @@ def side_by_side(widgets: Mapping[str, Widget], names: Sequence[str], follow: Ca
     return Row(row)
 
 
-def _readable(bundle: Any, widgets: Sequence[Widget], figure: go.Figure) -> tuple[dict, dict]:
+def _readable(bundle: Any, widgets: Sequence[Widget], static: Mapping[str, Any]) -> tuple[dict, dict]:
     """Add what readers without a running notebook need to a widget's MIME bundle."""
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
     states = [{"widget": widget.name, "state": widget.page_state()} for widget in widgets]
-    return {**figure._repr_mimebundle_(), STATE: states, **data}, metadata
+    return {**data, STATE: states, **static}, metadata
 
 
 def _json(value: Any) -> Any:
@@ -138,11 +143,15 @@ def style(name: str) -> str:
     return "\n".join([f".dfs-widget {{\n{meanings}}}", *sheets])
 
 
-def place(states: Sequence[Mapping[str, Any]]) -> str:
-    """Return the HTML where a page starts widgets, from what a notebook holds under `STATE`."""
+def place(states: Sequence[Mapping[str, Any]], instead: str = NOTE) -> str:
+    """Return the HTML where a page starts widgets, from what a notebook holds under `STATE`.
+
+    Args:
+        states: The widgets' names and states.
+        instead: HTML that is shown until they start, and where there is no JavaScript.
+    """
     text = json.dumps(states).replace("<", "\\u003c")  # whatever a class is called, it cannot end the script
-    note = "This interactive figure needs a browser with JavaScript."
-    return f'<div data-dfs-widgets><script type="application/json">{text}</script><p>{note}</p></div>'
+    return f'<div data-dfs-widgets><script type="application/json">{text}</script>{instead}</div>'
 
 
 def starter(names: Collection[str]) -> str:

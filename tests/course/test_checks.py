@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scratch_answers
 import torch
 
 from dfs_edu import inference
@@ -226,6 +227,7 @@ RIGHT = {
     "within": lambda s, q: min(t for t in s.tolist() if (s <= t).double().mean() >= q - 1e-9),
     "together": lambda exit, s: sum(max(s[e] for e in row) for row in exit.tolist()) / len(exit),
     "warm_up": lambda e, b, base, warm: base * b / 256 if e >= warm else base + (base * b / 256 - base) * e / warm,
+    **scratch_answers.RIGHT,
 }
 WRONG = [  # check, a mistake, a word of what must be said
     (
@@ -256,7 +258,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("exits", lambda s, h, x: exits(s, h, x)[0], "a Tensor where a list of 2"),
     ("cumulative_macs", lambda s, h: s.cumsum(0), "the heads cost something"),
     ("cumulative_macs", lambda s, h: s + h, "every stage before"),
-    ("cumulative_macs", lambda s, h: s.sum(), r"shape \(\) where \(3,\)"),
+    ("cumulative_macs", lambda s, h: s.sum(), r"a single number where shape \(3,\)"),
     ("cosine", lambda g, h: g @ h, "inner product"),
     ("pcgrad", lambda g, h: g + h, "plain sum"),
     ("pcgrad", lambda g, h: pcgrad(g, h) / 2, "the mean"),
@@ -266,8 +268,8 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("shortest", lambda g, h: (h - g) @ h / (h - g).norm() ** 2, "beyond an end"),
     ("as_long", lambda w, G: w / w.norm(), "is expected"),
     ("as_long", lambda w, G: w / (w @ G @ w) ** 0.5, "length 1"),
-    ("seeds_needed", lambda s, g: math.ceil((1.96 * s / g) ** 2), "1.96 is for very many"),
-    ("seeds_needed", lambda s, g: seeds_needed(s, g) - 1, "n - 1 degrees of freedom"),
+    ("seeds_needed", lambda s, g: max(2, math.ceil((1.96 * s / g) ** 2)), "1.96 is for very many"),
+    ("seeds_needed", lambda s, g: seeds_needed(s, g) - 1, "one too few"),
     ("seeds_needed", lambda s, g: 0, "is expected"),
     ("at_least_one", lambda m: m / 20, "never above 1"),
     ("chosen", lambda v, t: max(t), "looked at the test split"),
@@ -287,7 +289,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("surgery", lambda f, beta: (f, f), "nothing is cut"),
     ("surgery", lambda f, beta: surgery(f, beta)[::-1], "swapped"),
     ("surgery", lambda f, beta: f, "return two tensors"),
-    ("surgery", lambda f, beta: (f[:, :1], f), "a view of shape"),
+    ("surgery", lambda f, beta: (f[:, :1], f), "onward has shape"),
     ("partition", lambda f, beta: (f, f), "nothing is cut"),
     ("partition", lambda f, beta: partition(f, beta)[::-1], "swapped"),
     ("partition", surgery, "that is referencing"),
@@ -317,7 +319,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("leave", lambda c, t: c.argmax(0), "most confident exit"),
     ("leave", lambda c, t: leave(c, t) + 1, "from 0"),
     ("average_macs", lambda exit, macs: macs.mean(), "do not have the same number"),
-    ("average_macs", lambda exit, macs: macs[exit].mean() * 2, "is expected"),
+    ("average_macs", lambda exit, macs: macs[exit].mean() * 2, "twice"),
     (
         "evenly",
         lambda macs, exits: (macs - macs[-1] * torch.arange(1, exits + 1)[:, None] / exits).abs().argmin(1),
@@ -378,7 +380,7 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("together", lambda e, s: s[e.amax(1)].sum(), "not their sum"),
     ("together", lambda e, s: s[e].sum(1).mean(), "at the same time"),
     ("linear_cka", cka_after, "mean over the images"),
-    ("linear_cka", lambda X, Y: 2 * linear_cka(X, Y), "is expected"),
+    ("linear_cka", lambda X, Y: 2 * linear_cka(X, Y), "twice"),
     ("linear_cka", lambda X, Y: cka_after(X - X.mean(), Y - Y.mean()), "one for all"),
     ("linear_cka", lambda X, Y: cka_after(X - X.mean(1, True), Y - Y.mean(1, True)), "not of each image"),
     ("linear_cka", lambda X, Y: (X - X.mean(0)).T.matmul(Y - Y.mean(0)).norm() ** 2, "divide by the root"),
@@ -415,7 +417,8 @@ WRONG = [  # check, a mistake, a word of what must be said
     ("bootstrap", lambda r, d: [x * len(r) for x in bootstrap(r, d)], "an accuracy is their mean"),
     ("bootstrap", lambda r, d: bootstrap(r, d)[::-1], "lower end first"),
     ("bootstrap", lambda r, d: r[d].double().mean(1).quantile(torch.tensor([0.05, 0.95]).double()).tolist(), "2.5 %"),
-    ("bootstrap", lambda r, d: r[d].double().mean(1), r"shape \(41,\) where \(2,\)"),
+    ("bootstrap", lambda r, d: r[d].double().mean(1), r"shape \(41,\) where shape \(2,\)"),
+    *[(name, mistake, word) for name, wrong in scratch_answers.SCRATCH.items() for mistake, word in wrong],
 ]
 
 
@@ -459,13 +462,13 @@ def test_a_mistake_is_explained(name, mistake, word, capsys):
 
     torch.manual_seed(0)
     getattr(checks, name)(mistake)
-    said = capsys.readouterr().out
+    *_, said = capsys.readouterr().out.splitlines()  # what the answer itself prints comes first
     assert said.startswith("✗")
     assert re.search(word, said), said
 
 
 def test_every_check_has_a_right_answer_here():
-    assert set(checks.__all__) == set(RIGHT)
+    assert set(checks.__all__) - {"use"} == set(RIGHT)
 
 
 def test_who_uses_up_a_list_is_right_all_the_same(capsys):
@@ -478,3 +481,23 @@ def test_who_uses_up_a_list_is_right_all_the_same(capsys):
 
     checks.exits(mine)
     assert "right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mine", "which"),
+    [
+        (RIGHT["accuracy"], "your <lambda>."),
+        (lambda p, y: ..., "the library's version: <lambda> is not written yet."),
+        (lambda p, y: print((p == y).sum()), "the library's version: <lambda> is not right yet (its check says why)."),
+    ],
+)
+def test_an_experiment_uses_what_is_right(mine, which, capsys):
+    def library(prediction, label): ...
+
+    assert checks.use(checks.accuracy, mine, library) is (mine if "your" in which else library)
+    assert capsys.readouterr().out == f"The experiment below uses {which}\n"
+
+
+def test_an_experiment_uses_a_class_of_ones_own(capsys):
+    assert checks.use(checks.junction, RIGHT["junction"], None) is RIGHT["junction"]
+    assert capsys.readouterr().out == "The experiment below uses your OwnSurgery.\n"

@@ -18,6 +18,7 @@ from dfs_edu.widgets import page
 
 ROOT = Path(__file__).parents[2]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+HIDDEN = 'figures.accuracy_per_exit({"joint": outputs("test", 1).accuracy[None]})'
 CELLS = (
     """
 import numpy as np, torch
@@ -35,7 +36,7 @@ images = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), dtype=np.uint8
 classes = ["ant", "bee", "</script><b>cat"]  # a name cannot end the data
 """,
     'explorer.ThresholdExplorer(outputs("validation", 0), outputs("test", 1), [1e6, 2e6, 3e6, 4e6], images, classes)',
-    'figures.accuracy_per_exit({"joint": outputs("test", 1).accuracy[None]})',
+    HIDDEN,
     """
 galleries = {name: gallery.ExitGallery(images, None, outputs("test", i), classes) for i, name in enumerate("ab")}
 gallery.side_by_side(galleries)
@@ -50,6 +51,7 @@ def executed():
     from nbclient import NotebookClient
 
     notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS], metadata={"kernelspec": KERNEL})
+    notebook.cells[CELLS.index(HIDDEN)].metadata.tags = ["hide-input"]
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -103,6 +105,18 @@ def test_each_program_is_in_the_page_once(executed):
     assert page.STATE not in html
 
 
+def test_jupyterlab_folds_the_cells_tagged_for_it():
+    cells = [new_code_cell("f()", metadata={"tags": ["hide-input"]}), new_code_cell("g()")]
+    cells[1].metadata["jupyter"] = {"source_hidden": True}  # folded by hand
+    once = publish.normalise(new_notebook(cells=cells))
+    nbformat.validate(once)
+    assert publish.normalise(once) == once
+    assert [cell.metadata for cell in once.cells] == [
+        {"tags": ["hide-input"], "jupyter": {"source_hidden": True}},
+        {},
+    ]
+
+
 def watched(browser, **options):
     """A page, and a list of its complaints and of what it asks for."""
     shown, heard = browser.new_page(viewport={"width": 1200, "height": 1600}, **options), []
@@ -122,6 +136,18 @@ def brightness(shown, selector: str, name: str) -> int:
         }""",
         name,
     )
+
+
+def assert_folded(shown) -> None:
+    """The source of one cell, and of no other, is folded until it is asked for; its figure is not."""
+    assert shown.locator("details").count() == 1
+    source = shown.locator("details pre")
+    assert not source.is_visible()
+    assert shown.locator("pre").get_by_text("np.random").first.is_visible()
+    shown.get_by_text("Show code").click()
+    assert source.inner_text().strip() == HIDDEN
+    assert source.is_visible()
+    assert shown.locator("details .js-plotly-plot").count() == 0
 
 
 def assert_alive(shown) -> None:
@@ -148,6 +174,7 @@ def test_widgets_start_in_exported_html(executed, browser, tmp_path, committed):
     shown, heard = watched(browser, color_scheme="dark")  # the exported page is light all the same
     shown.goto((tmp_path / "small.html").as_uri())
     assert_alive(shown)
+    assert_folded(shown)
     ink, paper = (brightness(shown, ".dfs-explorer", name) for name in ("color", "backgroundColor"))
     assert ink < paper
     assert [text for text in heard if not text.startswith(("file:", "data:", "blob:"))] == []
@@ -178,6 +205,7 @@ def test_widgets_start_on_the_site(small_site, browser, scheme):
     shown, heard = watched(browser, color_scheme=scheme)
     shown.goto(small_site.as_uri())
     assert_alive(shown)
+    assert_folded(shown)
     for _ in range(4):  # as the system says, and what the reader chooses
         theme = shown.locator("body").get_attribute("data-theme")
         dark = theme == "dark" or (theme == "auto" and scheme == "dark")

@@ -7,14 +7,16 @@ A check never raises. It prints "not yet" for an exercise that has not been trie
 is wrong with a wrong one. If the answer comes from a common mistake, the check says which.
 """
 
+from dfs_edu.course.checks.answers import use
 from dfs_edu.course.checks.conflict import conflicting, cosine, cosine_matrix
 from dfs_edu.course.checks.features import ablation_loss, linear_cka, selectivity
-from dfs_edu.course.checks.junctions import backward_saved, partition, received, saved, silent, surgery
+from dfs_edu.course.checks.junctions import backward_saved, junction, partition, received, saved, silent, surgery
 from dfs_edu.course.checks.leaving import (
     average_macs,
     best_cut,
     break_even,
     calibration_error,
+    early_exit,
     geometric_shares,
     going_on,
     leave,
@@ -33,6 +35,7 @@ from dfs_edu.course.checks.networks import (
     front,
     learning_rate,
     normalise,
+    train,
     warm_up,
 )
 from dfs_edu.course.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed
@@ -54,12 +57,14 @@ __all__ = [
     "cosine",
     "cosine_matrix",
     "cumulative_macs",
+    "early_exit",
     "evenly",
     "exits",
     "front",
     "geometric_shares",
     "going_on",
     "interval",
+    "junction",
     "learning_rate",
     "leave",
     "linear_cka",
@@ -76,6 +81,8 @@ __all__ = [
     "softmax",
     "surgery",
     "together",
+    "train",
+    "use",
     "warm_up",
     "within",
 ]

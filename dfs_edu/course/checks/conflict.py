@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from dfs_edu.course.checks.answers import compare, repeatable, tensors
+from dfs_edu.course.checks.answers import Verdict, compare, exercise, tensors
 
 
-@repeatable()
-def cosine(attempt: Callable) -> None:
+@exercise("the cosine")
+def cosine(attempt: Callable) -> Verdict:
     """Check ``attempt(g (P,), h (P,)) -> number``: the cosine of the angle between two gradients."""
 
     def right(g, h):
@@ -29,11 +29,11 @@ def cosine(attempt: Callable) -> None:
         ([2.0], [5.0]),
     )
     cases += [(torch.randn(P), torch.randn(P)) for P in (2, 10, 1000)]
-    compare("the cosine", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def cosine_matrix(attempt: Callable) -> None:
+@exercise("the cosine matrix")
+def cosine_matrix(attempt: Callable) -> Verdict:
     """Check ``attempt(gradients (K, P)) -> (K, K)``: the cosine of every pair of exits, 1 on the diagonal."""
 
     def right(g):
@@ -53,11 +53,11 @@ def cosine_matrix(attempt: Callable) -> None:
     ]
     cases = tensors(([[1.0, 2.0], [-2.0, -4.0], [2.0, -1.0]],), ([[3.0, 4.0]],))
     cases += [(torch.randn(K, P),) for K, P in ((2, 10), (4, 50), (7, 20))]
-    compare("the cosine matrix", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def conflicting(attempt: Callable) -> None:
+@exercise("the share of conflict")
+def conflicting(attempt: Callable) -> Verdict:
     """Check ``attempt(gradients (K, P)) -> number``: the fraction of pairs of different exits that conflict."""
 
     def pairs(g):
@@ -81,4 +81,4 @@ def conflicting(attempt: Callable) -> None:
         ([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]],),
     )
     cases += [(torch.randn(K, 20),) for K in (2, 4, 7)]
-    compare("the share of conflict", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)

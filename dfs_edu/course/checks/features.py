@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from dfs_edu import probes
-from dfs_edu.course.checks.answers import compare, repeatable, tensors
+from dfs_edu.course.checks.answers import Verdict, compare, exercise, tensors
 
 
-@repeatable()
-def linear_cka(attempt: Callable) -> None:
+@exercise("linear CKA")
+def linear_cka(attempt: Callable) -> Verdict:
     """Check ``attempt(X (N, D1), Y (N, D2)) -> number``: linear CKA as first published, from 0 to 1."""
 
     def right(X, Y):
@@ -36,7 +36,7 @@ def linear_cka(attempt: Callable) -> None:
     for N, D1, D2 in ((10, 3, 3), (20, 3, 5), (30, 8, 2)):
         X = torch.randn(N, D1, dtype=torch.float64) * torch.arange(1, D1 + 1) + torch.randn(D1)
         cases.append((X, X[:, :1] + torch.randn(N, D2, dtype=torch.float64) + 2))
-    compare("linear CKA", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
 def _hsic(X: Tensor, Y: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ def _cka(prepare: Callable = lambda X: X - X.mean(0), hsic: Callable = _hsic, ro
     return variant
 
 
-@repeatable()
-def selectivity(attempt: Callable) -> None:
+@exercise("class selectivity")
+def selectivity(attempt: Callable) -> Verdict:
     """Check ``attempt(a (N,), labels (N,)) -> number``: the class selectivity of a channel with activations a >= 0."""
 
     def right(a, labels):
@@ -92,11 +92,11 @@ def selectivity(attempt: Callable) -> None:
     for N, classes in ((30, 3), (80, 5), (200, 10)):
         labels = torch.cat([torch.arange(classes), (torch.rand(N - classes) ** 2 * classes).long()])  # uneven classes
         cases.append((torch.rand(N, dtype=torch.float64) * (1 + labels), labels))
-    compare("class selectivity", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def ablation_loss(attempt: Callable) -> None:
+@exercise("the loss by ablation")
+def ablation_loss(attempt: Callable) -> Verdict:
     """Check ``attempt(f (N, C), head, labels (N,), n) -> number``: the accuracy lost by ablating n channels.
 
     The first n channels are replaced with their means. ``head`` maps features (N, C) to logits (N, classes).
@@ -137,7 +137,7 @@ def ablation_loss(attempt: Callable) -> None:
         ([[0.0, 1.0], [4.0, 1.0]], _logits_already, [0, 0], 1),  # accuracy is gained: the loss is negative
     )
     cases += [_ablation_case(n) for n in (2, 3, 5)]
-    compare("the loss by ablation", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
 def _logits_already(features: Tensor) -> Tensor:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 
 import torch
+from torch import Tensor, nn
 
 from dfs_edu import inference
-from dfs_edu.course.checks.answers import compare, repeatable, tensors
+from dfs_edu.course.checks.answers import Verdict, Wrong, compare, exercise, tensors, untried
+from dfs_edu.multiexit import MultiExit
 
 
-@repeatable()
-def leave(attempt: Callable) -> None:
+@exercise("the decision to leave")
+def leave(attempt: Callable) -> Verdict:
     """Check ``attempt(confidence (K, N), thresholds (K,)) -> (N,)``: the index of the exit where each image leaves."""
 
     def outputs(confidence):
@@ -52,11 +55,166 @@ def leave(attempt: Callable) -> None:
         thresholds = torch.rand(K)
         thresholds[-1] = 0  # the last exit takes the rest
         cases.append((torch.rand(K, N), thresholds))
-    compare("the decision to leave", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def average_macs(attempt: Callable) -> None:
+@exercise("early exit")
+def early_exit(attempt: Callable) -> Verdict:
+    """Check ``attempt(net, thresholds (K,), images (B, ...)) -> (labels, exits)``, each (B,): inference that stops.
+
+    Exits count from 0. Counted, too, is how many images each stage computes: an image that has left is not among them.
+    """
+
+    def right(net, thresholds, images):
+        return inference.EarlyExit(net, thresholds)(images)
+
+    def from_one(net, thresholds, images):
+        labels, exits = right(net, thresholds, images)
+        return labels, exits + 1
+
+    def in_order_of_leaving(net, thresholds, images):
+        labels, exits = right(net, thresholds, images)
+        return labels[exits.argsort(stable=True)], exits.sort().values
+
+    def surest(logits):
+        return logits.softmax(1).max().expand(len(logits))
+
+    mistakes = [
+        (
+            _leaving(compact=False),
+            "images that have left are still computed: only those that stay go to the next stage",
+        ),
+        (_leaving(compact=False, stop=False), "images that have left are still computed: pass on only those that stay"),
+        (_leaving(leaves=torch.gt), "an image leaves where its confidence *reaches* the threshold: >=, not >"),
+        (_leaving(leaves=torch.lt), "that is the other way round: an image leaves where it is sure enough"),
+        (_leaving(score=lambda z: z.amax(1)), "compare probabilities with the threshold: softmax first"),
+        (_leaving(threshold=lambda t, k: t[0]), "each exit has its own threshold"),
+        (_leaving(threshold=lambda t, k: t[(k + 1) % len(t)]), "that is the threshold of the next exit"),
+        (_leaving(last=False), "the last exit takes all images that are left"),
+        (_leaving(numbers=False), "places in the smaller batch are not the images' numbers: keep the numbers along"),
+        (_leaving(onward=False), "a stage reads the output of the stage before it, not the images again"),
+        (_leaving(score=surest), "each image decides for itself: one maximum for each row, amax(1)"),
+        (in_order_of_leaving, "those are in the order of leaving: put each at the place of its image"),
+        (from_one, "exits are counted from 0 here"),
+        (lambda *case: right(*case)[::-1], "labels first, then exits"),
+    ]
+    p = [  # of 3 exits and 7 images: the 3 classes
+        [[8, 1, 1], [1, 2, 7], [3, 3, 4], [1, 8, 1], [5, 3, 2], [3, 4, 3], [9, 1, 0]],
+        [[1, 8, 1], [1, 1, 8], [1, 9, 0], [8, 1, 1], [2, 6, 2], [0, 1, 9], [1, 8, 1]],
+        [[1, 1, 8], [8, 1, 1], [8, 1, 1], [1, 1, 8], [1, 2, 7], [2, 4, 3], [1, 1, 8]],
+    ]
+    certain = [[[1, 0, 0], [6, 4, 0]], [[0, 1, 0], [0, 1, 0]], [[0, 0, 1], [1, 2, 7]]]  # a confidence of exactly 1
+    cases = [
+        _legible(p, [0.75, 0.65, 0.0]),
+        _legible(certain, [1.0, 1.0, 0.0]),
+        _legible(p, [0.0, 0.5, 0.0]),  # all leave at once
+        _legible(p, [0.99, 0.5, 0.0]),  # none leave at the first exit, and all at the second
+        _legible(p, [1.0, 1.0, 0.0]),  # all stay to the end
+        _legible([[row[0]] for row in p], [0.9, 0.5, 0.0]),  # a single image
+        _legible(p[:1], [0.0]),  # a single exit
+    ]
+    cases += [_small_network(K, N) for K, N in ((2, 9), (4, 30))]
+    wrong = [(_stopping(mistake), why) for mistake, why in mistakes]
+    return compare(_stopping(attempt), _stopping(right), cases, wrong)
+
+
+def _leaving(
+    leaves: Callable = torch.ge,
+    score: Callable = lambda logits: logits.softmax(1).amax(1),
+    threshold: Callable = lambda thresholds, k: thresholds[k],
+    last: bool = True,
+    numbers: bool = True,
+    onward: bool = True,
+    compact: bool = True,
+    stop: bool = True,
+) -> Callable:
+    """Early exit; the options are what can be wrong with it."""
+
+    def early_exit(net: MultiExit, thresholds: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        labels, exits = torch.zeros(2, len(images), dtype=torch.int64)
+        here, state = torch.arange(len(images)), images
+        gone = torch.zeros(len(images), dtype=torch.bool)
+        for k, (stage, head) in enumerate(zip(net.stages, net.heads, strict=True)):
+            state = stage(state)
+            logits = head(state)
+            leaving = leaves(score(logits), threshold(thresholds, k)) | (k == len(thresholds) - 1)
+            leaving &= ~gone[here]  # unless the batch is compact, images that have left are still in it
+            if k == len(thresholds) - 1 and not last:
+                break
+            where = here[leaving] if numbers else leaving.nonzero()[:, 0]
+            labels[where], exits[where] = logits.argmax(1)[leaving], k
+            gone[here[leaving]] = True
+            if stop and gone.all():
+                break
+            if compact:
+                here, state = here[~leaving], state[~leaving]
+            state = state if onward else images[here]
+        return labels, exits
+
+    return early_exit
+
+
+def _stopping(early_exit: Callable) -> Callable:
+    """A function that returns labels, exits, and the number of images that each stage computes, by name."""
+
+    @wraps(early_exit)
+    def trace(net: MultiExit, thresholds: Tensor, images: Tensor):
+        computed = {f"images that stage {k} computes": 0 for k in range(1, len(net.stages) + 1)}
+
+        def count(name: str) -> Callable:
+            def hook(stage, inputs, output) -> None:
+                computed[name] += len(output)
+
+            return hook
+
+        for name, stage in zip(computed, net.stages, strict=True):
+            stage.register_forward_hook(count(name))
+        answer = early_exit(net, thresholds, images)
+        if untried(answer):
+            return None
+        if not isinstance(answer, tuple | list | Tensor) or len(answer) != 2:
+            raise Wrong("return two things: labels and exits")
+        return {"labels": answer[0], "exits": answer[1], **computed}
+
+    return trace
+
+
+class _Next(nn.Module):
+    """A stage that puts the next row of an image first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(-1, 1)
+
+
+class _First(nn.Module):
+    """A head whose logits are the first row of the feature."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, 0]
+
+
+def _legible(probabilities: list, thresholds: list[float]) -> tuple:
+    """A network whose exits give these probabilities, K x N x classes, up to a factor: its images hold their logits."""
+    logits = torch.tensor(probabilities, dtype=torch.float32).clamp(min=1e-30).log()
+    images = logits.roll(1, 0).transpose(0, 1)[:, :, None]  # stage 1 puts row 1 first, the last stage row 0
+    K = len(thresholds)
+    return MultiExit([_Next() for _ in range(K)], [_First() for _ in range(K)]).eval(), torch.tensor(thresholds), images
+
+
+def _small_network(K: int, N: int) -> tuple:
+    """A random network, and thresholds of which each lets about a third leave."""
+    stages = [nn.Sequential(nn.Conv2d(3 if k == 0 else 4, 4, 3, padding=1), nn.ReLU()) for k in range(K)]
+    heads = [nn.Sequential(nn.Flatten(), nn.Linear(64, 5)) for _ in range(K)]
+    net, images = MultiExit(stages, heads).eval(), torch.randn(N, 3, 4, 4)
+    with torch.no_grad():
+        scores = torch.stack([logits.softmax(1).amax(1) for logits in net(images)])
+    thresholds = scores.quantile(0.65, dim=1)
+    thresholds[-1] = 0
+    return net, thresholds, images
+
+
+@exercise("the average cost")
+def average_macs(attempt: Callable) -> Verdict:
     """Check ``attempt(exit (N,), macs (K,)) -> number``: the average cost per image, given where each left."""
     mistakes = [
         (lambda exit, macs: macs[exit].sum(), "that is the cost of all images together"),
@@ -68,11 +226,11 @@ def average_macs(attempt: Callable) -> None:
     for K in (2, 4, 6):
         macs = torch.rand(K, dtype=torch.float64).cumsum(0) * 1e6
         cases.append((torch.randint(K, (100,)), macs))
-    compare("the average cost", attempt, lambda exit, macs: macs[exit].mean(), cases, mistakes)
+    return compare(attempt, lambda exit, macs: macs[exit].mean(), cases, mistakes)
 
 
-@repeatable()
-def geometric_shares(attempt: Callable) -> None:
+@exercise("geometric shares")
+def geometric_shares(attempt: Callable) -> Verdict:
     """Check ``attempt(q, exits) -> (K,)``: shares proportional to q to the power k that add up to 1."""
 
     def right(q, exits):
@@ -93,11 +251,11 @@ def geometric_shares(attempt: Callable) -> None:
         (closed_form, "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum"),
     ]
     cases = [(0.5, 3), (2.0, 4), (1.0, 5), (0.25, 1), (1.7, 6), (0.3, 7)]
-    compare("geometric shares", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def best_cut(attempt: Callable) -> None:
+@exercise("the best cut")
+def best_cut(attempt: Callable) -> Verdict:
     """Check ``attempt(confidence, right_here, right_later, cost_here, cost_later, price) -> n``: how many should leave.
 
     The first three are (n,), of floats, bool and bool; the costs and the price are numbers. The most confident leave,
@@ -138,7 +296,7 @@ def best_cut(attempt: Callable) -> None:
     ]
     cases = tensors(*[(*edge, 5.0, 6.0, 0.4) for edge in edges])
     cases += [_cut_case(n) for n in (200, 50, 500)]
-    compare("the best cut", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
 def _cut_case(n: int) -> tuple:
@@ -151,8 +309,8 @@ def _cut_case(n: int) -> tuple:
     return confidence, right_here, right_later, 2e6, 5e6, 4.7e-8
 
 
-@repeatable()
-def softmax(attempt: Callable) -> None:
+@exercise("softmax at a temperature")
+def softmax(attempt: Callable) -> Verdict:
     """Check ``attempt(logits (N, classes), temperature) -> (N, classes)``: the softmax of logits / temperature."""
 
     def right(z, t):
@@ -178,11 +336,11 @@ def softmax(attempt: Callable) -> None:
     large = [[1000.0, 999.0, 0.0], [0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0]]
     cases = tensors(([[1.0, 2.0, 4.0], [0.0, 1.0, -1.0]], 2.0), (large, 1.0), (large, 0.5), ([[-3.0]], 0.7))
     cases += [(scale * torch.randn(N, C), t) for scale, N, C, t in ((2, 4, 3, 2.0), (3, 7, 10, 0.4), (200, 5, 6, 1.2))]
-    compare("softmax at a temperature", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def calibration_error(attempt: Callable) -> None:
+@exercise("the calibration error")
+def calibration_error(attempt: Callable) -> Verdict:
     """Check ``attempt(confidence (N,), correct bool (N,), bins) -> number``: an exit's expected calibration error."""
 
     def extra_bin(confidence, correct, bins):
@@ -216,7 +374,7 @@ def calibration_error(attempt: Callable) -> None:
         confidence = 0.2 + 0.8 * torch.rand(N)
         confidence[: N // 10] = 1  # float32 rounds near certainty to 1
         cases.append((confidence, torch.rand(N) < 0.6, bins))
-    compare("the calibration error", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
 def _binned(value: Callable) -> Callable:
@@ -232,8 +390,8 @@ def _binned(value: Callable) -> Callable:
     return function
 
 
-@repeatable()
-def margin(attempt: Callable) -> None:
+@exercise("the margin")
+def margin(attempt: Callable) -> Verdict:
     """Check ``attempt(p (N, classes)) -> (N,)``: how far the largest probability is above the second largest."""
     right: Callable = inference.CRITERIA["margin"]
 
@@ -257,11 +415,11 @@ def margin(attempt: Callable) -> None:
         ([[0.1, 0.3, 0.4, 0.2, 0.0]],),
     )
     cases += [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
-    compare("the margin", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def going_on(attempt: Callable) -> None:
+@exercise("who goes on")
+def going_on(attempt: Callable) -> Verdict:
     """Check ``attempt(here (n,), score (n,), threshold) -> numbers``: the images of ``here`` that go on, in order."""
 
     def right(here, score, threshold):
@@ -281,11 +439,11 @@ def going_on(attempt: Callable) -> None:
         ([3], [0.25], 0.5),
     )
     cases += [(torch.randperm(20)[:n], torch.randint(8, (n,)) / 8, 0.5) for n in (7, 12)]
-    compare("who goes on", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def break_even(attempt: Callable) -> None:
+@exercise("the break-even")
+def break_even(attempt: Callable) -> Verdict:
     """Check ``attempt(choosing, rest) -> fraction``: how many images must leave at an exit for it to save time.
 
     Every image pays ``choosing`` there; those that stay pay ``rest`` as well; without the exit, all pay ``rest``.
@@ -297,11 +455,11 @@ def break_even(attempt: Callable) -> None:
         (lambda c, r: r / (c + r), "leaving saves the rest: choosing = fraction * rest"),
     ]
     cases = [(0.1, 1.0), (0.3, 0.7), (2.0, 8.0), (3.0, 3.0), (0.0, 5.0)]
-    compare("the break-even", attempt, lambda choosing, rest: choosing / rest, cases, mistakes)
+    return compare(attempt, lambda choosing, rest: choosing / rest, cases, mistakes)
 
 
-@repeatable()
-def within(attempt: Callable) -> None:
+@exercise("the time within which")
+def within(attempt: Callable) -> Verdict:
     """Check ``attempt(seconds (N,), q) -> number``: the shortest of these times in which a fraction q is answered.
 
     At least that fraction of the images; q is above 0 and at most 1.
@@ -334,11 +492,11 @@ def within(attempt: Callable) -> None:
         dtype=torch.float64,
     )
     cases += [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.75), (30, 0.95), (101, 0.5), (10, 1.0))]
-    compare("the time within which", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def together(attempt: Callable) -> None:
+@exercise("a batch that waits")
+def together(attempt: Callable) -> Verdict:
     """Check ``attempt(exit (batches, n), seconds (K,)) -> number``: mean time of batches that wait for all images."""
     mistakes = [
         (lambda exit, seconds: seconds[exit].mean(), "a batch is as slow as its slowest image, not as its mean image"),
@@ -353,4 +511,4 @@ def together(attempt: Callable) -> None:
     for K, n in ((6, 4), (7, 8)):
         exit = (torch.rand(20, n) ** 3 * K).long()
         cases.append((exit, torch.rand(K, dtype=torch.float64).cumsum(0)))
-    compare("a batch that waits", attempt, lambda exit, seconds: seconds[exit.amax(1)].mean(), cases, mistakes)
+    return compare(attempt, lambda exit, seconds: seconds[exit.amax(1)].mean(), cases, mistakes)

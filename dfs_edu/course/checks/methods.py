@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dfs_edu.course.checks.answers import compare, repeatable, tensors
+from dfs_edu.course.checks.answers import Verdict, compare, exercise, tensors
 
 
-@repeatable()
-def pcgrad(attempt: Callable) -> None:
+@exercise("PCGrad")
+def pcgrad(attempt: Callable) -> Verdict:
     """Check ``attempt(g (P,), h (P,)) -> (P,)``: PCGrad's update from the gradients of two exits, as a sum."""
 
     def without(g: Tensor, h: Tensor) -> Tensor:
@@ -42,11 +42,11 @@ def pcgrad(attempt: Callable) -> None:
     )
     g = torch.randn(3, 20)
     cases += [(g[0], g[1] - 0.8 * g[0]), (g[0], g[1] + 0.8 * g[0]), (g[1] - 2 * g[2], g[2])]
-    compare("PCGrad", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def shortest(attempt: Callable) -> None:
+@exercise("the shortest combination")
+def shortest(attempt: Callable) -> Verdict:
     """Check ``attempt(g (P,), h (P,)) -> w``: the weight in [0, 1] that makes w g + (1 - w) h shortest (MGDA)."""
 
     def unlimited(g, h):
@@ -70,11 +70,11 @@ def shortest(attempt: Callable) -> None:
     )
     g = torch.randn(4, 20)
     cases += [(g[0], g[1]), (g[2], 5 * g[2] + g[3]), (3 * g[3] + g[2], g[3]), (g[1], 0.5 * g[0] - g[1])]
-    compare("the shortest combination", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def as_long(attempt: Callable) -> None:
+@exercise("a step as long as the sum's")
+def as_long(attempt: Callable) -> Verdict:
     """Check ``attempt(weights (K,), gramian (K, K)) -> (K,)``: weights scaled to the step length of the plain sum."""
 
     def right(w, G):
@@ -99,4 +99,4 @@ def as_long(attempt: Callable) -> None:
     for K in (2, 4, 6):
         J = torch.randn(K, 30, dtype=torch.float64)
         cases.append((torch.rand(K, dtype=torch.float64) + 0.1, J @ J.T))
-    compare("a step as long as the sum's", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)

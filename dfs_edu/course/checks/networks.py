@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable
+from functools import wraps
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from dfs_edu.course.checks.answers import compare, repeatable, tensors
+from dfs_edu.course.checks.answers import Verdict, Wrong, compare, exercise, tensors, untried
 from dfs_edu.multiexit import MultiExit
 
 
-@repeatable()
-def accuracy(attempt: Callable) -> None:
+@exercise("the accuracy")
+def accuracy(attempt: Callable) -> Verdict:
     """Check ``attempt(prediction (N,), label (N,)) -> fraction``: the images that are predicted right."""
 
     def right(prediction, label):
@@ -32,11 +36,11 @@ def accuracy(attempt: Callable) -> None:
         ([3], [3]),
     )
     cases += [(torch.randint(0, 3, (N,)), torch.randint(0, 3, (N,))) for N in (10, 50, 200)]
-    compare("the accuracy", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def exits(attempt: Callable) -> None:
+@exercise("the loop")
+def exits(attempt: Callable) -> Verdict:
     """Check ``attempt(stages, heads, x) -> list of K logits``: the loop of a multi-exit network."""
 
     def right(stages, heads, x):
@@ -57,11 +61,11 @@ def exits(attempt: Callable) -> None:
         (forgets_to_go_on, "every stage was given the image: a stage reads the output of the stage before it"),
         (last_only, "only the last exit answered: each stage is followed by its own head"),
     ]
-    compare("the loop", attempt, right, [case(K) for K in (2, 1, 3, 4)], mistakes)
+    return compare(attempt, right, [case(K) for K in (2, 1, 3, 4)], mistakes)
 
 
-@repeatable()
-def cumulative_macs(attempt: Callable) -> None:
+@exercise("the cost of leaving")
+def cumulative_macs(attempt: Callable) -> Verdict:
     """Check ``attempt(stage_macs (K,), head_macs (K,)) -> (K,)``: the cost of leaving at each exit, heads included."""
 
     def right(stages, heads):
@@ -74,11 +78,11 @@ def cumulative_macs(attempt: Callable) -> None:
     ]
     cases = tensors(([10, 20, 5], [1, 3, 2]), ([10], [1]))
     cases += [(torch.randint(1, 99, (K,)), torch.randint(1, 9, (K,))) for K in (2, 5, 7)]
-    compare("the cost of leaving", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def conv_macs(attempt: Callable) -> None:
+@exercise("the MACs of a convolution")
+def conv_macs(attempt: Callable) -> Verdict:
     """Check ``attempt(channels_in, channels_out, kernel, side, groups) -> MACs``: a convolution that keeps the size.
 
     ``side`` is that of its square feature map.
@@ -94,11 +98,11 @@ def conv_macs(attempt: Callable) -> None:
         (lambda i, o, k, s, g: 2 * right(i, o, k, s, g), "those are FLOPs: a MAC is a multiplication and an addition"),
     ]
     cases = [(3, 64, 3, 32, 1), (16, 32, 5, 8, 4), (48, 48, 3, 7, 48), (8, 6, 1, 1, 1)]
-    compare("the MACs of a convolution", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def evenly(attempt: Callable) -> None:
+@exercise("evenly placed exits")
+def evenly(attempt: Callable) -> Verdict:
     """Check ``attempt(macs (P,), exits) -> places``: where to put evenly spaced exits.
 
     They are the places, counted from 0, whose cost is nearest to k/(exits + 1) of macs[-1], for k = 1 ... exits.
@@ -136,11 +140,11 @@ def evenly(attempt: Callable) -> None:
     cases += [
         ((10 * torch.rand(P, dtype=torch.float64) ** 3 + 0.1).cumsum(0), n) for P, n in ((8, 2), (20, 3), (40, 5))
     ]
-    compare("evenly placed exits", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def front(attempt: Callable) -> None:
+@exercise("the front")
+def front(attempt: Callable) -> Verdict:
     """Check ``attempt(macs (P,), accuracy (P,)) -> bool (P,)``: the points that no other point beats.
 
     One beats another if it is better in cost or accuracy and no worse in the other of the two.
@@ -177,11 +181,107 @@ def front(attempt: Callable) -> None:
         ([2, 2, 2], [0.50, 0.50, 0.50]),
     )
     cases += [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
-    compare("the front", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def learning_rate(attempt: Callable) -> None:
+@exercise("the training pass")
+def train(attempt: Callable) -> Verdict:
+    """Check ``attempt(net, batches, optimizer)``: one pass of training over batches of (images, labels).
+
+    The loss is the sum of the exits' cross-entropies. The weights after the pass are compared.
+    """
+    right = _training()
+    mistakes = [
+        (_training("backward step"), "zero_grad() is missing in the loop: the gradients of earlier batches add up"),
+        (_training("step zero backward"), "step() comes after backward(): the last batch has not been used"),
+        (_training("step backward"), "step() comes after backward(), and zero_grad() after step()"),
+        (_training("backward", after="step"), "step() belongs into the loop: one step for every batch"),
+        (_training(total=torch.mean), "that is the mean of the exits' losses: take their sum"),
+        (_training(total=lambda losses: losses[-1]), "only the last exit is trained: add the losses of all exits"),
+        (_training(total=lambda losses: losses[0]), "only the first exit is trained: add the losses of all exits"),
+        (_training(total=lambda losses: losses[:2].sum()), "a network may have more than two exits: use a loop"),
+        (_training(join=lambda every: [sum(every)]), "sum the losses of the exits, not their logits"),
+        (_training(loss=lambda z, y: F.cross_entropy(z.softmax(1), y)), "cross_entropy takes logits: no softmax first"),
+        (_training(loss=lambda z, y: F.cross_entropy(z, y, reduction="sum")), "average over images, as by default"),
+        (_training(mode=False), "the network was in eval mode: train it in training mode, net.train()"),
+        (_training(batches=slice(1)), "only the first batch was used: is return inside the loop?"),
+        (_training(batches=slice(-1, None)), "only the last batch was used: train within the loop"),
+        (_training(passes=2), "one pass: use every batch once"),
+        (_training(fresh=True), "use the optimizer that is given, instead of making one"),
+    ]
+    cases = [
+        _training_case(exits=2, batches=(4, 4, 3), lr=0.3),
+        _training_case(exits=2, batches=(5, 3), lr=0.1, momentum=0.9),
+        _training_case(exits=2, batches=(6,), lr=0.2),
+        _training_case(exits=3, batches=(6, 4, 4), lr=0.2),
+    ]
+    return compare(_trained(attempt), _trained(right), cases, [(_trained(wrong), why) for wrong, why in mistakes])
+
+
+def _training(
+    order: str = "zero backward step",
+    after: str = "",
+    total: Callable = torch.sum,
+    loss: Callable = F.cross_entropy,
+    join: Callable = list,
+    mode: bool = True,
+    batches: slice = slice(None),
+    passes: int = 1,
+    fresh: bool = False,
+) -> Callable:
+    """A pass of training; the options are what can be wrong with it."""
+
+    def train(net: MultiExit, every: list, optimizer: torch.optim.Optimizer) -> None:
+        net.train(mode)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1) if fresh else optimizer
+        do = {"zero": optimizer.zero_grad, "step": optimizer.step}
+        for images, labels in passes * every[batches]:
+            losses = total(torch.stack([loss(logits, labels) for logits in join(net(images))]))
+            for step in order.split():
+                losses.backward() if step == "backward" else do[step]()
+        for step in after.split():
+            do[step]()
+
+    return train
+
+
+def _trained(train: Callable) -> Callable:
+    """A function that returns the weights and buffers after training, by name; None if the network was not used."""
+
+    @wraps(train)
+    def trace(net: MultiExit, batches: list, options: dict):
+        called = Counter()
+        net.stages[0].register_forward_hook(lambda *_: called.update(["net()"]))
+        next(net.heads.parameters()).register_hook(lambda _: called.update(["backward()"]))
+        optimizer = torch.optim.SGD(net.parameters(), **options)
+        optimizer.register_step_post_hook(lambda *_: called.update(["step()"]))
+        before = copy.deepcopy(net.state_dict())
+        answer = train(net, batches, optimizer)
+        if untried(answer) and not called:
+            return None
+        if all(p.equal(before[name]) for name, p in net.named_parameters()):
+            for needed in ("net()", "backward()", "step()"):
+                if needed not in called:
+                    raise Wrong(f"no weight has changed: {needed} is missing")
+            raise Wrong("no weight has changed: zero_grad() between backward() and step() erases the gradients")
+        weights = {f"{name} after the pass": value for name, value in net.state_dict().items()}
+        return {"steps of the given optimizer": called["step()"], **weights}
+
+    return trace
+
+
+def _training_case(exits: int, batches: tuple[int, ...], **options) -> tuple:
+    """A tiny network with batch normalization, which notices the mode, and batches of these sizes."""
+
+    def stage(width: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(width, 6), nn.BatchNorm1d(6), nn.ReLU())
+
+    net = MultiExit([stage(12), *[stage(6) for _ in range(exits - 1)]], [nn.Linear(6, 3) for _ in range(exits)])
+    return net, [(torch.randn(n, 3, 2, 2), torch.randint(3, (n,))) for n in batches], options
+
+
+@exercise("the learning rate")
+def learning_rate(attempt: Callable) -> Verdict:
     """Check ``attempt(epoch, peak, milestones) -> rate``: the learning rate, divided by 10 at each milestone.
 
     Epochs count from 0.
@@ -200,11 +300,11 @@ def learning_rate(attempt: Callable) -> None:
     ]
     cases = [(epoch, 0.1, [250, 280, 295]) for epoch in (0, 249, 250, 251, 279, 280, 285, 294, 295, 299)]
     cases += [(epoch, 0.4, [3, 7]) for epoch in (2, 3, 7, 20)] + [(epoch, 0.8, [1]) for epoch in (0, 1)]
-    compare("the learning rate", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def warm_up(attempt: Callable) -> None:
+@exercise("the warm-up")
+def warm_up(attempt: Callable) -> Verdict:
     """Check ``attempt(epoch, batch_size, base, warm) -> rate``: a linear warm-up of the learning rate.
 
     It rises evenly within ``warm`` epochs, from ``base`` to ``base * batch_size / 256``.
@@ -225,11 +325,11 @@ def warm_up(attempt: Callable) -> None:
     ]
     cases = [(epoch, batch, 0.1, 5) for epoch, batch in ((0, 512), (2, 8192), (2.5, 1024), (5, 2048), (40, 4096))]
     cases += [(epoch, 1024, 0.2, 8) for epoch in (0, 1, 7.5, 8, 9)] + [(3, 256, 0.1, 5), (1, 512, 0.1, 1)]
-    compare("the warm-up", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def normalise(attempt: Callable) -> None:
+@exercise("normalising")
+def normalise(attempt: Callable) -> Verdict:
     """Check ``attempt(images uint8 (B, 3, H, W), mean (3,), std (3,)) -> floats``: the images normalised."""
 
     def right(images, mean, std):
@@ -246,4 +346,4 @@ def normalise(attempt: Callable) -> None:
     mean, std = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.5, 0.25, 2.0])
     cases = [(extremes, mean, std), (dark, mean, std)]
     cases += [(torch.randint(256, (B, 3, 3, 3), dtype=torch.uint8), torch.rand(3), 0.1 + torch.rand(3)) for B in (1, 4)]
-    compare("normalising", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)

@@ -10,11 +10,11 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from dfs_edu import intervals
-from dfs_edu.course.checks.answers import compare, repeatable, tensors
+from dfs_edu.course.checks.answers import Verdict, compare, exercise, tensors
 
 
-@repeatable()
-def interval(attempt: Callable) -> None:
+@exercise("the interval")
+def interval(attempt: Callable) -> Verdict:
     """Check ``attempt(differences (n,)) -> (mean, half)``: mean of n seeds, half width of its 95 % t-interval."""
 
     def right(d):
@@ -38,11 +38,11 @@ def interval(attempt: Callable) -> None:
         dtype=torch.float64,
     )
     cases += [(torch.randn(n, dtype=torch.float64),) for n in (3, 5, 10)]
-    compare("the interval", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def bootstrap(attempt: Callable) -> None:
+@exercise("the bootstrap interval")
+def bootstrap(attempt: Callable) -> Verdict:
     """Check ``attempt(right (N,), drawn (R, N)) -> (low, high)``: the 95 % percentile interval of the accuracy.
 
     ``drawn`` holds R resamples: the indices of the N images in each.
@@ -70,7 +70,7 @@ def bootstrap(attempt: Callable) -> None:
     # With 40 n + 1 resamples both ends are the accuracy of a resample, so all definitions of a quantile agree
     cases = [_staircase()]
     cases += [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (401, N))) for N in (50, 200)]
-    compare("the bootstrap interval", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
 def _staircase(N: int = 50, R: int = 41) -> tuple[Tensor, Tensor]:
@@ -81,8 +81,8 @@ def _staircase(N: int = 50, R: int = 41) -> tuple[Tensor, Tensor]:
     return right, drawn
 
 
-@repeatable()
-def seeds_needed(attempt: Callable) -> None:
+@exercise("seeds needed")
+def seeds_needed(attempt: Callable) -> Verdict:
     """Check ``attempt(deviation, gain) -> n``: the smallest n >= 2 whose 95 % t-interval reaches no further than gain.
 
     ``deviation`` is that of the difference between two arms from seed to seed, and ``gain`` is a difference, both in
@@ -100,11 +100,11 @@ def seeds_needed(attempt: Callable) -> None:
         (lambda s, g: right(s, g) + 1, "one seed fewer is enough"),
     ]
     cases = [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5), (0.1, 1.0), (0.2, 0.9), (1.0, 0.1)]
-    compare("seeds needed", attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes)
 
 
-@repeatable()
-def at_least_one(attempt: Callable) -> None:
+@exercise("false alarms")
+def at_least_one(attempt: Callable) -> Verdict:
     """Check ``attempt(m) -> chance``: at least one of m independent 95 % intervals around true zeros excludes 0."""
     mistakes = [
         (lambda m: 0.05 * m, "that is the expected number; a chance is never above 1"),
@@ -112,11 +112,11 @@ def at_least_one(attempt: Callable) -> None:
         (lambda m: 1 - 0.05**m, "that is the chance that not all of them exclude 0"),
         (lambda m: 0.05**m, "that is the chance that all of them exclude 0"),
     ]
-    compare("false alarms", attempt, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes)
+    return compare(attempt, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes)
 
 
-@repeatable()
-def chosen(attempt: Callable) -> None:
+@exercise("the accuracy to report")
+def chosen(attempt: Callable) -> Verdict:
     """Check ``attempt(validation (A,), test (A,)) -> accuracy``: on test, of the arm (of A) chosen on validation."""
     mistakes = [
         (lambda v, t: t.max(), "the choice has looked at the test split: the accuracy will look better than it is"),
@@ -130,7 +130,7 @@ def chosen(attempt: Callable) -> None:
         ([0.5], [0.4]),
     )
     cases += [(torch.rand(A), torch.rand(A)) for A in (8, 20)]
-    compare("the accuracy to report", attempt, lambda v, t: t[v.argmax()], cases, mistakes)
+    return compare(attempt, lambda v, t: t[v.argmax()], cases, mistakes)
 
 
 def _t95(n: int) -> float:
