@@ -115,6 +115,7 @@ ALL = {
     "weights_of_exits": lambda: figures.weights_of_exits({"sum": [1, 1, 1], "mgda": torch.tensor([0.2, 0.5, 0.3])}),
     "gaps": lambda: figures.gaps({"surgery": ([0.01, -0.02], [0.02, 0.01]), "pcgrad": ([0, NAN], [0.1, NAN])}, 2),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
+    "seeds_needed": lambda: figures.seeds_needed({"vgg7-64": {2: 4.0, 3: 1.25}}, {"exit 1": 5.0, "last exit": 1.5}),
     "shares": lambda: figures.shares(point()),
     "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
     "speed_ups": lambda: figures.speed_ups({"one by one": ([1, 1.5, 2], [0.9, 1.2, 1.4]), "128 at once": ([2], [1.9])}),
@@ -431,6 +432,15 @@ def test_time_adds_up_over_the_epochs():
     assert list(fig.data[0].y) == pytest.approx([10, 20, 30])
     assert list(fig.data[1].x) == [1]
     assert list(figures.accuracy_over_time({"a": {"epochs": rows}}, exit=0).data[0].y) == [10, 10, 10]
+
+
+def test_gains_are_level_lines_across_the_widths():
+    fig = ALL["seeds_needed"]()
+    (line,) = fig.data
+    assert (list(line.x), list(line.y)) == ([2, 3], [4.0, 1.25])
+    assert [(shape.y0, shape.y1) for shape in fig.layout.shapes] == [(5.0, 5.0), (1.5, 1.5)]
+    assert [note.text for note in fig.layout.annotations] == ["exit 1: +5.0", "last exit: +1.5"]
+    assert fig.layout.yaxis.range[1] > 5
 
 
 def test_rates_stand_side_by_side():
