@@ -1,4 +1,4 @@
-# Every target makes or refreshes .venv by itself. Paths are relative, so spaces in the checkout's path do no harm.
+# Every target sets up or updates .venv first. Paths are relative, so spaces in the checkout's path do no harm.
 PYTHON ?= python3
 SCALE ?= lesson
 DATASET ?= digits
@@ -15,31 +15,31 @@ MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 .PHONY: help course lab voila test bench notebooks site clean again
 
 help:
-	@echo 'make course     execute the course and say what it found: about 30 minutes; pages land in build/course/'
+	@echo 'make course     run the course and print what it found: about 30 minutes; pages in build/course/'
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
-	@echo 'make voila      show one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
-	@echo 'make test       style, types and tests: about 20 minutes'
-	@echo 'make bench      measure engine, steps, reading, probe, methods and early exit on this machine: 30 minutes'
-	@echo 'make notebooks  execute the course as committed and write the notebooks back: about 30 minutes'
-	@echo 'make site       build the web version of the course, with the API reference, in build/site/: half a minute'
-	@echo 'make clean      remove build/ and caches; runs/, data/ and .venv stay (rm -r .venv removes that too)'
+	@echo 'make voila      serve one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
+	@echo 'make test       check style and types, run the tests: about 20 minutes'
+	@echo 'make bench      measure speed and memory on this machine, as in docs/measured.md: about 30 minutes'
+	@echo 'make notebooks  run the course and write the executed notebooks back: about 30 minutes'
+	@echo 'make site       build the course as web pages, with the reference, in build/site/: half a minute'
+	@echo 'make clean      remove build/ and caches, but not runs/, data/ and .venv'
 	@echo
-	@echo 'The first target sets up .venv from the package index: 3 to 15 minutes, 6 GB on Linux with the'
-	@echo 'CUDA build of PyTorch. PYTHON=python3.12 chooses another Python (3.11 or later). Without a GPU, 1 GB is'
-	@echo 'enough: PIP_EXTRA_INDEX_URL=ADDRESS, the index of its CPU builds, make course'
+	@echo 'The first target that you run sets up .venv from the package index: 3 to 15 minutes, and 6 GB on Linux with'
+	@echo 'the CUDA build of PyTorch. Without a GPU, its CPU build needs 1 GB: set PIP_EXTRA_INDEX_URL to the index of'
+	@echo 'the CPU builds. PYTHON=python3.12 chooses another Python (3.11 or later).'
 
 course: $(STAMP)
-	@echo "Executing the course at scale $(SCALE) on $(DATASET): 6 minutes at smoke, 30 at lesson, hours at full."
+	@echo "Running the course at scale $(SCALE) on $(DATASET): 6 minutes at smoke, 30 at lesson, hours at full."
 	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --jobs $(JOBS) --out build/course
 
 lab: $(STAMP)
-	@echo "Opening JupyterLab at $(FIRST). Stop it with Ctrl-C. Its address holds a token: do not share it."
+	@echo "Opening JupyterLab at $(FIRST). Stop it with Ctrl-C. Its address contains a token: do not share it."
 	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m jupyterlab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/$(FIRST) \
 	    --ServerApp.jpserver_extensions=voila.server_extension=False \
 	    --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(AS_ROOT)
 
-# A server of its own for a notebook that was named: in JupyterLab's, a link to any notebook would run it.
+# A separate server, for one notebook: inside JupyterLab's server, a link to any notebook would run it.
 voila: $(STAMP)
 	@echo "Voila runs a notebook and shows it as a page without code. Stop it with Ctrl-C; do not share its address."
 	@test -f "$(NOTEBOOK)" || { echo "make voila NOTEBOOK=FILE.ipynb: there is no notebook '$(NOTEBOOK)'" >&2; exit 1; }
@@ -54,15 +54,15 @@ test: $(STAMP)
 	@$(VENV) -m pytest -m browser
 
 bench: $(STAMP)
-	@echo "Measuring: about 30 minutes. Leave the machine alone meanwhile."
+	@echo "Measuring: about 30 minutes. Do not use the machine for anything else until it is done."
 	@$(VENV) -m benchmarks
 
 notebooks: $(STAMP)
-	@echo "Executing the course with the notebooks' own parameters and writing them back: about 30 minutes."
+	@echo "Running the course with the notebooks' own parameters and writing them back: about 30 minutes."
 	@$(VENV) -m dfs_edu course --write-back
 
 site: $(STAMP)
-	@echo "Building the site from the notebooks as committed, README, docs and docstrings: half a minute."
+	@echo "Building the site from the committed notebooks, README, docs and docstrings: half a minute."
 	@rm -rf build/site
 	@$(VENV) -m sphinx --quiet --fresh-env --fail-on-warning --conf-dir docs --doctree-dir build/doctrees . build/site
 	@echo "Open build/site/index.html: it needs no server and no network."
@@ -72,8 +72,8 @@ clean:
 	find dfs_edu tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
-# .venv/.installing marks a set-up under way. One that was interrupted leaves it behind, and the next starts afresh.
-# Renaming it at the end makes the stamp as old as the set-up's beginning: what changed meanwhile is seen.
+# .venv/.installing marks a set-up in progress. An interrupted one leaves it behind, and the next one starts afresh.
+# Renaming it at the end dates the stamp to the beginning of the set-up, so changes made meanwhile are noticed.
 $(STAMP): pyproject.toml $(if $(MOVED),again)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "dfs_edu needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \

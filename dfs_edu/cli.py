@@ -18,13 +18,13 @@ COMMANDS = {
     "evaluate": ("commands.trained", "accuracy of a trained network at each exit and under budgets"),
     "probe": ("commands.trained", "measure where the exits of a trained network disagree"),
     "export": ("commands.trained", "write a trained network as ONNX and torch.export files, stage by stage"),
-    "costs": ("commands.networks", "parameters and MACs of every exit, the published ones beside them"),
+    "costs": ("commands.networks", "parameters and MACs of every exit, beside the published ones"),
     "study": ("commands.training", "compare junctions and methods on an equal recipe, over seeds"),
     "runs": ("commands.folders", "list runs, name the best, compare some exit by exit"),
-    "keep": ("commands.folders", "copy what is worth committing of a run to data/recorded"),
+    "keep": ("commands.folders", "copy the parts of a run that are worth committing to data/recorded"),
     "course": ("commands.notebooks", "execute the notebooks, or report on executed ones"),
-    "doctor": ("commands.notebooks", "say what this machine has, and what to do about the rest"),
-    "download": ("commands.folders", "fetch CIFAR-100 from its home; needs a network"),
+    "doctor": ("commands.notebooks", "report what this machine has, and what to do about what it lacks"),
+    "download": ("commands.folders", "download CIFAR-100 from its home page"),
 }
 BY_RECIPE = ("train", "study")  # their options depend on the recipe, so they read them by themselves
 
@@ -67,7 +67,7 @@ def _run(words: list[str]) -> int | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before, or among, a command's own options."""
+    """Return the parser of the options that every command takes."""
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="dfs-edu",
@@ -78,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         add_help=False,
         allow_abbrev=False,
     )
-    what = "import a module of yours first, which makes its networks, junctions and methods known; may be repeated"
+    what = "import a module first, which makes its networks, junctions and methods known; may be repeated"
     parser.add_argument("--plugin", metavar="MODULE", action="append", default=[], help=what)
     return parser

@@ -92,12 +92,12 @@ def link_modules(app, doctree: nodes.document) -> None:
 
 
 def start_explorer(app, doctree: nodes.document) -> None:
-    """The README's picture of the explorer gives its place to the explorer itself, whose data are in the page."""
-    for picture in [node for node in doctree.findall(nodes.image) if node["uri"] == STILL]:
+    """Replace the README's image of the explorer by the explorer itself, with its data in the page."""
+    for image in [node for node in doctree.findall(nodes.image) if node["uri"] == STILL]:
         explorer = recorded.explorer(SHOWN, "A recorded CIFAR-100 network with six exits: move a slider")
         states = [{"widget": explorer.name, "state": explorer.page_state()}]
         html = page.place(states) + page.starter([explorer.name])
-        picture.parent.replace_self(nodes.raw("", html, format="html"))
+        image.parent.replace_self(nodes.raw("", html, format="html"))
 
 
 def nest_parts(app, doctree: nodes.document) -> None:

@@ -1,7 +1,7 @@
-"""Makes the README's pictures: `.venv/bin/python docs/pictures.py` shows the widgets in JupyterLab, photographs them.
+"""Make the README's images: `.venv/bin/python docs/pictures.py` opens the widgets in JupyterLab and photographs them.
 
-Networks, outputs and tracked runs are the recorded ones, so nothing is trained. CIFAR-100's photographs must be there
-(DFS_EDU_DATA), and chromium. Files that are written: explorer.png, explorer-dark.png, gallery.png, conflict.png.
+Networks, outputs and tracked runs are the recorded ones, so nothing is trained. It needs CIFAR-100's images
+(DFS_EDU_DATA) and chromium, and writes explorer.png, explorer-dark.png, gallery.png and conflict.png.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ class Poisoned:
 
 @pytest.mark.parametrize("family", SKIPPING)
 @pytest.mark.parametrize("junction", SURGERIES, ids=str)
-def test_what_is_skipped_is_used_by_nobody(family, junction, monkeypatch):
+def test_what_is_skipped_is_unused(family, junction, monkeypatch):
     """The gaps of every skipped gradient are poisoned: no parameter notices."""
     images, labels = batch(family)
     net = network(family, junction)
@@ -283,7 +283,7 @@ class Tapped(torch.autograd.Function):
 
 @pytest.mark.parametrize("family", SKIPPING)
 @pytest.mark.parametrize("junction", [Surgery(0), Surgery(0.3), JUNCTIONS[6]], ids=str)
-def test_what_is_computed_is_used_by_somebody(family, junction):
+def test_what_is_computed_is_used(family, junction):
     """The input gradient of each channel that a convolution says is live changes, by itself, that of a parameter."""
     images, labels = batch(family)
     net, taps = network(family, junction), {}
@@ -387,7 +387,7 @@ def test_the_conflict_report_is_that_of_separate_gradients(family, junction):
 
 @every_family
 @pytest.mark.parametrize("junction", [Joint(), Surgery(0.3), Surgery(0.3, reference=False, scales="all")], ids=str)
-def test_early_exit_is_what_the_simulation_says(family, junction):
+def test_early_exit_equals_its_simulation(family, junction):
     net = network(family, junction, torch.float32)
     images, labels = batch(family, 16, torch.float32)
     net(images)  # BatchNorm's statistics are of pictures, so that exits are not all of one mind
@@ -405,7 +405,7 @@ def test_early_exit_is_what_the_simulation_says(family, junction):
 
 @every_family
 @every_junction
-def test_one_picture_alone_has_the_logits_that_it_has_among_others(family, junction):
+def test_a_single_image_has_the_logits_that_it_has_in_a_batch(family, junction):
     net = network(family, junction).eval()
     images, _ = batch(family)
     with torch.no_grad():
@@ -416,7 +416,7 @@ def test_one_picture_alone_has_the_logits_that_it_has_among_others(family, junct
 
 @every_family
 @pytest.mark.parametrize("junction", [Joint(), Surgery(0.3, scales="all")], ids=str)
-def test_pictures_of_another_size(family, junction):
+def test_images_of_another_size(family, junction):
     net, smallest = network(family, junction, torch.float32), BACKBONES[family].smallest
     if family == "vit-tiny":
         for size in (24, 40):

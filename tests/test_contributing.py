@@ -114,9 +114,18 @@ def test_the_template_has_the_anatomy():
     assert first.source.splitlines()[0].endswith("?")
     assert all(word in first.source for word in ("**You will learn**", "**Time**", "**You should know**"))
     assert parameters.metadata.tags == ["parameters"]
-    assert all(line.startswith(("import ", "from ")) for line in imports.source.splitlines())
+    *lines, banner = imports.source.splitlines()
+    assert banner == "course.banner(SCALE)"
+    assert all(line.startswith(("import ", "from ")) for line in filter(None, lines))
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    wanted = ("**What to notice.**", "## Exercises", "<details>", "## Recap", "**Next.**", "**Further reading.**")
+    wanted = (
+        "**What to notice.**",
+        "## Exercises",
+        "<details><summary>Answer</summary>",
+        "## Recap",
+        "**Next.**",
+        "**Further reading.**",
+    )
     assert all(part in text for part in wanted)
     assert "course.record(" in last.source
     assert not any(cell.get("outputs") for cell in notebook.cells)

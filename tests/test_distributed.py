@@ -81,9 +81,9 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_if_nothing_had_happene
     assert said.count("kept in") == 1
 
     process = start("--max-restarts", "3", "-m", "dfs_edu", *words.split(), "--out", tmp_path / "killed")
-    begun = tmp_path / "killed" / name / "checkpoint.before.pt"
+    checkpoint = tmp_path / "killed" / name / "checkpoint.before.pt"
     until = time.monotonic() + 240
-    while not begun.exists() and time.monotonic() < until:
+    while not checkpoint.exists() and time.monotonic() < until:
         time.sleep(0.01)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     workers = [pid for pid in children if "dfs_edu" in Path(f"/proc/{pid}/cmdline").read_text()]
@@ -106,7 +106,7 @@ def test_a_split_that_cannot_be_shared_out_is_refused(monkeypatch):
         dfs.train(few, None, device="cpu", progress=False)
 
 
-def test_a_team_of_one_is_nobody_to_wait_for():
+def test_a_team_of_one_waits_for_no_process():
     team, device = distributed.join(torch.device("cpu"))
     assert team == Team()
     assert (team.leads, device) == (True, torch.device("cpu"))

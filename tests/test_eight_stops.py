@@ -109,7 +109,7 @@ def in_range(tensor: torch.Tensor, words: str) -> bool:
 
 
 @pytest.mark.parametrize("number", range(8), ids=lambda number: f"stop {number + 1}")
-def test_what_a_stop_returns_is_as_the_table_says(walk, number):
+def test_each_stop_returns_what_the_table_lists(walk, number):
     _, returned = walk
     sizes = {"N": 12, "B": 8, "S": 32, "classes": 3}
     sizes |= dict(zip("Chw", returned[STOPS[5].code].shape[1:], strict=True))  # a stage's feature is the junction's
@@ -125,7 +125,7 @@ def test_what_a_stop_returns_is_as_the_table_says(walk, number):
         assert in_range(tensor, stop.range)
 
 
-def test_what_the_table_says_in_words(walk):
+def test_what_the_table_describes_in_words(walk):
     names, returned = walk
     files, _, dataset, _, images, feature, views, logits = (returned[stop.code] for stop in STOPS)
     assert [Path(path).parts[0] for path in files.paths] == [dataset.classes[label] for label in files.labels]

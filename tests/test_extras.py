@@ -60,7 +60,7 @@ def test_what_needs_an_extra_names_it(extra, code, tmp_path):
     assert "MissingExtra" in done.stderr
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path):
+def test_the_command_line_reports_it_in_one_line(tmp_path):
     done = alone(f"{HIDDEN}\nfrom dfs_edu.cli import main\nsys.exit(main(['costs', 'vit-tiny']))", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("dfs-edu: this needs timm, which is not installed")

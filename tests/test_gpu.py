@@ -96,7 +96,7 @@ def test_methods_weigh_alike(method):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_augmentation_shows_the_same_pictures(name):
+def test_augmentation_gives_the_same_images(name):
     """But where rounding decides which of two pixels is nearest, or a grey level is a whole number nearly."""
     digits = torch.from_numpy(load_digits().images[:96] * 15).byte().view(32, 3, 8, 8)
     images = digits.repeat_interleave(4, 2).repeat_interleave(4, 3)
@@ -107,7 +107,7 @@ def test_augmentation_shows_the_same_pictures(name):
     assert (here != images).any() or name == "Identity"
 
 
-def test_batches_show_the_same_pictures():
+def test_batches_hold_the_same_images():
     dataset = data.load("digits").first(64, 16)
     how = {"train": True, "augmentation": data.Augmentation(autoaugment=True, cutout=16)}
     (here, labels), (there, theirs) = (
@@ -200,7 +200,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert (losses(other) - losses(whole)).abs().max() > 1e-2  # so that the comparison says something
 
 
-def test_pictures_from_the_disk(tmp_path):
+def test_images_from_the_disk(tmp_path):
     """In pinned memory, decoded by workers."""
     random = np.random.default_rng(0)
     for part, count in (("train", 24), ("val", 8)):
@@ -228,7 +228,7 @@ def settled(name, pixels, B):
 
 
 @every_network
-def test_pictures_leave_where_they_would_on_paper(name, pixels):
+def test_images_leave_at_the_exits_computed_by_hand(name, pixels):
     net, images = settled(name, pixels, B=32)
     outputs = inference.collect(net, [(images, torch.zeros(32, dtype=torch.int64, device=GPU))], "validation")
     thresholds = [*outputs.confidence[:-1].quantile(0.5, dim=1).tolist(), 0]

@@ -12,6 +12,7 @@ def test_the_interval_is_scipys():
     mean, half = intervals.interval(values)
     low, high = stats.t.interval(0.95, 4, loc=values.mean(0), scale=stats.sem(values))
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
+    np.testing.assert_allclose(intervals.half_width(values.std(0, ddof=1), 5), half)
 
 
 @pytest.mark.parametrize("values", [[[1.0, 2.0]], [[1.0, 2.0], [1.0, 2.0]]])

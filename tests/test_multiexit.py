@@ -75,7 +75,7 @@ def test_forward_is_the_list_of_all_exits(junction):
     assert all(torch.equal(a, b) for a, b in zip(together, one_by_one, strict=True))
 
 
-def test_send_lets_only_the_chosen_pictures_go_on():
+def test_only_the_images_chosen_by_send_continue():
     net = MultiExit([AddOne() for _ in range(3)], [nn.Identity() for _ in range(3)], Surgery(0.5))
     stages, heads = counting(net)
     exits = net.exits(torch.tensor([[0.0, 0], [10, 10], [20, 20], [30, 30]]))
@@ -106,7 +106,7 @@ def test_asking_and_sending_may_alternate_and_a_mask_does_as_well_as_indices():
     assert exits.send(torch.tensor([True, False, True])).tolist() == [[3], [5]]
 
 
-def test_compacted_pictures_have_the_logits_of_the_whole_batch():
+def test_compacted_images_have_the_logits_of_the_whole_batch():
     net = build("vgg7-4", 3, Surgery(0.5)).eval()
     images, chosen = torch.randn(5, 3, 16, 16), torch.tensor([4, 0])
     with torch.no_grad():
@@ -247,7 +247,7 @@ def test_a_convolution_of_several_stages_skips_what_none_of_them_needs():
     assert shared.live == (slice(0, 2),)
 
 
-def test_behind_a_module_that_says_nothing_nothing_is_skipped_until_the_next_convolution():
+def test_behind_a_module_without_readers_nothing_is_skipped_until_the_next_convolution():
     class Silent(nn.Module):
         def __init__(self, inner):
             super().__init__()
@@ -272,7 +272,7 @@ def test_behind_a_module_that_says_nothing_nothing_is_skipped_until_the_next_con
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_chain_with_a_forward_of_its_own_skips_nothing():
+def test_a_chain_with_a_custom_forward_skips_nothing():
     class Mixing(nn.Sequential):
         def forward(self, x):
             return super().forward(x.flip(1))

@@ -145,13 +145,16 @@ def a_full_cifar100_run(found: dict) -> None:
 def a_full_imagenet_run(found: dict) -> None:
     fractions(found["accuracy"], 5)
     assert found["classes"] == 10
-    assert found["train_pictures"] == 190  # 20 of each class, one of them set apart
+    assert found["train_images"] == 60  # 7 of each class, one of them set apart
     assert found["skipped"] == [found["damaged"]]
     assert found["epochs"] == 2
     assert found["reading"] > 0
     assert found["training"] > 0
     full, paper = found["hours"]["full"], found["hours"]["paper"]
     assert paper == pytest.approx(3 * full)  # 90 epochs and 30
+    assert found["days"]["full"] == pytest.approx(2 * found["seeds"] * full / 24)
+    for widths in found["widths"].values():
+        assert list(widths.values()) == sorted(widths.values(), reverse=True)  # more seeds, a narrower interval
     assert 0.5 < found["peak"]["bf16"] / found["peak"]["fp32"] < 0.6
     assert (
         5 < found["step"] / found["macs"][-1] < 6
@@ -181,11 +184,11 @@ def how_to_spend_a_budget(found: dict) -> None:
 
 
 def take_it_away(found: dict) -> None:
-    sizes = {"one by one", "16 at a time", "250 at a time"}
+    sizes = {"one by one", "200 at a time"}
     assert set(found["speed"]) == set(found["idle"]) == sizes
     for promised, measured in found["speed"].values():
         assert promised == sorted(promised)
-        assert promised[0] == 1  # nobody leaves early
+        assert promised[0] == 1  # no image leaves early
         assert promised[-1] > 1.5
         assert all(speed > 0 for speed in measured)
     assert found["macs"] == cumulative_macs()
@@ -283,8 +286,8 @@ SAME_AS_COMMITTED = {
     "11": ["opposed"],
     "12": ["digits", "cifar100", "cuts", "sure"],
     "13": ["work", "gaps", "minutes"],
-    "14": ["step", "macs", "hours", "peak"],
-    "15": ["macs"],
+    "14": ["step", "macs", "hours", "peak", "widths", "seeds"],
+    "15": ["macs", "case"],
 }
 # Compares a gradient through max-pooling: of the equal values of a plain ground rounding chooses one, and that differs
 # with the number of threads.

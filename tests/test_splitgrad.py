@@ -210,7 +210,7 @@ def test_one_convolution_forward_and_only_what_is_live_backward(live):
 
 
 @every_live
-def test_what_nobody_asks_for_is_not_computed(live):
+def test_gradients_without_a_reader_are_not_computed(live):
     split, _ = pair(live, kernel_size=3, padding=1)
     with Convolutions() as of_the_weights:
         split(input_of().detach()).square().sum().backward()
@@ -380,7 +380,7 @@ def test_a_compiled_network_skips_the_same_work():
     assert len([node for node in backward if node.args[-1][1]]) == 6
 
 
-def test_a_network_tells_its_convolutions_what_to_skip():
+def test_a_network_sets_what_its_convolutions_skip():
     """Outside of any network a convolution is plain; in a network it skips what the junction before it cuts."""
     conv, first = Conv2d(C, C, 1), Conv2d(3, C, 1)
     assert conv.live is None

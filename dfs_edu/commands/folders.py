@@ -1,4 +1,4 @@
-"""`dfs-edu runs`, `keep` and `download`: what is in folders. Imports what a command needs when it runs."""
+"""`dfs-edu runs`, `keep` and `download`: folders of runs and data. Imports what a command needs when it runs."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _words(junction: dict | str) -> str:
 
 
 def keep(run: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")], weights: Flag = False) -> None:
-    """Copy what is worth committing of finished runs to data/recorded.
+    """Copy the parts of finished runs that are worth committing to data/recorded.
 
     Args:
         run: Folders of finished runs.
@@ -134,7 +134,7 @@ def keep(run: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")], weigh
 
 
 def download(dataset: Positional[Literal["cifar100"]], data: Folder = "data") -> None:
-    """Fetch CIFAR-100 from its home; needs a network.
+    """Download CIFAR-100 from its home page.
 
     Args:
         dataset: Which data set.

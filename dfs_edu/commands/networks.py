@@ -16,9 +16,9 @@ from dfs_edu.training.results import PUBLISHED_COSTS
 
 NOTES = """
 MACs of convolutions, linear layers and attention's products, with all heads up to the exit;
-path: with its own head alone. The published MACs add one for each output of a ReLU, k x k for each
-output of a pooling over k x k and one for each bias of a classifier, nothing for BatchNorm;
-resnet18's published figures are of the path, its parameters without the classifier."""
+path: with only the exit's own head. The published MACs add one for each output of a ReLU, k x k for
+each output of a pooling over k x k and one for each bias of a classifier, nothing for BatchNorm;
+resnet18's published figures are for the path, with parameters without the classifier."""
 
 
 def costs(
@@ -26,7 +26,7 @@ def costs(
     classes: int | None = None,
     batch: int | None = None,
 ) -> None:
-    """Print parameters and MACs of every exit, the published ones beside them.
+    """Print parameters and MACs of every exit, beside the published ones.
 
     Args:
         backbone: vgg7-64, msdnet-cifar-blocks5 ... (default: all published ones).

@@ -32,22 +32,21 @@ def course(
 ) -> int:
     """Execute the notebooks, report on executed ones, or make teaching material of them.
 
-    The exit status is 0 if every notebook succeeded; of a report, if each could be read.
+    The exit status is 0 if every notebook succeeded; with --report, if every notebook could be read.
 
     Args:
         paths: Notebooks, with --report also folders of them (default: the whole course).
         only: Only the notebooks with these numbers.
-        scale: How much work; None: as the notebook says, lesson.
-        dataset: None: as the notebook says, digits.
-        seed: None: as the notebook says, 0.
-        device: cpu, cuda, cuda:1, mps; None: as the notebook says.
-        out: Folder of what was executed.
-        timeout: Seconds that a cell may take.
+        scale: How much work; None: the notebook's own, lesson.
+        dataset: None: the notebook's own, digits.
+        seed: None: the notebook's own, 0.
+        device: cpu, cuda, cuda:1, mps; None: the notebook's own.
+        out: Folder for the executed notebooks and their pages.
+        timeout: Seconds that a cell may run.
         jobs: Number of notebooks that run at once.
-        write_back: Replace the notebooks by their normalised execution, to be committed; they run with their own
-            parameters.
-        report: Execute nothing: say what executed notebooks hold, those of --out or of the paths, one folder per
-            person.
+        write_back: Run the notebooks with their own parameters and replace them by their normalised execution, for a
+            commit.
+        report: Execute nothing: report on executed notebooks, those in --out or in the paths, one folder per person.
         copy: Execute nothing: copy the notebooks of the course into a folder, to work on.
         solutions: Execute nothing: write copies with the exercises solved into a folder.
         slides: Execute nothing: write reveal.js slides of executed notebooks, by default the committed ones, into a
@@ -122,7 +121,7 @@ def _material(notebooks: Sequence[Path], solutions: str | None, slides: str | No
 
 
 def doctor() -> int:
-    """Say what this machine has, and what to do about the rest.
+    """Report what this machine has, and what to do about what it lacks.
 
     The exit status is 1 if something is missing without which the course cannot run.
     """

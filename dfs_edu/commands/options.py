@@ -39,10 +39,10 @@ class Choice:
         name: Data set and backbone: digits/vgg7-16, cifar100/resnet18, imagenet/msdnet, folder/vgg7-16 ...
         scale: How much work: seconds, minutes, hours of a GPU, as published.
         start: Weights to start from: the folder of a finished run, or a safetensors file.
-        out: Folder of the runs; each gets a folder of its own in it.
-        data: Where data sets are; else $DFS_EDU_DATA, then data/.
+        out: Folder for runs; each run gets a subfolder.
+        data: Folder of data sets; otherwise $DFS_EDU_DATA, then data/.
         device: cpu, cuda, cuda:1 ...; auto is a GPU if there is one.
-        recipe: In place of the recipe's own values.
+        recipe: Each replaces the recipe's own value.
     """
 
     name: Annotated[Positional[str], arg(metavar="DATASET/BACKBONE")]

@@ -41,7 +41,7 @@ def evaluate(
         test_data: Measure on other images: a folder with one folder for each class of the run.
         criterion: What decides whether an image leaves.
         budget: Average cost that thresholds are fitted for: 0 is the first exit's, 1 the last one's.
-        data: Where data sets are; else $DFS_EDU_DATA, then data/.
+        data: Folder of data sets; otherwise $DFS_EDU_DATA, then data/.
         device: cpu, cuda or auto.
     """
     budgets = _checked_budgets(budget)
@@ -86,10 +86,10 @@ def export(
 
     Args:
         run: Folder of a finished run.
-        out: A new folder (default: export/ in the run's).
+        out: A new folder (default: export/ in the run's folder).
         criterion: What decides whether an image leaves.
         budget: Average cost that thresholds are fitted for: 0 is the first exit's, 1 the last one's.
-        data: Where data sets are; else $DFS_EDU_DATA, then data/.
+        data: Folder of data sets; otherwise $DFS_EDU_DATA, then data/.
         device: cpu, cuda or auto.
     """
     (fraction,) = _checked_budgets([budget])
@@ -123,8 +123,8 @@ def probe(run: Run, images: int = 512, data: AnyFolder = None, device: str = "au
 
     Args:
         run: Folder of a finished run.
-        images: How many training images to probe with.
-        data: Where data sets are; else $DFS_EDU_DATA, then data/.
+        images: Number of training images to probe with.
+        data: Folder of data sets; otherwise $DFS_EDU_DATA, then data/.
         device: cpu, cuda or auto.
     """
     if images < 1:

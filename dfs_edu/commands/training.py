@@ -32,14 +32,14 @@ class Train(Choice):
     Started by torchrun, several processes train one network together.
 
     Attributes:
-        junction: What stands at every exit, in words: joint, detached, equilibrium, surgery, surgery-all-0.25 ...
-        beta: Of surgery: the share of the channels that deeper exits may move (default 0.5).
+        junction: The junction at every exit: joint, detached, equilibrium, surgery, surgery-all-0.25 ...
+        beta: Of surgery: the fraction of the channels that deeper exits train (default 0.5).
         exit_gradient: Of surgery: which part an exit's own gradient reaches (default own).
         scales: Of surgery in MSDNet: cut its coarsest scale, or all of them (default last).
-        no_reference: Of surgery: partition only, so that neither side sees the other's part.
-        resume: Go on where a stopped or killed run was.
-        track: Compare the exits' gradients every so many steps, into the record.
-        checkpoint_steps: Write a checkpoint every so many steps, besides the one after every epoch.
+        no_reference: Of surgery: partition only, so that neither side sees the other part.
+        resume: Continue a stopped or killed run from its last checkpoint.
+        track: Steps between measurements of the gradient conflict, which go into the record.
+        checkpoint_steps: Steps between checkpoints, besides the one after every epoch.
     """
 
     junction: str = "joint"
@@ -98,11 +98,11 @@ class Study(Choice):
     if a run failed.
 
     Attributes:
-        arms: What is compared: a junction, and what is added to it, as in joint+pcgrad, surgery-own-0.5+distillation,
-            joint+uncut-2; behind an @, a backbone of its own.
+        arms: The variants to compare: a junction and what is added to it, as in joint+pcgrad,
+            surgery-own-0.5+distillation, joint+uncut-2; after an @, another backbone.
         seeds: How many seeds, from --seed onwards.
         processes: How many processes train at once on this machine.
-        report: Train nothing, show what is there.
+        report: Train nothing; show the runs that are finished.
         keep: Write recipe, environment and result of all runs into this file.
         csv: Write the table into this file, one row per arm and exit.
     """

@@ -13,6 +13,7 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     gaps,
     learning_curves,
+    seeds_needed,
 )
 from dfs_edu.figures.diagram import network, network_figure
 from dfs_edu.figures.early_exit import cuts, parts_of_whole, rates, reliability, shares, shares_by, speed_ups, waits
@@ -71,6 +72,7 @@ __all__ = [
     "rates",
     "reliability",
     "saved_by_beta",
+    "seeds_needed",
     "selectivities",
     "shares",
     "shares_by",

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dfs_edu.figures.look import (
     COLOURS,
+    DOTTED,
     INK,
     RULE,
     area,
@@ -159,6 +160,24 @@ def accuracy_over_time(
         accuracy = [row["validation_accuracy"][exit] for row in record["epochs"]]
         curves[name] = rounded(minutes, 2), percent(accuracy)
     return lines(figure([], title, "minutes of training", "accuracy in %"), curves)
+
+
+@literal
+def seeds_needed(
+    widths: Mapping, gains: Mapping, title: str = "How many seeds does it take to show a gain?"
+) -> go.Figure:
+    """Draw half the interval's width over the number of seeds, with a level line for each gain to be shown.
+
+    Args:
+        widths: name -> {number of seeds: half the width in points}.
+        gains: name -> gain in points, drawn as a dashed line; where a curve is below it, its interval excludes 0.
+    """
+    fig = figure([], title, "number of seeds", "± points")
+    for name, gain in gains.items():
+        fig.add_hline(gain, line=DOTTED, annotation_text=f"{name}: {gain:+.1f}", annotation_position="top right")
+    most = max(gains.values())
+    fig.update_yaxes(range=[0, 1.25 * most]).update_xaxes(dtick=1)
+    return lines(fig, {name: (list(by_n), rounded(list(by_n.values()), 2)) for name, by_n in widths.items()})
 
 
 @literal

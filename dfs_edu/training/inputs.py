@@ -37,7 +37,7 @@ def load_data(recipe: Recipe, root: str | os.PathLike | None = None) -> data.Dat
     return data.load(recipe.dataset, root, recipe.pixels or pixels).first(recipe.train_images, recipe.held_out_images)
 
 
-def of_images(recipe: Recipe, dataset: data.Dataset, out: Path | None = None) -> Recipe:
+def fill_content(recipe: Recipe, dataset: data.Dataset, out: Path | None = None) -> Recipe:
     """Fill in the ``content`` of a recipe for a folder of images, which is part of its runs' names.
 
     Args:
@@ -61,7 +61,7 @@ def of_images(recipe: Recipe, dataset: data.Dataset, out: Path | None = None) ->
     return replace(recipe, content=content)
 
 
-def from_weights(recipe: Recipe, start: Start) -> Recipe:
+def fill_start(recipe: Recipe, start: Start) -> Recipe:
     """Fill in the ``start`` of a recipe: the first digits of the checksum of the weights that it starts from.
 
     Raises:

@@ -45,14 +45,14 @@ class Recipe:
         dataset: Which images.
         backbone: The network, and its sizes.
         scale: How much work: seconds, minutes, hours of a GPU, as published.
-        junction: What stands at every exit, see surgery.py and cuts/.
-        uncut: Number of epochs at the beginning that are trained jointly, before the junction is put in.
+        junction: The junction at every exit, see surgery.py and cuts/.
+        uncut: Number of epochs of joint training before the junction is inserted.
         initial: What convolutions start from: "backbone" leaves them as the builder does (He's weights in ResNet and
             MSDNet, torch's in VGG); "torch" draws them as torch does, as the published MSDNet runs did.
         start: First digits of the checksum of the weights to start from (see start.py); `train(start=FILE)` fills it
             in.
-        frozen: Number of epochs at the beginning in which only the heads are trained: neither the trunk's weights nor
-            the averages of its BatchNorms change.
+        frozen: Number of epochs at the beginning in which only the heads are trained: the trunk's weights and the
+            running averages of its BatchNorm layers do not change.
         seed: Seed of the initial weights, the order of the images and their augmentation.
         epochs: Passes over the training images.
         batch_size: Images per update.
@@ -64,7 +64,7 @@ class Recipe:
         schedule: "onecycle" raises the learning rate for a quarter of the steps, then lowers it to nearly zero (Smith
             and Topin, 2018); "multistep" multiplies it by 0.1 at each milestone.
         milestones: Epochs at which "multistep" lowers the learning rate; 13.5 is in the middle of an epoch.
-        clip: Longest gradient that is used as it is; longer ones are scaled down to this length. None: all are.
+        clip: Maximum length of the gradient; a longer one is scaled down to it. None: no clipping.
         accumulate: Number of parts in which a batch is computed, one after the other, to save memory; BatchNorm sees
             one part at a time.
         ema: Decay of a moving average of the weights, which is evaluated in their place. None: no average.
@@ -268,7 +268,7 @@ def get(name: str, *, junction: Junction = Joint(), scale: str = "lesson", seed:
 
     Args:
         name: "msdnet" alone stands for the one for the data set's images: "imagenet/msdnet", "digits/msdnet-base2".
-        junction: What stands at every exit.
+        junction: The junction at every exit.
         scale: One of `SCALES`. At "paper" the network is the published one as well: on CIFAR-100, the heads of MSDNet
             drop half of what they read during training.
         seed: See `Recipe`.

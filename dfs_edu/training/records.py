@@ -36,7 +36,9 @@ _FORM = {
 }
 
 
-def begun(recipe: Recipe, dataset: Dataset, device: torch.device, precision: str, processes: int) -> dict[str, Any]:
+def new_record(
+    recipe: Recipe, dataset: Dataset, device: torch.device, precision: str, processes: int
+) -> dict[str, Any]:
     """Return the record of a run that begins: what is trained, where, and on which data."""
     return {
         "recipe": recipe.to_dict(),

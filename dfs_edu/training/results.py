@@ -18,7 +18,7 @@ from dfs_edu.training.arms import junction_label, label
 from dfs_edu.training.machine import environment, peak_memory  # noqa: F401  used as results.NAME, as the two below
 from dfs_edu.training.published import PUBLISHED, PUBLISHED_COSTS  # noqa: F401
 from dfs_edu.training.recipes import Recipe
-from dfs_edu.training.records import RECORD, begun, changed, load, read, write  # noqa: F401
+from dfs_edu.training.records import RECORD, changed, load, new_record, read, write  # noqa: F401
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # ty: ignore[import-not-found]  pandas is optional, see `frame`

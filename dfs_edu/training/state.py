@@ -70,8 +70,8 @@ def load(trainer: Trainer) -> bool:
         Whether there is one.
 
     Raises:
-        ValueError: The run was begun with another recipe, other data or another number of processes; the message names
-            the difference.
+        ValueError: The run was started with another recipe, other data or another number of processes; the message
+            names the difference.
     """
     state = checkpoint.newest(trainer.folder) if trainer.folder else None
     if state is None:
@@ -101,14 +101,14 @@ def _check_same(trainer: Trainer, state: dict[str, Any]) -> None:
     }
     for part, words in changed.items():
         if words:
-            raise ValueError(f"{trainer.folder} was begun with another {part}: {'; '.join(words)}")
+            raise ValueError(f"{trainer.folder} was started with another {part}: {'; '.join(words)}")
     before, now = len(state["processes"]), trainer.team.world
     if before != now:
-        raise ValueError(f"{trainer.folder} was begun by {before} processes, now there are {now}")
+        raise ValueError(f"{trainer.folder} was started by {before} processes, now there are {now}")
 
 
 def _take_over(trainer: Trainer, record: dict[str, Any]) -> None:
-    """Continue the record of a run that may have been begun on another machine or with other versions: it lists all."""
+    """Continue the record of a run, perhaps started on another machine or with other versions: it lists all."""
     precision = record["environment"]["precision"]  # a run keeps its precision
     trainer.bf16 = precision == "bf16"
     here = trainer.record["environment"] | {"precision": precision}

@@ -40,7 +40,7 @@ from dfs_edu.training.comparison import (  # noqa: F401  the other half of a stu
     verdicts,
 )
 from dfs_edu.training.recipes import Recipe
-from dfs_edu.training.trainer import load_data, of_images, train
+from dfs_edu.training.trainer import fill_content, load_data, train
 
 ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5", "joint+pcgrad", "joint+upgrad")
 
@@ -80,7 +80,7 @@ def of_data(cells: Sequence[Recipe], root: str | os.PathLike | None = None) -> l
         if recipe.dataset == "folder" and recipe.content is None:
             read = (recipe.pixels or pixels_of(recipe.backbone), recipe.train_images, recipe.held_out_images)
             if read not in known:
-                known[read] = of_images(recipe, load_data(recipe, root)).content
+                known[read] = fill_content(recipe, load_data(recipe, root)).content
             recipe = replace(recipe, content=known[read])
         filled.append(recipe)
     return filled
@@ -110,12 +110,12 @@ def work(cells: Sequence[Recipe], out: str | Path, **options: Any) -> None:
                 own: dict[str, Any] = options if recipe.start else options | {"start": None}
                 train(recipe, out, resume=True, **own)
             except FloatingPointError as error:
-                begun = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
-                results.write(Path(out) / recipe.name / results.RECORD, begun | {"failed": str(error)})
+                record = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
+                results.write(Path(out) / recipe.name / results.RECORD, record | {"failed": str(error)})
 
 
 def record_of(recipe: Recipe, out: str | Path) -> dict | None:
-    """Return the record of a run, None if it has not begun.
+    """Return the record of a run, None if it has not started.
 
     Raises:
         ValueError: The folder holds a run of another recipe.
@@ -153,7 +153,7 @@ def claimed(recipe: Recipe, out: str | Path) -> Generator[bool, None, None]:
 
 
 def collect(cells: Sequence[Recipe], out: str | Path, root: str | os.PathLike | None = None) -> list[dict]:
-    """Return the record of each run; of one that has not begun, its recipe alone.
+    """Return the record of each run; of one that has not started, only its recipe.
 
     Args:
         cells: Recipes of a grid.

@@ -29,7 +29,7 @@ from dfs_edu.training import checkpoint, conflicts, events, health, heap, progre
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.evaluation import evaluate
 from dfs_edu.training.forward import forward_of
-from dfs_edu.training.inputs import check_side, from_weights, load_data, of_images
+from dfs_edu.training.inputs import check_side, fill_content, fill_start, load_data
 from dfs_edu.training.meters import Meters
 from dfs_edu.training.optim import make_optimizer, make_schedule, moving_average
 from dfs_edu.training.recipes import Recipe
@@ -105,7 +105,7 @@ def train(
 
     Raises:
         FileExistsError: The run's folder exists and `resume` is False.
-        ValueError: The run was begun with another recipe or other data, or a batch cannot be divided as asked.
+        ValueError: The run was started with another recipe or other data, or a batch cannot be divided as asked.
         FloatingPointError: A loss is not finite; the last good checkpoint stays.
     """
     _check(recipe, checkpoint_steps=checkpoint_steps, track=track)
@@ -119,10 +119,10 @@ def train(
     # Complete the recipe, and with it the run's name, by the checksums of a folder of images and of weights
     dataset = load_data(recipe, root) if recipe.dataset == "folder" else None
     if dataset:
-        recipe = of_images(recipe, dataset, Path(out) if out is not None and resume else None)
+        recipe = fill_content(recipe, dataset, Path(out) if out is not None and resume else None)
     weights = start if isinstance(start, Start) or start is None else Start.of(start)
     if weights:
-        recipe = from_weights(recipe, weights)
+        recipe = fill_start(recipe, weights)
 
     # Look at the run's folder; no process writes to it before all have looked
     folder = Path(out) / recipe.name if out is not None else None
@@ -157,11 +157,11 @@ def _check_folder(folder: Path | None, recipe: Recipe, resume: bool) -> None:
     if resume or not folder.exists() or not any(folder.iterdir()):
         return
     try:
-        begun = Recipe.from_dict(results.read(folder)["recipe"]).to_dict()
+        before = Recipe.from_dict(results.read(folder)["recipe"]).to_dict()
     except (OSError, ValueError):  # no record yet, or a damaged one
-        begun = recipe.to_dict()
+        before = recipe.to_dict()
     advice = "resume it (--resume, resume=True) or choose another folder"
-    if words := results.changed(begun, recipe.to_dict()):
+    if words := results.changed(before, recipe.to_dict()):
         advice = f"a run of another recipe ({'; '.join(words)}); choose another folder (--out)"
     raise FileExistsError(f"{folder} exists already: {advice}")
 
@@ -205,7 +205,7 @@ class Trainer:
         self.meters = Meters(len(self.network.heads), device)
         self.watch = conflicts.Watch(dataset, device, self.autocast, track)
         self.broken: set[str] = set(chain.from_iterable(getattr(split, "broken", ()) for split in dataset.splits))
-        self.record = results.begun(recipe, dataset, device, "bf16" if self.bf16 else "fp32", team.world)
+        self.record = results.new_record(recipe, dataset, device, "bf16" if self.bf16 else "fp32", team.world)
         self.saved = time.monotonic()
         torch.manual_seed(np.random.SeedSequence([recipe.seed, team.rank]).generate_state(1)[0].item())  # for dropout
 

@@ -165,7 +165,7 @@ def test_weights_of_a_file_are_the_attached_network_s(name, tmp_path):
 # Early exit
 
 
-def test_who_leaves_at_exit_1_costs_stage_1_and_head_1():
+def test_an_image_that_leaves_at_exit_1_costs_stage_1_and_head_1():
     net = attach(resnet(), ["layer1", "layer3"]).eval()
     x = images_of(64, B=4)
     first = flops(lambda: net.heads[0](net.stages[0](x)))
@@ -174,7 +174,7 @@ def test_who_leaves_at_exit_1_costs_stage_1_and_head_1():
 
 
 @pytest.mark.parametrize("at", [["layer1", "layer3"], ["layer2.0.conv2", "layer3"]], ids=str)
-def test_pictures_that_left_cost_nothing_further(at):
+def test_images_that_left_cost_nothing_further(at):
     """Of four pictures two go on: their logits are the same, and they cost half; also where a list crosses the cut."""
     net = attach(resnet(), at).eval()
     x, going_on = images_of(64, B=4), torch.tensor([0, 3])
@@ -388,7 +388,7 @@ def test_a_constant_chosen_by_mode():
     assert not torch.equal(net.train()(x)[-1], net.eval()(x)[-1])
 
 
-def test_another_way_in_training_is_refused_where_a_cut_runs_through_it():
+def test_another_path_in_training_is_refused_if_a_cut_crosses_it():
     class Net(Small):
         def forward(self, x):
             x = F.relu(self.second(self.first(x)))
@@ -455,7 +455,7 @@ def test_deeper_exits_reach_the_shared_channels_alone(name):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_skipping_gradients_changes_none(name, at, beta):
+def test_skipping_gradients_changes_no_gradient(name, at, beta):
     model = on_meta(name)
     if name == "vgg11":
         model = nn.Sequential(OrderedDict(features=model.features, flatten=nn.Flatten(), fc=nn.Linear(512, 3)))
@@ -591,7 +591,7 @@ def test_a_wrong_number_of_classes_is_named(classes):
 
 
 @pytest.mark.parametrize("shape", [(3, 64), (3, 64, 0), (3, 64.0, 64), (5, 64, 64), (3, 2, 2)])
-def test_pictures_that_the_network_cannot_read_are_named(shape):
+def test_images_that_the_network_cannot_read_are_named(shape):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 62 * 62, 3))
     with pytest.raises(ValueError, match="input_shape="):
         attached(model, ["0"], input_shape=shape)
@@ -753,7 +753,7 @@ def test_what_runs_beside_forward_is_refused_by_name(change, said):
         attach(model, ["first"], size=8)
 
 
-def test_a_call_of_its_own_and_hooks_inside_are_kept_or_refused():
+def test_custom_calls_and_inner_hooks_are_kept_or_refused():
     with pytest.raises(ValueError, match="WithCall has a __call__ of its own"):
         attach(WithCall(), ["first"], size=8)
     model = with_numbers(torchvision.models.resnet18(num_classes=7)).eval()
@@ -1104,7 +1104,7 @@ def test_a_forward_that_holds_the_original_s_weights_is_refused_by_name(part):
         dfs.attach(model, ["a"], input_shape=(3, 16, 16))
 
 
-def test_a_call_of_a_part_s_own_is_refused_by_name():
+def test_a_custom_call_of_a_part_is_refused_by_name():
     model = Chain()
     model.c[0].__class__ = Tripled
     with pytest.raises(ValueError, match=r"'c.0' of Chain has a __call__ of its own"):

@@ -101,7 +101,7 @@ def test_a_list_of_junctions_fits():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (20, 36)])
-def test_pictures_of_another_size(size):
+def test_images_of_another_size(size):
     assert all(logits_k.shape == (1, 3) for logits_k in build("vgg7-4", 3).eval()(torch.randn(1, 3, *size)))
 
 
@@ -240,7 +240,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
 
 
 @pytest.mark.parametrize("name", ["", "qqq"])
-def test_a_name_like_none_is_answered_with_all(name):
+def test_a_name_like_no_other_is_answered_with_all_names(name):
     with pytest.raises(ValueError, match="is not known") as error:
         build(name, 10)
     assert all(backbone.published in str(error.value) for backbone in BACKBONES.values())

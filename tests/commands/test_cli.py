@@ -38,7 +38,7 @@ def test_help_is_there_and_explains_every_option(command, capsys):
     assert all(name in said for name in COMMANDS) if not command else len(said) > 100
 
 
-def test_train_passes_on_what_it_was_told(finished):
+def test_train_passes_on_its_options(finished):
     recipe = results.read(finished)["recipe"]
     assert finished.name == "digits-vgg7-4-smoke-surgery-all-0.25-seed5"
     assert recipe["junction"] == {
@@ -169,7 +169,7 @@ def test_an_empty_value_is_not_taken_for_none(words, capsys):
     assert "an empty value" in capsys.readouterr().err
 
 
-def test_a_run_that_is_there_is_kept(finished, capsys):
+def test_an_existing_run_is_not_replaced_by_keep(finished, capsys):
     words = "train digits/vgg7-4 --scale smoke --train-images 128 --junction surgery --beta 0.25 --exit-gradient all"
     assert call(*words.split(), "--seed", 5, "--out", finished.parent) == 1
     assert "resume it" in capsys.readouterr().err
@@ -203,7 +203,7 @@ def test_costs_estimates_the_memory_of_a_step(capsys):
     assert "-1" in capsys.readouterr().err
 
 
-def test_costs_of_pictures_of_another_size(capsys):
+def test_costs_of_images_of_another_size(capsys):
     assert call("costs", "vit-tiny-pixels32-patch8-depth2-width24-heads2", "--classes", "7") == 0
     assert "7 classes, images of 32x32" in capsys.readouterr().out
     assert call("costs", "resnet19") == 1
@@ -225,12 +225,12 @@ def kept(folder, name, seed, accuracy, epochs, final=True, **fields):
 def test_runs_lists_compares_and_names_the_best(tmp_path, capsys):
     kept(tmp_path, "one", 0, 0.5, 2)
     kept(tmp_path, "two", 1, 0.75, 2, junction=dfs.Surgery(0.25))
-    kept(tmp_path, "begun", 2, 0.25, 1, final=False)
+    kept(tmp_path, "half", 2, 0.25, 1, final=False)
     kept(tmp_path, "empty", 3, 0.0, 0, final=False)
     assert call("runs", "--out", tmp_path) == 0
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["one"] == ["one", "2/2", "37.50", "50.00", "6", "50"]
-    assert lines["begun"][1:3] == ["1/2", "unfinished"]
+    assert lines["half"][1:3] == ["1/2", "unfinished"]
     assert lines["empty"] == ["empty", "0/2", "unfinished", "0"]
 
     assert call("runs", "--best", "--out", tmp_path) == 0

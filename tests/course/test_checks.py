@@ -423,7 +423,7 @@ WRONG = [  # check, a mistake, a word of what must be said
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_is_told_so(name, capsys):
+def test_a_right_answer_is_accepted(name, capsys):
     for seed in range(5):
         torch.manual_seed(seed)
         getattr(checks, name)(RIGHT[name])
@@ -471,7 +471,7 @@ def test_every_check_has_a_right_answer_here():
     assert set(checks.__all__) - {"use"} == set(RIGHT)
 
 
-def test_who_uses_up_a_list_is_right_all_the_same(capsys):
+def test_an_answer_that_consumes_its_list_is_accepted(capsys):
     def mine(stages, heads, x):
         found = []
         while stages:

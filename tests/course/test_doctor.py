@@ -95,7 +95,7 @@ def test_slow_bf16_is_advice(monkeypatch):
     assert doctor._bf16().state == ADVICE
 
 
-def test_cifar100_says_where_it_looked_or_lies(tmp_path, monkeypatch):
+def test_cifar100_is_found_or_the_searched_places_are_listed(tmp_path, monkeypatch):
     monkeypatch.setenv("DFS_EDU_DATA", str(tmp_path / "mine"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "places", lambda root=None: [tmp_path / "mine"])

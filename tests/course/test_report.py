@@ -94,7 +94,7 @@ def test_an_error_and_what_was_not_run_behind_it_are_named(entries):
     assert anna.findings == []
 
 
-def test_who_stopped_half_way_is_said_so(entries):
+def test_a_notebook_that_was_not_run_to_its_end_is_reported(entries):
     ben = entries["ben", "01_one"]
     assert ben.named("passed") == ["a"]
     assert ben.named("not run") == ["checks.cosine"]
@@ -126,7 +126,7 @@ def test_table_has_a_row_for_each_person_and_notebook(executed, entries):
     assert lines[-1] == "exercises: 2 passed, 1 wrong, 1 not yet, 2 not run"
 
 
-def test_only_some_notebooks_and_who_lacks_them(executed):
+def test_only_some_notebooks_and_persons_without_them(executed):
     only = report.collect([executed], ["02"])
     assert [(entry.person, entry.notebook, entry.problems == ["missing"]) for entry in only] == [
         ("anna", "02_two", False),
@@ -173,7 +173,7 @@ def test_a_spreadsheet_finds_no_formula(tmp_path):
     assert ',"=' not in line
 
 
-def test_of_an_exercise_that_stands_there_twice_the_last_counts(tmp_path):
+def test_the_last_of_two_copies_of_an_exercise_counts(tmp_path):
     path = notebook(tmp_path / "01_a.ipynb", [code(RIGHT, said("a", "wrong")), code(RIGHT, said("a", "passed"))])
     (entry,) = report.collect([path])
     assert (entry.person, entry.named("passed"), entry.named("wrong")) == (tmp_path.name, ["a"], [])
@@ -420,7 +420,7 @@ def test_only_exercises_of_what_was_handed_out_count(tmp_path):
     assert own.named("passed") == ["free"]  # of a notebook that was not handed out
 
 
-def test_the_courses_notebooks_tell_their_exercises(tmp_path):
+def test_the_exercises_of_the_courses_notebooks_are_found(tmp_path):
     found = report._exercises_of(course.NOTEBOOKS)
     assert found["02"] == ["the cosine", "the cosine matrix", "the share of conflict"]
     assert all(found.values())

@@ -130,7 +130,7 @@ def test_at_least_one_notebook_at_a_time(tmp_path):
         course.run([notebook(tmp_path / "01_a.ipynb", "1")], out=tmp_path / "out", jobs=0)
 
 
-def test_a_kernel_that_does_not_start_is_said(tmp_path, monkeypatch):
+def test_a_kernel_that_does_not_start_is_reported(tmp_path, monkeypatch):
     import ipykernel.kernelspec
 
     monkeypatch.setattr(ipykernel.kernelspec, "get_kernel_dict", lambda: {"argv": ["false"], "language": "python"})

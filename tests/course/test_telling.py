@@ -13,7 +13,7 @@ def test_a_banner_at_smoke_alone():
 
 
 @pytest.mark.parametrize("scale", ["lesson", "full", "paper"])
-def test_what_a_result_means_is_said_above_smoke(scale):
+def test_results_are_interpreted_above_smoke(scale):
     assert course.interpret("Surgery **loses**.", scale).data == "Surgery **loses**."
 
 

@@ -84,7 +84,7 @@ def test_the_projection_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 4, 3, 3), (6, 7, 4)], ids=["vectors", "maps", "tokens"])
-def test_after_projection_nothing_opposes_its_own_exit(shape):
+def test_after_projection_no_gradient_opposes_its_own_exit(shape):
     generator = torch.Generator().manual_seed(0)
     g_onward, g_seen = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
     g_seen[:3] -= 0.8 * g_onward[:3]
@@ -170,7 +170,7 @@ def test_beta_goes_evenly_from_the_first_exit_to_the_last_that_is_cut():
     assert Graded(0.9, last=0.5).at(1, 2).beta == 0.9
 
 
-def test_damping_lies_between_own_and_all():
+def test_damping_is_between_own_and_all():
     f, g_onward, g_seen = (torch.randn(2, 6, 3, 3) for _ in range(3))
     for damping, like in ((0.0, Surgery(0.5)), (1.0, Surgery(0.5, exit_gradient="all"))):
         damped = received(Damped(0.5, damping=damping), f, g_onward, g_seen)

@@ -74,7 +74,7 @@ def test_an_operation_is_torchvisions(name, size, pictures):
     assert found.dtype == torch.uint8
 
 
-def test_every_picture_has_its_own_magnitude(pictures):
+def test_every_image_has_its_own_magnitude(pictures):
     images = pictures[32, 32]
     for name in OPERATIONS:
         magnitudes = all_magnitudes(name, (32, 32))
@@ -121,7 +121,7 @@ def test_levels_mean_what_they_mean_in_torchvision(size):
         assert torch.equal(negative, -positive if signed else positive)
 
 
-def test_a_picture_alone_is_augmented_as_by_torchvisions_class(pictures):
+def test_a_single_image_is_augmented_as_by_torchvisions_class(pictures):
     """With one picture, our draws are those of AutoAugment itself."""
     transform = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=FILL)
     images = pictures[32, 32]
@@ -177,7 +177,7 @@ def test_operations_happen_with_their_probabilities(pictures):
         assert (torch.tensor(counts) - torch.tensor(list(expected.values()))).abs().max() < 5 * 79
 
 
-def test_where_no_operation_happens_pictures_stay(monkeypatch, pictures):
+def test_without_an_operation_images_stay_as_they_are(monkeypatch, pictures):
     operations, probabilities, levels = augmentation.policy()
     monkeypatch.setattr(augmentation, "policy", lambda: (operations, probabilities - 2, levels))
     images = pictures[32, 32]
@@ -246,7 +246,7 @@ def test_crops_are_torchvisions_for_the_same_draws(flip, size, pictures):
         assert torch.equal(found[n], TF.hflip(expected) if mirrored[n] else expected)
 
 
-def test_how_the_pictures_lie_in_memory_does_not_matter(pictures):
+def test_the_memory_format_of_the_images_does_not_matter(pictures):
     images = pictures[24, 40]
     for name in OPERATIONS:
         m = [all_magnitudes(name, (24, 40))[-1]] * len(images)
@@ -266,7 +266,7 @@ def test_random_state_outside_is_neither_used_nor_changed(pictures):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_on_a_gpu_that_is_not_there(monkeypatch):
+def test_on_a_missing_gpu(monkeypatch):
     """Fake CUDA tensors refuse the company of CPU tensors. How many pictures an operation happens to depends on
     numbers, which fake tensors lack: every operation is given three."""
     counts = [3] * len(OPERATIONS)

@@ -8,7 +8,7 @@ from torchvision.transforms import functional as TF
 from dfs_edu.data import Augmentation, Batches, Split, augment, batching
 
 
-def test_batches_as_they_lie_are_the_normalised_images():
+def test_raw_batches_are_the_normalised_images():
     split, dataset = small_split()
     batches = Batches(split, dataset, batch_size=16)
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))

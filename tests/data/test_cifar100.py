@@ -74,7 +74,7 @@ def test_files_with_the_official_sums_are_read_by_torchvision_alike(cifar_folder
     assert (found.checksum, found.classes) == (expected.checksum, expected.classes)
 
 
-def test_a_missing_folder_says_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_folder_lists_the_searched_places_and_the_remedy(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"looked for .*nowhere/cifar-100-python.*dfs-edu download cifar100"):
         data.load("cifar100", tmp_path / "nowhere")
     monkeypatch.setenv("DFS_EDU_DATA", str(tmp_path / "named"))

@@ -27,7 +27,7 @@ def test_an_unknown_data_set_is_refused():
         (torch.zeros(0, 3, 4, 4).byte(), torch.zeros(0).long(), "no images"),
     ],
 )
-def test_a_split_that_is_none_is_refused(images, labels, message):
+def test_an_unknown_split_is_refused(images, labels, message):
     good, dataset = small_split()
     with pytest.raises(DataError, match=message):
         Dataset("x", Split("train", images, labels), good, good, dataset.classes, (0, 0, 0), (1, 1, 1), Augmentation())
@@ -41,7 +41,7 @@ def test_a_split_with_wrong_labels_is_refused(dataset):
 
 @pytest.mark.parametrize("pixels", [0, -3, 32.0, "32", 10**9, True, float("nan"), [32]])
 @pytest.mark.parametrize("name", data.DATASETS)
-def test_a_size_that_no_image_can_have_is_refused_before_anything_is_read(tmp_path, name, pixels):
+def test_an_impossible_image_size_is_refused_before_anything_is_read(tmp_path, name, pixels):
     with pytest.raises(ValueError, match=rf"^pixels={re.escape(repr(pixels))}: a whole number from 1 to 4096$"):
         data.load(name, tmp_path / "nowhere", pixels)
 

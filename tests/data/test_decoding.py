@@ -116,7 +116,7 @@ def test_damaged_bytes_give_an_image_or_an_error_that_is_ours(tmp_path, suffix):
         assert found.shape[0] == 3
 
 
-def test_sizes_are_looked_at_before_anything_is_decoded(tmp_path):
+def test_sizes_are_checked_before_anything_is_decoded(tmp_path):
     small = io.BytesIO()
     Image.new("RGB", (64, 64)).save(small, "JPEG")
     bomb = bytearray(small.getvalue())

@@ -83,7 +83,7 @@ def test_no_image_is_left_out_unseen(tmp_path):
         assert part in str(error.value)
 
 
-def test_names_in_two_unicode_forms_are_said_to_look_alike(tmp_path):
+def test_names_in_two_unicode_forms_are_reported_as_look_alikes(tmp_path):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     root = make(tmp_path, {f"train/{composed}": 2, "train/b": 2, f"val/{decomposed}": 1, "val/b": 1})
     with pytest.raises(DataError, match=r"different Unicode forms, rename one of each: 'caf(e\\u0301|\\xe9)' and"):

@@ -36,7 +36,7 @@ def test_a_gigabyte_of_images_is_not_decoded_by_mistake(dataset, monkeypatch):
         _ = dataset.train.images
 
 
-def test_a_label_tells_the_folder(dataset):
+def test_a_label_is_the_number_of_its_folder(dataset):
     for split in (dataset.train, dataset.validation, dataset.test):
         for path, label in zip(split.paths, split.labels.tolist(), strict=True):
             assert Path(path).parent.name == dataset.classes[label]

@@ -45,7 +45,7 @@ def test_crops_have_the_areas_and_shapes_that_they_should():
     assert ratio.max() < 1.35
 
 
-def test_batches_as_they_lie_are_those_of_a_split_in_memory(dataset):
+def test_raw_batches_equal_those_of_a_split_in_memory(dataset):
     split = dataset.test
     resident = Split("test", split.images, split.labels)
     found = collected(Streamed(split, dataset, 4, workers=0))

@@ -110,7 +110,7 @@ def test_healthy_jpegs_with_a_flat_bottom_are_never_refused(tmp_path, mode, opti
             assert decode(path).shape == (3, side + 40, side)
 
 
-def test_real_jpegs_are_told_from_the_same_cut(tmp_path):
+def test_real_jpegs_are_distinguished_from_truncated_ones(tmp_path):
     paths = sorted(sample().glob("val/*/*"))[::25]
     assert len(paths) > 20
     for path in paths:

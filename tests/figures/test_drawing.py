@@ -83,7 +83,7 @@ def test_each_side_sees_and_pulls_on_its_channels():
     assert "100 of 400 weights in conflict" in figures.network(wired())
 
 
-def test_an_exit_lights_its_ways_and_no_others():
+def test_an_exit_highlights_its_paths_and_no_others():
     lit = set(diagram.lit(wired(), 2))
     ways = {"see-2", "to-exit-2", "pull-2", "from-exit-2", "onward-1", "down-1", "back-1", "up-1"}
     assert {

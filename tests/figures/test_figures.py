@@ -115,6 +115,7 @@ ALL = {
     "weights_of_exits": lambda: figures.weights_of_exits({"sum": [1, 1, 1], "mgda": torch.tensor([0.2, 0.5, 0.3])}),
     "gaps": lambda: figures.gaps({"surgery": ([0.01, -0.02], [0.02, 0.01]), "pcgrad": ([0, NAN], [0.1, NAN])}, 2),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
+    "seeds_needed": lambda: figures.seeds_needed({"vgg7-64": {2: 4.0, 3: 1.25}}, {"exit 1": 5.0, "last exit": 1.5}),
     "shares": lambda: figures.shares(point()),
     "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
     "speed_ups": lambda: figures.speed_ups({"one by one": ([1, 1.5, 2], [0.9, 1.2, 1.4]), "128 at once": ([2], [1.9])}),
@@ -276,7 +277,7 @@ def test_heatmap_of_nothing_but_nan():
     assert all(value is None for row in figures.conflict_heatmap(empty).data[0].z for value in row)
 
 
-def test_a_frame_a_look_on_one_scale():
+def test_one_frame_per_step_on_one_scale():
     step, cosine = tracked()
     cosine[1, 0, 2] = -0.87
     fig = figures.conflict_through_training(step, cosine)
@@ -295,7 +296,7 @@ def test_a_frame_a_look_on_one_scale():
         figures.conflict_through_training([], np.zeros((0, 3, 3)))
 
 
-def test_a_slider_has_thirty_looks_at_most_and_stays_small():
+def test_a_slider_has_thirty_frames_at_most_and_stays_small():
     fig = figures.conflict_through_training(*tracked(200, 6))
     assert len(fig.frames) == 30
     assert (fig.frames[0].name, fig.frames[-1].name) == ("0", "9950")
@@ -361,7 +362,7 @@ def test_accuracy_cost_in_percent_and_millions():
     assert (now.x[0], now.y[0]) == (2.5, 80.0)
 
 
-def test_bands_lie_behind_their_line_and_out_of_the_legend():
+def test_bands_are_behind_their_line_and_not_in_the_legend():
     both = {"joint": curve(), "other": curve()}
     fig = figures.accuracy_cost(both, bands={"joint": (curve().accuracy - 0.01, curve().accuracy + 0.02)})
     band, joint, _ = fig.data
@@ -405,7 +406,7 @@ def test_learning_curves_shares_and_work():
     assert (list(forward.x), list(backward.x)) == ([10.0, 10.0], [20.0, 15.0])
 
 
-def test_reliability_shows_the_bins_that_have_pictures():
+def test_reliability_shows_the_bins_that_hold_images():
     given = diagram()
     fig = figures.reliability({"one": given, "two": diagram(1)}, exits=[0, 3])
     assert [note.text for note in fig.layout.annotations] == ["exit 1", "exit 4"]
@@ -433,13 +434,22 @@ def test_time_adds_up_over_the_epochs():
     assert list(figures.accuracy_over_time({"a": {"epochs": rows}}, exit=0).data[0].y) == [10, 10, 10]
 
 
+def test_gains_are_level_lines_across_the_widths():
+    fig = ALL["seeds_needed"]()
+    (line,) = fig.data
+    assert (list(line.x), list(line.y)) == ([2, 3], [4.0, 1.25])
+    assert [(shape.y0, shape.y1) for shape in fig.layout.shapes] == [(5.0, 5.0), (1.5, 1.5)]
+    assert [note.text for note in fig.layout.annotations] == ["exit 1: +5.0", "last exit: +1.5"]
+    assert fig.layout.yaxis.range[1] > 5
+
+
 def test_rates_stand_side_by_side():
     one, many = ALL["rates"]().data
     assert (list(one.x), list(one.y), one.name) == (["torch", "onnx"], [500, 900], "one by one")
     assert (list(many.y), many.name, list(many.text)) == ([1234.5, 2000], "128 at once", ["1,234", "2,000"])
 
 
-def test_speed_ups_lie_beside_what_was_promised():
+def test_measured_speed_ups_are_beside_the_promised_ones():
     promise, one, many = ALL["speed_ups"]().data
     assert (list(promise.x), list(promise.y)) == ([1, 2], [1, 2])
     assert (list(one.x), list(one.y), list(many.y)) == ([1, 1.5, 2], [0.9, 1.2, 1.4], [1.9])
@@ -473,14 +483,14 @@ def test_costs_are_parts_of_the_last_exits():
     assert (list(macs.x), list(macs.y), list(time.y)) == ([1, 2], [25, 100], pytest.approx([62.5, 100]))
 
 
-def test_waits_are_sorted_and_end_with_everybody():
+def test_waits_are_sorted_and_end_with_all_images():
     whole, early = ALL["waits"]().data
     assert (list(whole.x), list(whole.y)) == ([1, 2], [50, 100])
     assert len(early.x) == 200
     assert (early.x[-1], early.y[-1]) == (1000, 100)
 
 
-def test_likeness_is_shown_from_nothing_to_the_same():
+def test_similarity_is_shown_from_0_to_1():
     fig = ALL["cka_heatmaps"]()
     joint, surgery = fig.data
     assert (list(joint.x), list(joint.y)) == (["1+", "1-", "2"], ["1+", "1-", "2"])
@@ -522,7 +532,7 @@ def test_every_channel_is_a_mark_and_one_that_is_always_silent_is_none():
     assert shared.marker.symbol != specific.marker.symbol
 
 
-def test_pictures_come_out_pixel_for_pixel():
+def test_images_are_drawn_pixel_for_pixel():
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 5, 6), dtype=np.uint8)
     fig = figures.pictures(torch.from_numpy(images), ["a", "b", "c"], columns=2, zoom=3)
     data = base64.b64decode(fig.data[0].source.removeprefix("data:image/png;base64,"))
@@ -544,7 +554,7 @@ def test_pictures_come_out_pixel_for_pixel():
         np.zeros((3, 4, 4), np.uint8),
     ],
 )
-def test_pictures_of_another_kind(images):
+def test_images_of_another_kind(images):
     with pytest.raises(ValueError, match="give uint8"):
         figures.pictures(images)
 
@@ -615,7 +625,7 @@ def test_heat_is_a_part_of_nearly_the_most():
     assert (found[3] == np.eye(1, 401)).all()  # less than a hundredth of the pixels, and yet there
 
 
-def test_overlay_lays_a_row_a_picture_and_a_column_an_exit():
+def test_overlay_has_one_row_per_image_and_one_column_per_exit():
     maps = np.zeros((2, 3, 4, 5))
     maps[1, 2, :, :2] = 7
     maps[0, 1] = np.linspace(0, 1, 20).reshape(4, 5)
@@ -634,7 +644,7 @@ def test_a_map_of_32x32_takes_half_a_kilobyte_at_most():
     assert len(figures.overlay(maps)) < 24 * 750
 
 
-def test_looks_lie_beside_their_pictures():
+def test_maps_are_beside_their_images():
     images = np.zeros((2, 3, 4, 4), np.uint8)
     images[1, 0] = 200  # red
     maps = np.zeros((3, 2, 4, 4))
@@ -661,7 +671,7 @@ def test_predictions_are_blue_if_right_and_stronger_if_confident():
         figures.predictions(["1 ant"], [["a", "b"], ["c", "d"]], right, confidence)
 
 
-def test_looks_that_do_not_fit():
+def test_maps_that_do_not_fit():
     images, maps = np.zeros((2, 3, 4, 4), np.uint8), np.zeros((3, 2, 4, 4))
     with pytest.raises(ValueError, match="float64"):
         figures.looks(images / 255, maps)

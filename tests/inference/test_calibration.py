@@ -37,7 +37,7 @@ def test_no_other_temperature_is_better():
         assert (loss(found) < loss(factor * found)).all()
 
 
-def test_an_exit_that_knows_nothing_is_not_cooled_for_ever():
+def test_the_temperature_of_an_exit_at_chance_stays_bounded():
     logits = torch.randn(1, 400, 5, generator=torch.Generator().manual_seed(0))
     wrong = Outputs.of(logits, logits[0].argmin(1), "validation")
     assert inference.fit_temperatures(wrong).tolist() == [100]

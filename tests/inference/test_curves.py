@@ -32,7 +32,7 @@ def test_hand_computed_point():
     assert point.macs == (10 + 10 + 30 + 60) / 4
 
 
-def test_accuracy_is_not_a_number_where_nobody_leaves():
+def test_accuracy_is_nan_at_an_exit_where_no_image_leaves():
     point = inference.apply(hand_outputs(), [0.0, 0.5, 0], MACS)
     assert point.share.tolist() == [1, 0, 0]
     assert point.exit_accuracy[0] == 0.5

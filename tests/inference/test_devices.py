@@ -232,7 +232,7 @@ def test_augment():
 # Probes: of networks that lie elsewhere
 
 
-def test_cost_and_memory_do_not_depend_on_where_the_network_lies():
+def test_cost_and_memory_do_not_depend_on_the_networks_device():
     here, there = build("resnet18", CLASSES, Surgery(0.5)), on_meta("resnet18", Surgery(0.5))
     for a, b in zip(vars(cost(here)).values(), vars(cost(there)).values(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -52,7 +52,7 @@ def test_every_criterion_and_temperature_equals_its_simulation(criterion, pictur
 
 
 @torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
-def test_compiled_says_the_same():
+def test_the_compiled_network_gives_the_same_answers():
     net = float64_net(2)
     images = varied(33)
     thresholds = spread_thresholds(net, images)

@@ -60,7 +60,7 @@ def taken(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("count", [1, 12])
-def test_the_runner_says_what_the_network_says(taken, count):
+def test_the_runner_gives_the_networks_answers(taken, count):
     folder, side, net, thresholds, logits = taken
     runner, images = Runner(folder), pictures(side)[:count]
     for ours, theirs in zip(runner.logits(images), logits, strict=True):
@@ -84,7 +84,7 @@ def test_the_torch_programs_say_it_too(taken):
             torch.testing.assert_close(found, expected[:count], rtol=0, atol=1e-4)
 
 
-def test_the_manifest_says_what_is_needed(taken):
+def test_the_manifest_holds_what_is_needed(taken):
     folder, side, net, thresholds, _ = taken
     manifest = json.loads((folder / "manifest.json").read_text())
     K = len(net.heads)

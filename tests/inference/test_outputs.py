@@ -77,7 +77,7 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused_from_its_headers(tmp_path, 
         tracemalloc.stop()
 
 
-def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path):
+def test_a_header_larger_than_its_file_is_refused(tmp_path):
     path, array = tmp_path / "outputs.npz", io.BytesIO()
     np.save(array, np.zeros((6, 30), np.float32))
     lying = array.getvalue().replace(b"(6, 30), }   ", b"(6, 3000), } ")

@@ -29,7 +29,7 @@ def spent(outputs, thresholds, macs=MACS):
 
 @pytest.mark.parametrize("coarse", [None, 5, 1], ids=["fine", "ties", "all sure or not at all"])
 @pytest.mark.parametrize("seed", range(4))
-def test_at_least_as_good_as_geometric_shares_at_every_budget_and_never_dearer(seed, coarse):
+def test_at_least_as_good_as_geometric_shares_at_every_budget_and_never_more_expensive(seed, coarse):
     outputs = outputs_of(seed, coarse=coarse)
     budgets = torch.linspace(1, 8, 15, dtype=torch.float64)
     found = inference.best_thresholds(outputs, MACS, budgets)
@@ -60,7 +60,7 @@ def test_close_to_the_best_of_all_sets_of_thresholds(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_an_exit_that_knows_nothing_is_passed_by(seed):
+def test_an_exit_at_chance_is_passed_by(seed):
     """As on the digits: exits 1 and 2 know next to nothing, exit 3 nearly all. Oracle: every cut of every pair."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.zeros(80, dtype=torch.int64)
@@ -81,7 +81,7 @@ def test_an_exit_that_knows_nothing_is_passed_by(seed):
     assert (spending <= budgets + 1e-9).all()
 
 
-def test_a_single_cut_is_the_best_there_is():
+def test_a_single_cut_is_optimal():
     """With two exits one cut decides everything, so the search is exact."""
     outputs = outputs_of(3, pictures=60, exits=2)
     cuts = [0.0, *outputs.confidence[0].sort().values.tolist(), 1.0]

@@ -73,7 +73,7 @@ def test_aligned_components_of_orthogonal_gradients_are_equally_long():
     torch.testing.assert_close(found, torch.full((3,), 1 / 3, dtype=torch.float64))  # scaled to the shortest, the mean
 
 
-def test_cagrad_lies_within_half_a_mean_of_the_mean():
+def test_cagrad_is_within_half_a_mean_of_the_mean():
     J = drawn(0)
     mean = J.mean(0)
     found = direction("cagrad", J)
@@ -86,7 +86,7 @@ def test_cagrad_lies_within_half_a_mean_of_the_mean():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(3))
-def test_who_does_not_conflict_is_left_in_peace(name, seed):
+def test_gradients_without_conflict_are_unchanged(name, seed):
     """A promise: to first order the step makes no exit worse. Drawn so that many pairs oppose each other."""
     J = drawn(seed) + torch.eye(4, 30, dtype=torch.float64)
     J[1] = -0.7 * J[0] + J[1]
@@ -153,7 +153,7 @@ def test_old_states_of_nash_mtl_are_read():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loss_that_is_not_finite_is_said(name):
+def test_a_loss_that_is_not_finite_is_reported(name):
     net, images, labels = tiny()
     images[0, 0, 0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="a gradient is not finite"):
@@ -177,7 +177,7 @@ def parts(net):
 
 @pytest.mark.parametrize("junction", [dfs.Joint(), dfs.Surgery(0.5), dfs.Surgery(0.5, exit_gradient="all")], ids=str)
 @pytest.mark.parametrize("backbone", ["vgg7-4", "msdnet-cifar-blocks3-base1-step1-growth2"])
-def test_the_rows_are_what_autograd_says_of_each_exit_alone(backbone, junction):
+def test_the_rows_are_autograds_gradient_of_each_exit(backbone, junction):
     """A nested trunk: stage 1 serves all exits, the last stage one."""
     net, images, labels = tiny(junction, backbone)
     trunk, _ = parts(net)
@@ -198,7 +198,7 @@ def test_the_rows_are_what_autograd_says_of_each_exit_alone(backbone, junction):
     torch.testing.assert_close(gramian(rows), flat @ flat.T)
 
 
-def test_a_pass_goes_as_deep_as_its_exit_lies():
+def test_a_pass_goes_as_deep_as_its_exit():
     """K(K+1)/2 passes through a stage, the least that tells the exits apart, not K^2."""
     net, images, labels = tiny()
     trunk, _ = parts(net)

@@ -85,7 +85,7 @@ def test_a_map_of_nothing_stays_zero():
 
 
 @pytest.mark.parametrize("family", MAPPED)
-def test_grad_cam_of_each_family_lies_between_0_and_1(family):
+def test_grad_cam_of_each_family_is_between_0_and_1(family):
     net, images = tiny(family)
     maps = grad_cam(net, images)
     assert maps.shape == (len(net.stages), 2, *images.shape[2:])
@@ -160,7 +160,7 @@ def test_integrated_gradients_are_complete(family):
         assert found[k].sum((1, 2)) == pytest.approx(gain, abs=0.05 * np.abs(gain).max())
 
 
-def test_without_targets_each_exit_explains_what_it_says():
+def test_without_targets_each_exit_explains_its_prediction():
     net, images = tiny("vgg7", pictures=8)
     said = torch.stack(net.eval()(images)).argmax(2)
     assert (said[0] != said[-1]).any()
@@ -171,7 +171,7 @@ def test_without_targets_each_exit_explains_what_it_says():
 
 
 @pytest.mark.parametrize("probe", [grad_cam, integrated_gradients])
-def test_many_pictures_are_done_part_by_part(probe, monkeypatch):
+def test_many_images_are_processed_part_by_part(probe, monkeypatch):
     net, images = tiny("vgg7", pictures=7)
     whole = probe(net, images)
     monkeypatch.setattr(attribution, "BATCH", 3)
@@ -213,7 +213,7 @@ def slope_of_head(net, target):
 
 
 @pytest.mark.parametrize("family", ["vgg7", "resnet18", "vit-tiny"])
-def test_all_that_an_exit_says_flows_through_the_feature(family):
+def test_the_whole_output_of_an_exit_flows_through_the_feature(family):
     net, images = tiny(family)
     found = conductance(net, images, torch.tensor([4, 2]), beta=0.5, steps=64)
     K = len(net.stages)

@@ -404,7 +404,7 @@ def test_a_stage_without_parameters_is_a_row_of_its_own():
     assert look["cosine"][1] == look["norm"][1] == [None] * 3
 
 
-def test_a_tracker_looks_every_so_many_steps_and_leaves_plain_values():
+def test_a_tracker_measures_at_its_interval_and_keeps_plain_values():
     net, (images, labels) = build("vgg7-4", classes=4, junction=Detached()).double(), batch()
     tracker = ConflictTracker(images, labels, every=4)
     looks = [look for step in range(9) if (look := tracker(step, net))]

@@ -68,7 +68,7 @@ def test_features_are_what_the_stages_make(family):
     assert found.shared == [*(round(0.3 * C) for C in widths[:-1]), None]
 
 
-def test_a_cut_that_takes_other_channels_has_its_own_parts():
+def test_a_cut_of_other_channels_defines_its_parts():
     batches = pictures("vgg7")
     leading, spread = (features(network("vgg7", rule), batches) for rule in (Surgery(0.5), Interleaved(0.5)))
     whole = leading.part(4, "whole")

@@ -15,7 +15,7 @@ from dfs_edu.surgery import Joint, Surgery
 
 @every_family
 @pytest.mark.parametrize("fill", ["mean", "zero"])
-def test_nothing_taken_away_is_what_the_network_does(family, fill):
+def test_ablating_nothing_changes_nothing(family, fill):
     net, batches = network(family, Joint()), pictures(family)
     found = ablation(net, batches, beta=0, fill=fill)
     np.testing.assert_allclose(found.whole, inference.collect(net, batches, "test").accuracy)

@@ -180,7 +180,7 @@ def test_ratio_by_hand():
 
 
 @pytest.mark.parametrize("probe", [channels, leakage])
-def test_frozen_stages_feel_nothing(probe):
+def test_frozen_stages_receive_no_gradient(probe):
     net, (images, labels) = network("vgg7", Joint()), batch("vgg7")
     for p in [*net.stages[0].parameters(), *net.stages[1].parameters()]:
         p.requires_grad_(False)

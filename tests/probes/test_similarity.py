@@ -87,7 +87,7 @@ def test_a_matrix_of_cka():
     np.testing.assert_allclose(cka_matrix([X, Y], [Z]), matrix[:2, 2:])
 
 
-def test_what_is_the_same_for_all_pictures_is_like_nothing():
+def test_a_constant_feature_is_similar_to_nothing():
     X = gaussian(10, 3)
     for unbiased in (True, False):
         assert np.isnan(cka(X, torch.full((10, 2), 0.1), unbiased))

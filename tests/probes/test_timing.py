@@ -6,7 +6,7 @@ from dfs_edu import probes
 from dfs_edu.probes import timing
 
 
-def test_ways_take_turns_and_only_what_is_warm_counts(monkeypatch):
+def test_variants_take_turns_and_the_warm_up_does_not_count(monkeypatch):
     now, order = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
@@ -31,6 +31,6 @@ def test_a_gpu_is_waited_for(monkeypatch):
     assert waited == [1, 2, 3]  # before the first measured call, and after each
 
 
-def test_an_error_of_a_way_is_not_hidden():
+def test_an_error_of_a_variant_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         probes.seconds({"way": lambda: 1 / 0})

@@ -55,7 +55,7 @@ def test_gradients_arrive_where_leakage_measures_them(family, junction):
 
 
 @every_family
-def test_what_is_seen_is_what_pulls_says(family):
+def test_wiring_agrees_with_pulls(family):
     net = network(family, Surgery(0.3, reference=False))
     found = probes.wiring(net, *batch(family))
     for k, (views, junction) in enumerate(zip(found.views, net.junctions, strict=True)):

@@ -44,7 +44,7 @@ def test_every_kind_goes_by_its_name(name, kind):
     assert junction_from(name) == junction_from(spell(kind())) == kind()
 
 
-def test_what_is_not_said_has_its_default():
+def test_omitted_options_have_their_defaults():
     assert junction_from("surgery") == Surgery()
     assert junction_from("surgery-0.25-all") == Surgery(0.25, exit_gradient="all")
     spec = {"name": "surgery", "beta": 0.25}

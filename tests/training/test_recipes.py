@@ -109,21 +109,21 @@ COUNTS = "seed epochs batch_size accumulate train_images held_out_images pixels 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e31, 10**400, True, "0.1", (0.1,), 1 + 1j])
 @pytest.mark.parametrize("field", NUMBERS.split())
-def test_a_number_that_is_none_or_out_of_range_is_named(field, value):
+def test_an_invalid_number_is_named(field, value):
     with pytest.raises(ValueError, match=f"^{field}={re.escape(reprlib.repr(value))}: .*(above|from|between)"):
         get("digits/vgg7-16", **{field: value})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1.5, True, "3", 10**20, [3]])
 @pytest.mark.parametrize("field", COUNTS.split())
-def test_a_count_that_is_none_or_out_of_range_is_named(field, value):
+def test_an_invalid_count_is_named(field, value):
     with pytest.raises(ValueError, match=f"^{field}="):
         get("digits/vgg7-16", **{field: value})
 
 
 @pytest.mark.parametrize("field", ["weights", "milestones"])
 @pytest.mark.parametrize("value", [[1, math.inf], [math.nan], [-1, 2], ["1"], [True], "12", 3, None])
-def test_a_list_of_numbers_that_is_none_is_named(field, value):
+def test_an_invalid_list_of_numbers_is_named(field, value):
     with pytest.raises(ValueError, match=f"^{field}="):
         get("digits/vgg7-16", **{field: value})
 
@@ -152,12 +152,12 @@ def test_a_recipe_takes_one_junction(junction):
         get("digits/vgg7-16", junction=junction)
 
 
-def test_an_unknown_field_is_told_what_there_is():
+def test_the_error_for_an_unknown_field_lists_the_fields():
     with pytest.raises(ValueError, match=r"no epoch; it has .*\bepochs\b"):
         get("digits/vgg7-16", epoch=3)
 
 
-def test_published_schedules_are_named_for_the_pictures_at_hand():
+def test_published_schedules_depend_on_the_data_set():
     with pytest.raises(
         ValueError, match="no published recipe here for vgg7 on imagenet; there is one for msdnet-imagenet"
     ):

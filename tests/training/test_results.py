@@ -24,9 +24,9 @@ def test_accuracies_by_junction_in_the_order_of_seeds():
 
 
 def test_runs_as_rows(monkeypatch):
-    finished, begun = record(accuracy=(0.3, 0.4)), record("surgery", final=False)
-    begun["epochs"] = [{"validation_accuracy": [0.1, 0.2], "seconds": 2.5}]
-    rows = results.rows({"a": finished, "=b": begun, "c": record(seed=1, final=False) | {"failed": "why"}})
+    finished, unfinished = record(accuracy=(0.3, 0.4)), record("surgery", final=False)
+    unfinished["epochs"] = [{"validation_accuracy": [0.1, 0.2], "seconds": 2.5}]
+    rows = results.rows({"a": finished, "=b": unfinished, "c": record(seed=1, final=False) | {"failed": "why"}})
     assert [(row["run"], row["exit"]) for row in rows] == [("a", 1), ("a", 2), ("=b", 1), ("=b", 2), ("c", None)]
     assert [row["test_accuracy"] for row in rows] == [0.3, 0.4, None, None, None]
     assert [row["validation_accuracy"] for row in rows] == [0.5, 0.5, 0.1, 0.2, None]

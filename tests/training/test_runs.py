@@ -21,7 +21,7 @@ from dfs_edu import cli, data
 from dfs_edu.inference import Outputs
 from dfs_edu.training import results, runs, study
 from dfs_edu.training.recipes import Recipe
-from dfs_edu.training.trainer import load_data, of_images
+from dfs_edu.training.trainer import fill_content, load_data
 
 
 @pytest.fixture(scope="module")
@@ -449,7 +449,7 @@ def test_a_folder_may_be_renamed(insects, tmp_path):
     run, folder = insects
     renamed = shutil.copytree(folder, tmp_path / "renamed")
     recipe = replace(Recipe.from_dict(results.read(run)["recipe"]), content=None)
-    assert of_images(recipe, load_data(recipe, renamed)) == of_images(recipe, load_data(recipe, folder))
+    assert fill_content(recipe, load_data(recipe, renamed)) == fill_content(recipe, load_data(recipe, folder))
     assert call("evaluate", run, "--data", renamed, "--device", "cpu") == 0
 
 
@@ -460,9 +460,9 @@ def test_an_older_run_of_a_folder_keeps_its_name(insects, tmp_path):
     older = shutil.copytree(run, tmp_path / recipe.name)
     record["recipe"] |= {"content": None, "name": recipe.name}
     results.write(older / "record.json", record)
-    assert of_images(recipe, load_data(recipe, folder), tmp_path) == recipe
+    assert fill_content(recipe, load_data(recipe, folder), tmp_path) == recipe
     other = images(tmp_path / "others", ("ant", "bee", "fly"), 40, 5)
-    assert of_images(recipe, load_data(recipe, other), tmp_path).content
+    assert fill_content(recipe, load_data(recipe, other), tmp_path).content
 
 
 def test_a_study_on_other_images_is_another_study(tmp_path):

@@ -66,14 +66,14 @@ def test_the_first_loss_is_that_of_the_weights(donor, tmp_path):
 @pytest.mark.parametrize("backbone", [name for name, _ in FAMILIES.values() if "imagenet" not in name])
 def test_a_frozen_trunk_stays_bit_for_bit(backbone):
     recipe = recipe_for(backbone, frozen=2, ema=0.9, clip=1.0, weight_decay=0.1)
-    begun, run = built(recipe), train(recipe)
-    before, after = trunk_of(begun), trunk_of(run.network)
+    initial, run = built(recipe), train(recipe)
+    before, after = trunk_of(initial), trunk_of(run.network)
     assert all(torch.equal(before[name], after[name]) for name in before)  # weights and averages of BatchNorm
-    heads = [name for name, _ in begun.heads.named_parameters()]
+    heads = [name for name, _ in initial.heads.named_parameters()]
     moved = [
         name
         for name in heads
-        if not torch.equal(begun.heads.get_parameter(name), run.network.heads.get_parameter(name))
+        if not torch.equal(initial.heads.get_parameter(name), run.network.heads.get_parameter(name))
     ]
     assert moved == heads
     assert all(norm > 0 for row in run.record["epochs"] for norm in row["gradient_norm"])  # probes pull all the same
@@ -81,9 +81,9 @@ def test_a_frozen_trunk_stays_bit_for_bit(backbone):
 
 def test_then_all_of_it_moves():
     recipe = recipe_for(frozen=1)
-    begun, run = built(recipe), train(recipe)
+    initial, run = built(recipe), train(recipe)
     assert not any(
-        torch.equal(p, run.network.get_parameter(name)) for name, p in begun.named_parameters() if p.ndim > 1
+        torch.equal(p, run.network.get_parameter(name)) for name, p in initial.named_parameters() if p.ndim > 1
     )
     assert all(p.requires_grad for p in run.network.parameters())
     norms = [m for m in run.network.stages.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -270,8 +270,8 @@ def test_a_builders_pretrained_weights_in_the_shell(tmp_path):
     done = shell(tmp_path, f"{words} --out again --plugin mine_pre")
     assert done.returncode == 0, done.stderr
     digits, _ = find(tmp_path / "runs" / name)
-    begun = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "again").glob("*/record.json")}
-    assert {n: record.get("start", {}).get("sha256", "")[:8] for n, record in begun.items()} == {
+    records = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "again").glob("*/record.json")}
+    assert {n: record.get("start", {}).get("sha256", "")[:8] for n, record in records.items()} == {
         f"digits-mypretrained-smoke-joint-start-{digits}-seed0": digits,
         f"digits-mypretrained-smoke-joint-start-{digits}-frozen-1-seed0": digits,
         "digits-mypretrained-smoke-joint-seed0": "",

@@ -62,7 +62,7 @@ def test_arms(text, changes):
         ("joint+weighted", "'weighted': add one of"),
     ],
 )
-def test_an_arm_that_is_none(text, says):
+def test_an_invalid_arm(text, says):
     with pytest.raises(ValueError, match=f"arm '{text}'".replace("+", r"\+")) as error:
         study.arm(text)
     assert says in str(error.value)
@@ -221,7 +221,7 @@ def test_one_arm_of_several_diverges(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), KeyboardInterrupt("stopped"), dfs.data.DataError("no data")]
 )
-def test_what_is_not_the_arms_fault_stops_everything(error, tmp_path, monkeypatch):
+def test_an_error_outside_an_arm_stops_the_study(error, tmp_path, monkeypatch):
     def train(*args, **kwargs):
         raise error
 
@@ -304,7 +304,7 @@ def test_time_is_the_ratio_of_medians(tmp_path):
     assert study.table(records)
 
 
-def test_a_killed_process_is_said_not_waited_for(tmp_path, monkeypatch, capsys):
+def test_a_killed_process_is_reported_and_not_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "work", _dies)
     words = ["study", "digits/vgg7-4", "--scale", "smoke", "--processes", "2", "--out", str(tmp_path)]
     assert main(words) == 1
@@ -388,7 +388,7 @@ def test_a_study_is_kept_in_one_file(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(study.differences(kept)["detached"], [[-25.0] * 7])
 
 
-def test_nothing_finished_is_said(tmp_path):
+def test_a_study_without_finished_runs_is_reported(tmp_path):
     assert study.table(study.collect(cells(["joint"]), tmp_path)) == "no run has finished yet"
 
 
@@ -431,7 +431,7 @@ def test_arms_of_fewer_exits_have_their_mean_below_the_mean(tmp_path):
     assert short.split()[2:] == ["10.0", "20.0", "30.0", "20.0", "2.00"]
 
 
-def test_a_study_that_is_not_recorded_is_said_and_where_to_get_it(tmp_path, monkeypatch):
+def test_the_error_for_an_unrecorded_study_says_where_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(
         FileNotFoundError, match=r"no study 'nothing' is recorded in .*; there are .*digits-vgg7-16-lesson"
     ):

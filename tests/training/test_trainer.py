@@ -175,7 +175,7 @@ def test_the_moving_average_is_kept_and_evaluated():
     assert run_.record["final"]["validation_accuracy"] == again.accuracy.tolist()
 
 
-def test_the_record_says_how_each_exit_pulls(uninterrupted):
+def test_the_record_holds_the_gradient_norm_of_each_exit(uninterrupted):
     network, record = uninterrupted.network, uninterrupted.record
     K = len(network.heads)
     dataset = dfs.data.load("digits").first(192, 64)
@@ -193,7 +193,7 @@ def test_the_record_says_how_each_exit_pulls(uninterrupted):
         assert row["conflict"][k] == pytest.approx(sum(c < 0 for c in met) / len(met), abs=1e-3)
 
 
-def test_tracking_looks_at_the_conflict_and_changes_nothing_else(uninterrupted):
+def test_tracking_records_the_conflict_and_changes_nothing_else(uninterrupted):
     tracked = run(small(junction=dfs.Surgery(0.5)), None, track=2)
     assert [look["step"] for look in tracked.record["conflict"]["looks"]] == [0, 2, 4, 6]
     assert tracked.record["final"]["test_accuracy"] == uninterrupted.record["final"]["test_accuracy"]
@@ -201,7 +201,7 @@ def test_tracking_looks_at_the_conflict_and_changes_nothing_else(uninterrupted):
         assert torch.equal(tracked.network.state_dict()[name], tensor), name
 
 
-def test_the_time_of_looks_is_not_that_of_training(monkeypatch):
+def test_the_time_of_probes_is_not_that_of_training(monkeypatch):
     def slow(self, step, net):
         time.sleep(1)
         return {"step": step}
@@ -236,7 +236,7 @@ def test_a_probe_compiles_nothing():
     assert compiled
 
 
-def test_the_record_says_what_it_took(uninterrupted):
+def test_the_record_holds_time_and_memory(uninterrupted):
     row = uninterrupted.record["epochs"][0]
     assert row["pictures_per_second"] == pytest.approx(192 / row["seconds"], rel=0.3)
     assert 2**27 < row["peak_memory"] < 2**40
@@ -278,7 +278,7 @@ def expected_rates() -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("dies", [None, 2, 4])
-def test_tensorboard_shows_rate_and_looks_by_step_also_of_a_resumed_run(dies, tmp_path, monkeypatch):
+def test_tensorboard_shows_rate_and_conflict_by_step_also_of_a_resumed_run(dies, tmp_path, monkeypatch):
     if dies:
         with monkeypatch.context() as patch:
             die_in_step(patch, dies)
@@ -300,13 +300,13 @@ def test_tensorboard_shows_rate_and_looks_by_step_also_of_a_resumed_run(dies, tm
     assert "tracked_cosine/stage6" not in events  # only the last exit gets there
 
 
-def test_somebody_may_look_after_each_epoch():
+def test_a_callback_is_called_after_each_epoch():
     seen = []
     run(small(), None, on_epoch=lambda record: seen.append(len(record["epochs"])))
     assert seen == [1, 2]
 
 
-def test_checkpoints_come_after_so_many_steps(tmp_path, monkeypatch):
+def test_checkpoints_come_after_a_given_number_of_steps(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(train_module.state, "save", lambda trainer: saved.append(trainer.batches.batch))
     run(small(), tmp_path, checkpoint_steps=2)
@@ -336,7 +336,7 @@ def test_multistep_divides_the_rate_at_its_milestones():
     assert rates == pytest.approx(expected)
 
 
-def test_a_milestone_may_lie_within_an_epoch():
+def test_a_milestone_may_be_within_an_epoch():
     recipe = get("cifar100/vgg7-64", scale="paper", epochs=2, milestones=(1.5,))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.lr)
     schedule = make_schedule(optimizer, recipe, steps_per_epoch=4)
@@ -390,20 +390,20 @@ def test_a_finished_run_does_not_look_at_the_test_split_again(uninterrupted, mon
     run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent, resume=True)
 
 
-def test_a_run_that_is_there_is_not_overwritten(uninterrupted):
+def test_an_existing_run_is_not_overwritten(uninterrupted):
     with pytest.raises(FileExistsError, match="exists already: resume it"):
         run(small(junction=dfs.Surgery(0.5)), uninterrupted.folder.parent)
 
 
 def test_another_recipe_does_not_resume_it(uninterrupted):
-    with pytest.raises(ValueError, match=r"begun with another recipe: lr 0.2, now 0.05"):
+    with pytest.raises(ValueError, match=r"started with another recipe: lr 0.2, now 0.05"):
         run(small(junction=dfs.Surgery(0.5), lr=0.05), uninterrupted.folder.parent, resume=True)
 
 
 def test_another_number_of_processes_does_not_resume_it(tmp_path, uninterrupted):
     state = checkpoint.newest(uninterrupted.folder)
     checkpoint.keep(tmp_path / uninterrupted.folder.name, state | {"processes": 2 * state["processes"]})
-    with pytest.raises(ValueError, match="begun by 2 processes, now there are 1"):
+    with pytest.raises(ValueError, match="started by 2 processes, now there are 1"):
         run(small(junction=dfs.Surgery(0.5)), tmp_path, resume=True)
 
 
@@ -503,7 +503,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     assert all(t.isfinite().all() for t in state["objective"].values())
 
 
-def test_a_missing_gpu_is_said():
+def test_a_missing_gpu_is_reported():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="device='cuda': torch finds no GPU"):
@@ -513,7 +513,7 @@ def test_a_missing_gpu_is_said():
 @pytest.mark.parametrize(
     "device", ["cuda:7", "cuda:256", "mps", "mps:3", "cpu:1", "meta", "xpu", "", "cuda:-1", None, 3]
 )
-def test_a_device_that_is_not_there_is_named(device, monkeypatch):
+def test_a_missing_device_is_named(device, monkeypatch):
     """Whatever this machine has: two GPUs here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -542,7 +542,7 @@ def test_a_device_that_is_not_there_is_named(device, monkeypatch):
         ("--out " + 300 * "x", "File name too long"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_any_data_are_read(words, message, tmp_path, capsys, monkeypatch):
+def test_an_invalid_recipe_is_refused_before_any_data_are_read(words, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train_module, "load_data", None)
     (tmp_path / "file").touch()
     words = words.format(file=tmp_path / "file")
@@ -632,12 +632,12 @@ def test_kill_9_at_any_moment_and_resume_is_bit_for_bit_alike(tmp_path):
     assert process.wait(300) == 0, process.stderr.read()
 
     rng = random.Random(0)
-    begun, kills = killed / name / "checkpoint.pt", 0
+    checkpoint, kills = killed / name / "checkpoint.pt", 0
     for attempt in range(3):
         process = start(killed, "--resume")
-        wait_for(begun, process)
-        stamp = saved_at(begun)
-        while attempt and process.poll() is None and saved_at(begun) in (stamp, None):
+        wait_for(checkpoint, process)
+        stamp = saved_at(checkpoint)
+        while attempt and process.poll() is None and saved_at(checkpoint) in (stamp, None):
             time.sleep(0.005)  # later kills come after this process has saved something itself
         time.sleep(0.3 * rng.random())
         process.send_signal(signal.SIGKILL)

@@ -386,7 +386,7 @@ def test_the_diagram_lights_up_an_exit(run_all):
     assert errors == []
 
 
-def test_what_a_check_says_is_seen_and_its_state_kept(run_all):
+def test_the_message_of_a_check_is_shown_and_its_state_kept(run_all):
     """The sentence is an output with two faces: text for the reader, JSON for `dfs-edu course --report`."""
     cell = new_code_cell("from dfs_edu import checks\n\n\nchecks.cosine(lambda g, h: g @ h)")
     notebook = new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})

@@ -112,7 +112,7 @@ def test_readers_without_widgets_get_the_drawing(widget):
     assert fig.layout.images[0].source == figures.network_figure(widget.wiring, 2).layout.images[0].source
 
 
-def test_the_page_asks_nobody():
+def test_the_page_makes_no_request():
     program = NetworkDiagram._esm.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
     assert not [outside for outside in ("import ", "fetch(", "http://", "https://") if outside in program]
     assert "lmSuppressShortcuts" in program

@@ -229,7 +229,7 @@ def test_a_notebook_gets_the_figure_beside_the_widget(explorer, monkeypatch):
     assert set(data) >= {"application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"}
 
 
-def test_the_page_asks_nobody_and_names_its_sliders():
+def test_the_page_makes_no_request_and_names_its_sliders():
     program = ThresholdExplorer._esm
     for outside in ("import ", "fetch(", "http://", "https://"):
         assert outside not in program.replace("http://www.w3.org/2000/svg", "")  # a name, not an address

@@ -110,7 +110,7 @@ def test_readers_without_widgets_get_a_figure(gallery, monkeypatch):
     assert all((text[0] == "✓") == bool(said.correct[0, n]) for text, n in zip(texts[1:16:4], shown, strict=True))
 
 
-def test_the_page_asks_nobody():
+def test_the_page_makes_no_request():
     program = ExitGallery._esm.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
     assert not [outside for outside in ("import ", "fetch(", "http://", "https://") if outside in program]
     assert "lmSuppressShortcuts" in program

@@ -72,12 +72,12 @@ print("x" * 200_000)  # more than a pipe holds
     assert [len(figure.data[0].x) for figure in shown.figures] == [1, 2]
 
 
-def test_a_process_that_fails_says_why(shown, tmp_path):
+def test_a_failed_process_is_reported_with_its_output(shown, tmp_path):
     with pytest.raises(RuntimeError, match=r"status 3: .*no room"):
         follow.watch(process("print('no room'); raise SystemExit(3)"), tmp_path, seconds=0.1)
 
 
-def test_a_process_that_trained_nothing_is_said(shown, tmp_path):
+def test_a_process_that_trained_nothing_is_reported(shown, tmp_path):
     with pytest.raises(RuntimeError, match="wrote no record into"):
         follow.watch(process("pass"), tmp_path, seconds=0.1)
 

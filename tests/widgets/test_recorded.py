@@ -57,6 +57,6 @@ def test_with_the_data_set_images_and_maps_are_shown():
     assert recorded.gallery(JOINT.replace("seed0", "seed1"), range(3)).setup["maps"] == {}  # its weights were not kept
 
 
-def test_runs_that_are_not_there():
+def test_missing_runs():
     with pytest.raises(FileNotFoundError, match="no-such-run"):
         recorded.explorer("no-such-run")
