@@ -91,9 +91,10 @@ def what_surgery_saves(found: dict) -> None:
     assert found["counted"] == pytest.approx(found["theory"], abs=1e-3)
     assert found["usual"] == 0
     assert found["by_beta"]["theory"] == sorted(found["by_beta"]["theory"], reverse=True)
-    assert found["by_beta"]["theory"][-1] == found["by_beta"]["counted"][-1] == 0  # at beta 1 all is heard
+    assert found["by_beta"]["counted"] == pytest.approx(found["by_beta"]["theory"], abs=1e-3)
     assert all(seconds > 0 for seconds in found["times"].values())
-    assert found["by_network"]["vit-tiny-pixels32-patch4"] == [0, 0]
+    assert found["by_network"]["vit-tiny-pixels32-patch4"] == 0
+    assert max(found["by_network"], key=found["by_network"].get) == "vgg7-64"
     assert 0.99 < found["memory"] < 1.02
 
 

@@ -392,7 +392,7 @@ def layer_work(
             insidetextfont={"color": INK if colour.startswith("rgba") else "#111111"},
             hovertemplate="%{y}: %{x} of a forward pass<extra>" + name + "</extra>",
         )
-    fig.update_xaxes(range=[0, 3], dtick=1)
+    fig.update_xaxes(range=[0, 3.01], dtick=1)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig.update_layout(legend=below() | {"traceorder": "normal"}, margin_b=90)
 
