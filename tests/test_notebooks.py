@@ -203,23 +203,21 @@ def take_it_away(found: dict) -> None:
 def what_do_the_two_parts_hold(found: dict) -> None:
     for biased, unbiased in found["chance"].values():
         assert abs(unbiased) < 0.1 * biased  # of noise
-    for rows in found["alike"].values():
-        assert all(-1 <= value <= 1 for row in rows.values() for value in row)
-    assert len(found["between"]) == 8  # four pairs of networks, two parts
+    assert set(found["maps"]) == {"joint and surgery", "joint and untrained", "joint, two different images"}
+    for values in found["maps"].values():
+        assert len(values) == K
+        assert all(value is None or -1 <= value <= 1 for value in values)  # None: all maps of an exit are empty
+    assert set(found["cka"]) == {"joint", "surgery", "surgery all"}
+    for parts in found["cka"].values():
+        assert all(len(values) == K - 1 and all(-1 <= value <= 1 for value in values) for values in parts.values())
+    assert set(found["probes"]) == {"joint", "surgery", "random filters"}
     for accuracy in found["probes"].values():
         fractions(accuracy["whole"])
         for part in ("shared", "specific", "mixed"):
             fractions(accuracy[part][:-1], K - 1)
             assert accuracy[part][-1] is None  # nothing is cut at the last exit
-    assert set(found["probes"]) == {"joint", "surgery", "untrained", "random filters"}
-    assert set(found["lost"]) == {f"{name}, {fill}" for name in ("joint", "surgery") for fill in ("mean", "zero")}
-    for name, medians in found["selectivity"].items():
-        assert name.startswith(("joint", "surgery"))
-        for values in medians.values():
-            fractions(values, K - 1)
-    assert set(found["cifar100"]) in (set(), {"joint", "surgery own", "surgery all"})  # where its pictures are
-    assert set(found["conductance"]["own"]) == {"joint", "surgery"}
-    assert all(len(parts) == K - 1 for parts in found["conductance"]["last"].values())
+    assert set(found["lost"]) == {"joint", "surgery", "surgery all"}
+    assert set(found["photographs"]) in (set(), {"joint", "surgery", "surgery all"})  # if the images are here
 
 
 def rival_answers(found: dict) -> None:
