@@ -17,7 +17,14 @@ from dfs_edu.figures.accuracy import (
 )
 from dfs_edu.figures.diagram import network, network_figure
 from dfs_edu.figures.early_exit import cuts, parts_of_whole, rates, reliability, shares, shares_by, speed_ups, waits
-from dfs_edu.figures.features import ablation_heatmaps, cka_heatmaps, conductances, probe_accuracies, selectivities
+from dfs_edu.figures.features import (
+    ablation_heatmaps,
+    by_exit,
+    cka_heatmaps,
+    conductances,
+    probe_accuracies,
+    selectivities,
+)
 from dfs_edu.figures.gradients import (
     answers,
     arrows,
@@ -27,9 +34,11 @@ from dfs_edu.figures.gradients import (
     conflict_heatmaps,
     conflict_through_training,
     gradient_work,
+    layer_work,
     leakage,
     pulls,
     saved_by_beta,
+    saved_by_network,
     steps,
     weights_of_exits,
 )
@@ -45,6 +54,7 @@ __all__ = [
     "answers",
     "arrows",
     "budget_differences",
+    "by_exit",
     "channel_conflict",
     "cka_heatmaps",
     "conductances",
@@ -58,6 +68,7 @@ __all__ = [
     "gaps",
     "gradient_work",
     "heat",
+    "layer_work",
     "leakage",
     "learning_curves",
     "looks",
@@ -73,6 +84,7 @@ __all__ = [
     "reliability",
     "saved_by_beta",
     "seeds_needed",
+    "saved_by_network",
     "selectivities",
     "shares",
     "shares_by",

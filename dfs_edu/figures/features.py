@@ -24,12 +24,44 @@ from dfs_edu.figures.look import (
     percent,
     require,
     rounded,
+    row_count,
     style,
 )
 
+UNIT = [-0.04, 1.04]  # a vertical axis from 0 to 1, with room for the marks
 ALIKE = [[0, "#f2f2f2"], [1, "#0072B2"]]  # from grey to blue
 LOST = [[0, "#f2f2f2"], [1, "#D55E00"]]  # from grey to vermilion
 NAMES = {"shared": "f+", "specific": "f-", "mixed": "half of each", "whole": "f+ and f-, all channels"}
+
+
+@literal
+def by_exit(values: Mapping, title: str, y: str, unit: bool = False) -> go.Figure:
+    """Draw one panel per network and one line per quantity over the exits: network -> name -> K values.
+
+    Args:
+        values: a name in several panels keeps its colour.
+        title: title of the figure.
+        y: title of the vertical axis.
+        unit: whether the axis shows all of 0 to 1.
+
+    Raises:
+        ValueError: if there are no panels.
+    """
+    require(values=values)
+    names = list(dict.fromkeys(name for curves in values.values() for name in curves))
+    fig, places = panels(values, title, height=380, bottom=70 + 22 * row_count(names, 2))
+    named, exits = set(), 0
+    for place, curves in zip(places, values.values(), strict=True):
+        for name, curve in curves.items():
+            x, look = exit_numbers(curve), style(names.index(name))
+            once = {"name": name, "legendgroup": name, "showlegend": name not in named}
+            fig.add_scatter(x=x, y=rounded(curve), mode="lines+markers", **once, **look, **place)
+            named.add(name)
+            exits = max(exits, len(x))
+    fig.update_xaxes(**exit_ticks(exits))
+    if unit:
+        fig.update_yaxes(range=UNIT)
+    return fig.update_yaxes(title_text=y, col=1)
 
 
 @literal

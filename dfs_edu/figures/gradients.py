@@ -357,6 +357,47 @@ def weights_of_exits(weights: Mapping, title: str = "The weight that each method
 
 
 @literal
+def layer_work(
+    computed: Mapping, title: str = "One layer in a training step: three products of equal cost"
+) -> go.Figure:
+    """Draw the products that a layer computes in a training step, one bar per case, in units of its forward pass.
+
+    Args:
+        computed: name -> what fraction of the input gradient is computed, from 0 to 1.
+
+    Raises:
+        ValueError: if there are no cases.
+    """
+    require(computed=computed)
+    fractions = np.asarray(list(computed.values()), dtype=float)
+    products = {
+        "forward": ("y = W x", np.ones(len(fractions)), FORWARD, ""),
+        "weight gradient": ("dW = dy xᵀ", np.ones(len(fractions)), GRADIENT, ""),
+        "input gradient": ("dx = Wᵀ dy", fractions, GRADIENT, "/"),
+        "input gradient that nobody uses": ("not computed", 1 - fractions, "rgba(0,0,0,0)", ""),
+    }
+    fig = figure([], title, "forward passes of this layer", height=150 + 56 * len(computed), barmode="stack")
+    for name, (formula, units, colour, shape) in products.items():
+        fig.add_bar(
+            name=name,
+            y=list(computed),
+            x=rounded(units),
+            orientation="h",
+            marker={"color": colour, "pattern": {"shape": shape, "bgcolor": colour, "fgcolor": "#dca0c2"}},
+            marker_line={"color": INK, "width": 1},
+            text=[formula if u >= 0.2 else "" for u in units],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            insidetextfont={"color": INK if colour.startswith("rgba") else "#111111"},
+            hovertemplate="%{y}: %{x} of a forward pass<extra>" + name + "</extra>",
+        )
+    fig.update_xaxes(range=[0, 3.01], dtick=1)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    return fig.update_layout(legend=below() | {"traceorder": "normal"}, margin_b=90)
+
+
+@literal
 def gradient_work(costs: Mapping, title: str = "Work of a training step for one image") -> go.Figure:
     """Draw forward and backward work in MFLOPs as stacked bars: name -> cost, as ``probes.cost`` returns it."""
     parts = {"forward": (FORWARD, ""), "backward": (GRADIENT, "/")}
@@ -391,3 +432,15 @@ def saved_by_beta(
     fig = figure([], title, "beta, the shared part of the channels", "% of a joint step saved")
     fig.add_hline(0, line=RULE)
     return lines(fig, {name: (rounded(betas), percent(fractions)) for name, fractions in saved.items()})
+
+
+@literal
+def saved_by_network(saved: Mapping, title: str = "What surgery saves of a joint training step") -> go.Figure:
+    """Draw one bar per network: name -> fraction of a joint training step that is saved."""
+    fractions = percent(list(saved.values()))
+    text = [f"{value:.1f} %" for value in fractions]
+    look = {"color": GRADIENT, "pattern": {"shape": ""}}
+    bars = go.Bar(x=fractions, y=list(saved), orientation="h", text=text, textposition="outside", marker=look)
+    fig = figure([bars], title, "% of a joint step saved", height=130 + 40 * len(saved))
+    fig.update_xaxes(range=[min(0, *fractions), 1.2 * max(1, *fractions)])
+    return fig.update_yaxes(autorange="reversed", showgrid=False)

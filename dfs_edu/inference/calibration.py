@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from dfs_edu.inference.outputs import Outputs
 
 RANGE = (0.01, 100)  # of temperatures: beyond, an exit knows nothing and rounding decides how sure it is
+BINS = 10  # of confidence, unless a caller asks for another number
 BELOW_ONE = 1 - 2**-24  # the next float32
 
 
@@ -52,7 +53,7 @@ def _temperature(logits: Tensor, label: Tensor) -> float:
     return math.exp(brentq(slope, low, high, xtol=1e-10))
 
 
-def calibration_error(outputs: Outputs, bins: int = 15) -> Tensor:
+def calibration_error(outputs: Outputs, bins: int = BINS) -> Tensor:
     """Expected calibration error of each exit, float64 (K,): the mean gap between confidence and accuracy over bins.
 
     The bins are equally wide and weighted by the number of images in them; computed by torchmetrics.
@@ -84,7 +85,7 @@ class Reliability:
     edges: Tensor
 
 
-def reliability(outputs: Outputs, bins: int = 15) -> Reliability:
+def reliability(outputs: Outputs, bins: int = BINS) -> Reliability:
     """Confidence and accuracy in bins of equal width, for a reliability diagram.
 
     Raises:

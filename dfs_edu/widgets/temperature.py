@@ -17,12 +17,12 @@ from torch import Tensor
 
 from dfs_edu import figures, inference
 from dfs_edu.inference import Outputs
+from dfs_edu.inference.calibration import BINS
 from dfs_edu.inference.checks import check_pair
 from dfs_edu.widgets import page
 
 DOUBLING = 20  # places of the slider from T to 2 T
 REACH = 2  # doublings on either side of 1, unless a fitted temperature lies beyond
-BINS = 15  # of confidence, as in inference.reliability
 
 
 class TemperatureExplorer(page.Widget):

@@ -119,6 +119,8 @@ ALL = {
     "shares": lambda: figures.shares(point()),
     "rates": lambda: figures.rates({1: {"torch": 500.0, "onnx": 900.0}, 128: {"torch": 1234.5, "onnx": 2000.0}}),
     "speed_ups": lambda: figures.speed_ups({"one by one": ([1, 1.5, 2], [0.9, 1.2, 1.4]), "128 at once": ([2], [1.9])}),
+    "layer_work": lambda: figures.layer_work({"joint": 1, "surgery": 0.5}),
+    "saved_by_network": lambda: figures.saved_by_network({"vgg7": 0.165, "vit": 0}),
     "saved_by_beta": lambda: figures.saved_by_beta([0.25, 0.5], {"theory": [0.25, 0.125], "measured": [0.2, -0.1]}),
     "pulls": lambda: figures.pulls({"joint": np.ones((4, 2)), "cut": [[1, 1], [1, 1], [1, 0], [0, 1]]}),
     "parts_of_whole": lambda: figures.parts_of_whole({"MACs": [1e6, 4e6], "time": torch.tensor([0.5, 0.8])}),
@@ -127,6 +129,7 @@ ALL = {
     "shares_by": lambda: figures.shares_by({"one": point(), "other": point()}),
     "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
     "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
+    "by_exit": lambda: figures.by_exit({"joint": {"f+": [0.1, 0.2], "f-": [0.3, NAN]}}, "Alike", "CKA", unit=True),
     "cka_heatmaps": lambda: figures.cka_heatmaps({"joint": np.eye(3), "surgery": np.ones((3, 3))}, ["1+", "1-", "2"]),
     "ablation_heatmaps": lambda: figures.ablation_heatmaps({"surgery": ablated()}),
     "probe_accuracies": lambda: figures.probe_accuracies({"joint": probed(), "surgery": probed()}),
@@ -458,6 +461,31 @@ def test_measured_speed_ups_are_beside_the_promised_ones():
 def test_what_is_saved_in_percent():
     theory, measured = ALL["saved_by_beta"]().data
     assert (list(theory.x), list(theory.y), list(measured.y)) == ([0.25, 0.5], [25, 12.5], [20, -10])
+
+
+def test_a_layer_computes_what_is_used_of_its_input_gradient():
+    forward, weights, inputs, unused = figures.layer_work({"joint": 1, "surgery": 0.25}).data
+    assert list(forward.x) == list(weights.x) == [1, 1]
+    assert (list(inputs.x), list(unused.x)) == ([1, 0.25], [0, 0.75])
+    assert list(unused.text) == ["", "not computed"]
+    with pytest.raises(ValueError, match="computed"):
+        figures.layer_work({})
+
+
+def test_what_networks_save_in_percent():
+    (bars,) = figures.saved_by_network({"vgg7": 0.165, "vit": 0}).data
+    assert list(bars.x) == [16.5, 0]
+    assert list(bars.text) == ["16.5 %", "0.0 %"]
+
+
+def test_a_line_keeps_its_colour_in_every_panel():
+    fig = figures.by_exit({"a": {"f+": [0.1, 0.2]}, "b": {"f-": [0.3], "f+": [0.4]}}, "Alike", "CKA")
+    first, other, again = fig.data
+    assert first.line.color == again.line.color != other.line.color
+    assert [trace.showlegend for trace in fig.data] == [True, True, False]
+    assert (first.xaxis, again.xaxis) == ("x", "x2")
+    with pytest.raises(ValueError, match="values"):
+        figures.by_exit({}, "Alike", "CKA")
 
 
 def test_a_channel_that_both_pull_on_is_torn():

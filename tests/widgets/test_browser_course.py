@@ -11,7 +11,7 @@ import re
 import nbformat
 import pytest
 from lab import PATIENCE, TOKEN, complaints, course_notebook, errors, run_all_cells, shut_down
-from test_browser import DRAWN, first_slider, moved, place, shown
+from test_browser import first_slider, moved, place, shown
 
 from dfs_edu.course.browser import chromium
 
@@ -100,20 +100,17 @@ def test_a_notebook_as_a_page_in_voila(lab, browser):
         page.close()
 
 
-def test_the_gallery_of_the_parts(opened):
-    page = opened("06", "ExitGallery(", ready=".dfs-exit-gallery .dfs-exit >> nth=5")
-    methods = page.locator(".dfs-methods button")
-    assert methods.all_inner_texts() == ["Grad-CAM", "integrated gradients"]
-    for method in methods.all():
-        method.click()
-        page.get_by_role("button", name="image 1:").click()
-        first, answers = page.evaluate(DRAWN), page.locator(".dfs-exit-gallery .dfs-confidence").all_inner_texts()
-        page.get_by_role("button", name="image 9:").click()
-        until(page, "first => JSON.stringify((" + DRAWN + ")()) != JSON.stringify(first)", first)
-        assert all(now != then for now, then in zip(page.evaluate(DRAWN), first, strict=True))
-        assert page.locator(".dfs-exit-gallery .dfs-confidence").all_inner_texts() != answers
-        name = f"{method.inner_text()} of exit 6, image 9"
-        assert page.get_by_role("img", name=name, exact=True).count() == 1
+def test_the_galleries_of_two_networks(opened):
+    """With or without the photographs: an image chosen in one gallery is chosen in both."""
+    page = opened("06", "side_by_side(", ready=".dfs-exit-gallery >> nth=1")
+    chosen = page.locator(".dfs-thumbnail[aria-pressed=true]")
+    levels = page.locator(".dfs-exit-gallery .dfs-confidence")
+    before = levels.all_inner_texts()
+    for gallery, image in ((0, "image 9"), (1, "image 4")):
+        page.get_by_role("button", name=f"{image}:").nth(gallery).click()
+        assert [chosen.nth(i).get_attribute("aria-label").split(":")[0] for i in range(2)] == [image] * 2
+    assert len(before) == 12  # six exits each
+    assert levels.all_inner_texts() != before
     all_ran(page)
 
 

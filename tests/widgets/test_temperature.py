@@ -101,7 +101,7 @@ def assert_agrees(shown, explorer, temperatures):
         "all => all.map(g => [...g.querySelectorAll('title')].map(t => t.textContent))"
     )
     for k, found in enumerate(circles):
-        filled = [b for b in range(15) if diagram.count[k, b]]
+        filled = [b for b in range(10) if diagram.count[k, b]]
         assert found == [
             f"{percent(diagram.confidence[k, b].item(), 1)} confident, {percent(diagram.accuracy[k, b].item(), 1)} "
             f"right, {diagram.count[k, b].item():,} images"
