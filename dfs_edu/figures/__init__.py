@@ -30,6 +30,7 @@ from dfs_edu.figures.gradients import (
     pulls,
     saved_by_beta,
     steps,
+    weight_gradients,
     weights_of_exits,
 )
 from dfs_edu.figures.images import data_uri, heat, looks, overlay, pictures, predictions, sprite
@@ -79,5 +80,6 @@ __all__ = [
     "steps",
     "style",
     "waits",
+    "weight_gradients",
     "weights_of_exits",
 ]
