@@ -43,6 +43,7 @@ from dfs_edu.probes.pulling import SIDES
 
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
 DIGITS = 2  # significant ones of a cosine in a frame: what a colour can show
+NOTHING = "rgba(0,0,0,0)"
 CELLS = 24  # at most, in which numbers are written side by side
 FRAMES = 30  # at most, in one slider
 
@@ -256,12 +257,15 @@ def pulls(junctions: Mapping, title: str = "Which exits see a channel, and how h
     columns = {name: list(range(1, values.shape[1] + 1)) for name, values in shares.items()}
     # Shares seen are drawn from 0 to 1, shares pulled from -1 to 0
     marks = {name: values * [[1], [1], [-1], [-1]] for name, values in shares.items()}
-    scale = [[0, GRADIENT], [0.5, faint(GRADIENT)], [0.5, faint(FORWARD)], [1, FORWARD]]
-    hover = "channel %{x}, %{y}: %{text}"
+    # Opaque, so that numbers are readable on it on light and dark pages; exactly 0 is transparent
+    scale = [[0, GRADIENT], [0.499, "#f8ebf3"], [0.499, NOTHING], [0.501, NOTHING], [0.501, "#e2f5ee"], [1, FORWARD]]
+    hover = "channel %{x}, %{y} %{text}"
     fig = heatmaps(marks, dict.fromkeys(marks, SIDES), columns, title, "channel", "", scale, -1, 1, hover)
     few = sum(map(len, columns.values())) <= CELLS
     for trace, values in zip(fig.data, shares.values(), strict=True):
-        trace.update(text=[[f"{v:.2g}" for v in row] for row in values], texttemplate="%{text}" if few else None)
+        trace.update(
+            text=[[f"{v:.2g}" if v else "" for v in row] for row in values], texttemplate="%{text}" if few else None
+        )
     return outline_zeros(fig).update_layout(coloraxis_showscale=False, height=290)
 
 
