@@ -31,9 +31,14 @@ def prose(path: Path) -> str:
     return "\n\n".join(cell.source for cell in cells(path, "markdown"))
 
 
+def number_of(path: Path) -> str:
+    """A notebook's number as its title has it: "4" of 04_..., "4b" of 04b_..., an optional part."""
+    return path.stem.split("_")[0].removeprefix("0") or "0"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_has_all_its_parts(path):
-    text, number = prose(path), int(path.stem[:2])
+    text, number = prose(path), number_of(path)
     title, *_ = text.splitlines()
     assert re.fullmatch(rf"# {number}\. .+\?", title), "the title is the notebook's number and a question"
     for part in ("**You will learn**", "**Time** about ", "**You should know** ", "## Exercises", "## Recap"):
@@ -48,6 +53,8 @@ def test_a_notebook_has_all_its_parts(path):
     for line, start in zip(parameters.source.splitlines(), PARAMETERS, strict=True):
         assert line.startswith(start)
     assert "course.record(" in code[-1].source
+    if number[-1:].isalpha():
+        assert "optional" in text[: text.index("**You will learn**")], "a part with a letter says that it is optional"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -91,10 +98,13 @@ def test_each_notebook_leads_to_the_next():
     for path, following in pairwise(NOTEBOOKS):
         text = prose(path)
         assert f"]({following.name})" in text[text.index("**Next.**") :].splitlines()[0]
+    required = [path for path in NOTEBOOKS if number_of(path).isdigit()]
+    for path, following in pairwise(required):  # also past an optional part
+        assert f"]({following.name})" in prose(path)[prose(path).index("**Next.**") :].splitlines()[0]
     table = prose(NOTEBOOKS[0])
     for path in NOTEBOOKS[1:]:
         question = prose(path).splitlines()[0].split(". ", 1)[1]
-        assert f"| [{int(path.stem[:2])}]({path.name}) | {question} |" in table
+        assert f"| [{number_of(path)}]({path.name}) | {question} |" in table
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)

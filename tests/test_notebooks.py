@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -55,28 +56,40 @@ def cutting_features(found: dict) -> None:
         fractions(accuracy)
     assert any(abs(cosine) > 1e-3 for cosine in found["at_the_cut"]["joint"])
     assert found["at_the_cut"]["partition"] == [0] * (K - 1)  # exit 1 owns other channels than the deeper exits
+    assert found["place"] == "only in the layers that make an exit's own feature"
     first, *behind = found["dead"]["partition"]["convolution"]
     assert first < 0.5
     assert all(0.5 <= share < 1 for share in behind)  # they read [f+, 0]
     *cut, last = found["dead"]["partition"]["head"]
     assert all(0.5 <= share < 1 for share in cut)
     assert last < 0.5
+    assert {name: len(gaps) for name, gaps in found["recorded"].items()} == {
+        "partition, digits": K + 1,
+        "detached, cifar100": K + 1,
+    }
 
 
 def seeing_without_touching(found: dict) -> None:
-    assert found["same"] is True
     assert len(found["sight"]) == 5
     assert set(found["accuracy"]) == {"joint", "partition", "surgery own", "surgery all"}
     for accuracy in found["accuracy"].values():
         fractions(accuracy)
     assert found["at_the_cut"]["surgery own"] == [0] * (K - 1)
     assert any(abs(cosine) > 1e-3 for cosine in found["at_the_cut"]["surgery all"])  # f+ hears exit 1 as well
-    assert set(found["cifar100"]) == {"surgery own 0.5", "surgery all 0.5"}
-    for shares in found["through_training"].values():
-        fractions(shares, K - 1)
-    assert found["through_training"]["surgery"][-1] == 0  # exits 5 and 6 own different channels of stage 5
-    assert found["carried"]["surgery"] == [[0, 0]] * (K - 1)
+    fractions(found["in_conflict"].values(), 3)
+    pairs = 2 * sum(k * (k - 1) // 2 for k in range(2, K + 1))  # of exits that reach a stage, in its two layers
+    cut = 2 * sum(range(1, K))
+    assert found["sharing"] == {"joint": pairs, "surgery own": pairs - cut, "surgery all": pairs}
+    assert {name: len(gaps) for name, gaps in found["cifar100"].items()} == {"surgery own": K + 1, "surgery all": K + 1}
+    for name, what in found["sure"].items():
+        assert name in found["cifar100"]
+        assert re.fullmatch(r"(gains|loses|differs) at .*\d( and loses at .*\d)?|differs at no exit", what)
+
+
+def what_leaks_around_a_cut(found: dict) -> None:
+    assert found["carried"]["surgery own"] == [[0, 0]] * (K - 1)
     assert all(abs(plus) + abs(minus) > 0 for plus, minus in found["carried"]["joint"])
+    fractions(found["torn"], K - 1)
     assert found["leaking"] == 0  # a stage of VGG is one convolution
     own = found["by_own_channels"]
     assert all(length > 0 for length in own["joint"])
@@ -84,6 +97,9 @@ def seeing_without_touching(found: dict) -> None:
     shared, specific = zip(*found["by_finer_scales"]["coarsest scale cut"], strict=True)
     assert all(length > 0 for length in shared + specific)
     assert [specific for _, specific in found["by_finer_scales"]["all scales cut"]] == [0, 0]
+    assert found["paths"] == {"joint": 6, "coarsest scale cut": 5, "all scales cut": 3}
+    for arms in found["photographs"].values():
+        fractions(arms.values(), 2)
 
 
 def what_surgery_saves(found: dict) -> None:
@@ -257,6 +273,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "02": do_exits_disagree,
     "03": cutting_features,
     "04": seeing_without_touching,
+    "04b": what_leaks_around_a_cut,
     "05": what_surgery_saves,
     "06": what_do_the_two_parts_hold,
     "07": how_sure_is_sure,
@@ -274,8 +291,9 @@ SAME_AS_COMMITTED = {
     "00": ["macs", "layers"],
     "01": ["macs"],
     "02": ["by_hand", "by_probe", "photographs"],
-    "03": [],
-    "04": ["same", "cifar100", "sight"],
+    "03": ["recorded"],
+    "04": ["cifar100", "sight", "sure"],
+    "04b": ["paths", "photographs"],
     "05": ["theory", "counted", "usual", "by_beta", "by_network"],
     "06": ["chance"],
     "07": ["cifar100"],

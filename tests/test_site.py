@@ -220,7 +220,7 @@ def test_search_finds(site, page, words, leads_to):
     ],
 )
 def test_a_link_to_code_leads_to_the_reference(site, number, target, module):
-    (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
+    (path,) = [path for path in NOTEBOOKS if path.stem.startswith(f"{number}_")]
     assert target in path.read_text(encoding="utf-8")
     html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
     assert f'href="../docs/reference/2_networks.html#module-dfs_edu.{module}"' in html

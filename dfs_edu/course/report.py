@@ -160,8 +160,11 @@ def _person(path: Path, file: Path) -> str:
 
 
 def number(notebook: Path) -> str | None:
-    """Return a notebook's number, "03" for ``03_cut.ipynb`` and ``anna_03_cut(1).ipynb``; None if it has no number."""
-    match = re.search(r"(?<!\d)\d\d(?=_)", notebook.name)
+    """Return a notebook's number, None if it has none.
+
+    It is "03" for ``03_cut.ipynb`` and ``anna_03_cut(1).ipynb``, and "04b" for ``04b_leak.ipynb``, an optional part.
+    """
+    match = re.search(r"(?<!\d)\d\d[a-z]?(?=_)", notebook.name)
     return match and match.group()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -295,12 +296,12 @@ def copy_to(folder: str | Path) -> list[Path]:
 
 
 def numbers(words: str) -> list[str]:
-    """Parse numbers of notebooks: "03,04" or "3,4" becomes ["03", "04"].
+    """Parse numbers of notebooks: "03,04b" or "3,4b" becomes ["03", "04b"].
 
     Raises:
-        ValueError: One of them is not a number.
+        ValueError: One of them is not a number, with or without a letter.
     """
-    parsed = [word.strip().zfill(2) for word in words.split(",")]
-    if not all(word.isdecimal() for word in parsed):
-        raise ValueError(f"--only {words!r}: give numbers of notebooks separated by commas, such as 03,04")
-    return parsed
+    parsed = [re.fullmatch(r"(\d+)([a-z]?)", word.strip().lower(), re.ASCII) for word in words.split(",")]
+    if not all(parsed):
+        raise ValueError(f"--only {words!r}: give numbers of notebooks separated by commas, such as 03,04b")
+    return [match[1].zfill(2) + match[2] for match in parsed if match]

@@ -40,6 +40,7 @@ from dfs_edu.figures.gradients import (
     saved_by_beta,
     saved_by_network,
     steps,
+    weight_gradients,
     weights_of_exits,
 )
 from dfs_edu.figures.images import data_uri, heat, looks, overlay, pictures, predictions, sprite
@@ -93,5 +94,6 @@ __all__ = [
     "steps",
     "style",
     "waits",
+    "weight_gradients",
     "weights_of_exits",
 ]

@@ -13,6 +13,7 @@ from dfs_edu.figures.look import (
     FORWARD,
     GRADIENT,
     INK,
+    OUTLINE,
     RULE,
     SHARED,
     SPECIFIC,
@@ -23,10 +24,12 @@ from dfs_edu.figures.look import (
     divide,
     every_column,
     exit_numbers,
+    faint,
     figure,
     heatmaps,
     lines,
     literal,
+    outline_zeros,
     panelled,
     panels,
     percent,
@@ -39,8 +42,9 @@ from dfs_edu.figures.look import (
 from dfs_edu.probes.pulling import SIDES
 
 PARTS = (("f+, shared", True, SHARED), ("f-, specific", False, SPECIFIC))
-FREE, TORN = "rgba(128,128,128,0.18)", COLOURS[1]
 DIGITS = 2  # significant ones of a cosine in a frame: what a colour can show
+NOTHING = "rgba(0,0,0,0)"
+CELLS = 24  # at most, in which numbers are written side by side
 FRAMES = 30  # at most, in one slider
 
 # Conflict
@@ -55,7 +59,7 @@ def conflict_heatmap(report, title: str = "Cosine between the gradients of two e
 def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradients of two exits") -> go.Figure:
     """Draw reports, by name, side by side on one colour scale from -1 to 1, blank where a pair does not meet.
 
-    Exactly 0, where two gradients share nothing, is grey. A report has .cosine (L, K, K) and .layers, as
+    Exactly 0, where two gradients share nothing, is grey and outlined. A report has .cosine (L, K, K) and .layers, as
     ``probes.conflict`` returns it.
 
     Raises:
@@ -84,7 +88,7 @@ def conflict_heatmaps(reports: Mapping, title: str = "Cosine between the gradien
         angle = every_column(together)
         labels = every_column(names) | {key: angle[key] for key in ("tickangle", "tickfont")}
         fig.update_layout({f"xaxis{i + 1 if i else ''}": labels})
-    return fig
+    return outline_zeros(fig, OUTLINE)
 
 
 def _pairs(exits: int) -> list[str]:
@@ -239,22 +243,52 @@ def _scale(s: int, scales: int) -> str:
 
 
 @literal
-def pulls(junctions: Mapping, title: str = "Which exits see a channel, and which pull on it") -> go.Figure:
-    """Draw results (4, C) of ``probes.pulls``, by name, in the colours of forward and gradient; orange: both pull."""
-    marks = {name: _marks(np.asarray(values)) for name, values in junctions.items()}
-    columns = {name: list(range(1, values.shape[1] + 1)) for name, values in marks.items()}
-    colours = (FREE, FORWARD, GRADIENT, TORN)
-    steps = [[(i + end) / 4, colour] for i, colour in enumerate(colours) for end in (0, 1)]
-    hover = "channel %{x}: %{y}"
-    fig = heatmaps(marks, dict.fromkeys(marks, SIDES), columns, title, "channel", "", steps, 0, 3, hover)
-    return fig.update_layout(coloraxis_showscale=False, height=270)
+def pulls(junctions: Mapping, title: str = "Which exits see a channel, and how hard they pull on it") -> go.Figure:
+    """Draw results (4, C) of ``probes.pulls``, by name: the larger a share, from 0 to 1, the stronger its colour.
+
+    What is seen has the colour of forward, what is pulled that of gradients; exactly 0 is empty and outlined. Shares
+    are written into the cells if these are few.
+
+    Raises:
+        ValueError: if there are no junctions.
+    """
+    require(junctions=junctions)
+    shares = {name: np.asarray(values, dtype=float) for name, values in junctions.items()}
+    columns = {name: list(range(1, values.shape[1] + 1)) for name, values in shares.items()}
+    # Shares seen are drawn from 0 to 1, shares pulled from -1 to 0
+    marks = {name: values * [[1], [1], [-1], [-1]] for name, values in shares.items()}
+    # Opaque, so that numbers are readable on it on light and dark pages; exactly 0 is transparent
+    scale = [[0, GRADIENT], [0.499, "#f8ebf3"], [0.499, NOTHING], [0.501, NOTHING], [0.501, "#e2f5ee"], [1, FORWARD]]
+    hover = "channel %{x}, %{y} %{text}"
+    fig = heatmaps(marks, dict.fromkeys(marks, SIDES), columns, title, "channel", "", scale, -1, 1, hover)
+    few = sum(map(len, columns.values())) <= CELLS
+    for trace, values in zip(fig.data, shares.values(), strict=True):
+        trace.update(
+            text=[[f"{v:.2g}" if v else "" for v in row] for row in values], texttemplate="%{text}" if few else None
+        )
+    return outline_zeros(fig).update_layout(coloraxis_showscale=False, height=290)
 
 
-def _marks(values: np.ndarray) -> np.ndarray:
-    """0 nothing, 1 seen, 2 pulled, 3 pulled by both sides."""
-    marks = (values > 0) * np.array([[1], [1], [2], [2]])
-    marks[2:, marks[2:].all(0)] = 3
-    return marks
+@literal
+def weight_gradients(
+    gradients: Mapping, title: str = "How strongly each filter's weights are pulled, by the channel they read"
+) -> go.Figure:
+    """Draw the gradients of weights, name -> (C_out, C_in, ...), as lengths; what is exactly 0 is empty and outlined.
+
+    Raises:
+        ValueError: if there are no gradients.
+    """
+    require(gradients=gradients)
+    lengths = {name: np.asarray(g, dtype=float) for name, g in gradients.items()}
+    lengths = {name: np.sqrt((g.reshape(*g.shape[:2], -1) ** 2).sum(-1)) for name, g in lengths.items()}
+    lengths = {name: length / (length.max() or 1) for name, length in lengths.items()}
+    rows = {name: list(range(1, len(length) + 1)) for name, length in lengths.items()}
+    columns = {name: list(range(1, length.shape[1] + 1)) for name, length in lengths.items()}
+    hover, scale = "filter %{y}, input channel %{x}: %{z}", [[0, faint(GRADIENT)], [1, GRADIENT]]
+    unit = "length, of<br>the longest"
+    fig = heatmaps(lengths, rows, columns, title, "input channel", unit, scale, 0, 1, hover, digits=8)
+    fig.update_layout(yaxis_title_text="filter", height=190 + 12 * max(map(len, rows.values())))
+    return outline_zeros(fig)
 
 
 # Methods

@@ -22,11 +22,11 @@ MARKERS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star"]
 MEANINGS = {"forward": COLOURS[2], "gradient": COLOURS[3], "shared": COLOURS[0], "specific": COLOURS[1]}
 FORWARD, GRADIENT = MEANINGS["forward"], MEANINGS["gradient"]
 SHARED, SPECIFIC = {"color": MEANINGS["shared"]}, {"color": MEANINGS["specific"], "pattern": {"shape": "/"}}  # bars
-# Cosines, from -1 to 1 in every figure: conflict is vermilion, agreement is blue. Small ones can be seen as well as
-# large ones, and exactly 0, where the gradients share nothing, is grey
-ZERO, TINY = "#8c8c8c", 1e-6  # no cosine that is not 0 is drawn as smaller than this
+# Cosines, from -1 to 1 in every figure: conflict is red, agreement is blue. Small ones can be seen as well as large
+# ones, and exactly 0, where the gradients share nothing, is grey
+ZERO, OUTLINE, TINY = "#8c8c8c", "#1a1a1a", 1e-6  # no cosine that is not 0 is drawn as smaller than this
 COSINES = [
-    *[[0, "#702a00"], [0.35, "#D55E00"], [0.475, "#f2b690"], [0.5 - TINY / 4, "#fce8dc"], [0.5 - TINY / 4, ZERO]],
+    *[[0, "#4a0014"], [0.35, "#b3122f"], [0.475, "#e9939c"], [0.5 - TINY / 4, "#fbe3e4"], [0.5 - TINY / 4, ZERO]],
     *[[0.5 + TINY / 4, ZERO], [0.5 + TINY / 4, "#dcebf7"], [0.525, "#8abfe8"], [0.65, "#0072B2"], [1, "#003353"]],
 ]
 RULE = {"color": INK, "width": 1}  # a thin line, such as the one at zero
@@ -168,16 +168,21 @@ def below() -> dict[str, Any]:
 
 def area(x: list, low: list, high: list, colour: str) -> go.Scatter:
     """Return the faint area between two lines over the same x, without an entry in the legend."""
-    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return go.Scatter(
         x=x + x[::-1],
         y=high + low[::-1],
         fill="toself",
-        fillcolor=f"rgba({r},{g},{b},0.2)",
+        fillcolor=faint(colour, 0.2),
         mode="none",
         hoverinfo="skip",
         showlegend=False,
     )
+
+
+def faint(colour: str, opacity: float = 0.0) -> str:
+    """Return a colour, given as "#rrggbb", of this opacity."""
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r},{g},{b},{opacity})"
 
 
 def every_column(names: Sequence[str]) -> dict[str, Any]:
@@ -298,6 +303,29 @@ def heatmaps(
         )
         _place_heatmap(fig, i, len(values), name, x)
     return fig.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": high, "colorbar": colour_bar(unit)})
+
+
+def outline_zeros(fig: go.Figure, colour: str = INK) -> go.Figure:
+    """Outline the cells of a figure's heatmaps that are exactly 0, a rectangle of cells as one."""
+    inset = 0.06  # of a cell, so that the line is within the cell's colour
+    for trace in fig.data:
+        for top, bottom, left, right in _rectangles([[value == 0 for value in row] for row in trace.z]):
+            across, down = (left - 0.5 + inset, right + 0.5 - inset), (top - 0.5 + inset, bottom + 0.5 - inset)
+            place = {"xref": trace.xaxis or "x", "yref": trace.yaxis or "y"}
+            box = {"x0": across[0], "x1": across[1], "y0": down[0], "y1": down[1]}
+            fig.add_shape(type="rect", line={"color": colour, "width": 1.5}, **box, **place)
+    return fig
+
+
+def _rectangles(mask: Sequence[Sequence[bool]]) -> list[tuple[int, int, int, int]]:
+    """Cover the true cells with rectangles (top, bottom, left, right): a run in a row joins the same run above it."""
+    done, growing = [], {}  # (left, right) of the runs of the row above -> the row in which their rectangle begins
+    for r, row in enumerate([*mask, []]):
+        edges = np.flatnonzero(np.diff([0, *map(int, row), 0]))
+        runs = {(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)}
+        done += [(top, r - 1, *run) for run, top in growing.items() if run not in runs]
+        growing = {run: growing.get(run, r) for run in sorted(runs)}
+    return done
 
 
 def _place_heatmap(fig: go.Figure, i: int, panels: int, name: str, x: str) -> None:

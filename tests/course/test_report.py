@@ -139,7 +139,10 @@ def test_only_some_notebooks_and_persons_without_them(executed):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("03_a.ipynb", "03"), ("anna_03_a (1).ipynb", "03"), ("2026_a.ipynb", None), ("thesis.ipynb", None)],
+    [
+        *[("03_a.ipynb", "03"), ("anna_03_a (1).ipynb", "03"), ("04b_a.ipynb", "04b"), ("anna_04b_a(1).ipynb", "04b")],
+        *[("2026_a.ipynb", None), ("2026b_a.ipynb", None), ("04bc_a.ipynb", None), ("thesis.ipynb", None)],
+    ],
 )
 def test_number_of_a_file(tmp_path, name, number):
     assert report.number(tmp_path / name) == number

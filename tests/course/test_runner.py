@@ -292,7 +292,7 @@ def test_main_refuses_parameters_together_with_write_back(capsys):
 
 
 def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
-    names = ["01_what.ipynb", "02_why.ipynb", "10_how.ipynb"]
+    names = ["01_what.ipynb", "02_why.ipynb", "02b_more.ipynb", "10_how.ipynb"]
     for name in names:
         notebook(tmp_path / name)
     monkeypatch.setattr(course, "CHECKOUT", tmp_path)
@@ -300,7 +300,8 @@ def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
     only = course.numbers("10,1")
     assert [path.name for path in course.chosen(only=only)] == ["10_how.ipynb", "01_what.ipynb"]
     assert course.chosen([tmp_path / names[1]], ["02"]) == [tmp_path / names[1]]
-    with pytest.raises(ValueError, match="--only 03: not one of 01, 02, 10"):
+    assert [path.name for path in course.chosen(only=["02b", "02"])] == ["02b_more.ipynb", "02_why.ipynb"]
+    with pytest.raises(ValueError, match="--only 03: not one of 01, 02, 02b, 10"):
         course.chosen(only=["03"])
     with pytest.raises(ValueError, match=r"04: no such notebook; to choose by number, use --only"):
         course.chosen(["04"])
@@ -308,8 +309,11 @@ def test_notebooks_are_chosen_by_number(tmp_path, monkeypatch):
 
 def test_numbers_are_separated_by_commas(capsys):
     assert course.numbers("3, 04") == ["03", "04"]
-    assert main(["course", "--only", "why"]) == 1
-    assert "--only 'why': give numbers of notebooks separated by commas, such as 03,04" in capsys.readouterr().err
+    assert course.numbers("04b,4b, 4B ,15") == ["04b", "04b", "04b", "15"]
+    for words in ("why", "4bc", "b4", "4 b", "3,", "٣"):
+        assert main(["course", f"--only={words}"]) == 1
+        message = f"--only {words!r}: give numbers of notebooks separated by commas, such as 03,04b"
+        assert message in capsys.readouterr().err
 
 
 def test_importing_the_runner_is_cheap():

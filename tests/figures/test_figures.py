@@ -123,6 +123,7 @@ ALL = {
     "saved_by_network": lambda: figures.saved_by_network({"vgg7": 0.165, "vit": 0}),
     "saved_by_beta": lambda: figures.saved_by_beta([0.25, 0.5], {"theory": [0.25, 0.125], "measured": [0.2, -0.1]}),
     "pulls": lambda: figures.pulls({"joint": np.ones((4, 2)), "cut": [[1, 1], [1, 1], [1, 0], [0, 1]]}),
+    "weight_gradients": lambda: figures.weight_gradients({"joint": np.ones((3, 2, 3, 3)), "cut": [[0, 3], [0, -4]]}),
     "parts_of_whole": lambda: figures.parts_of_whole({"MACs": [1e6, 4e6], "time": torch.tensor([0.5, 0.8])}),
     "waits": lambda: figures.waits({"whole": [0.002, 0.001], "early": np.linspace(0, 1, 1000)}),
     "reliability": lambda: figures.reliability({"as trained": diagram(), "calibrated": diagram(1)}),
@@ -236,7 +237,7 @@ def test_small_cosines_differ_from_each_other_and_from_zero():
     for small in (1e-6, 1e-3, 0.02):
         plus, minus = colour_at(small, scale), colour_at(-small, scale)
         assert plus[2] > plus[0] + 20  # blue
-        assert minus[0] > minus[2] + 20  # vermilion
+        assert minus[0] > minus[2] + 20  # red
         assert min(np.abs(plus - zero).max(), np.abs(minus - zero).max()) > 60
     for a, b in ((0.02, 0.1), (0.1, 0.3), (0.3, 0.8)):
         assert all(np.abs(colour_at(s * a, scale) - colour_at(s * b, scale)).max() > 40 for s in (1, -1))
@@ -488,18 +489,57 @@ def test_a_line_keeps_its_colour_in_every_panel():
         figures.by_exit({}, "Alike", "CKA")
 
 
-def test_a_channel_that_both_pull_on_is_torn():
+def test_shares_of_a_channel_are_intensities():
     joint, cut = ALL["pulls"]().data
-    assert [list(row) for row in joint.z] == [[1, 1], [1, 1], [3, 3], [3, 3]]
-    assert [list(row) for row in cut.z] == [[1, 1], [1, 1], [2, 0], [0, 2]]
+    assert [list(row) for row in joint.z] == [[1, 1], [1, 1], [-1, -1], [-1, -1]]
+    assert [list(row) for row in cut.z] == [[1, 1], [1, 1], [-1, 0], [0, -1]]
     assert list(cut.y) == ["deeper exits see", "this exit sees", "deeper exits pull", "this exit pulls"]
+    equal = figures.pulls({"joint": np.ones((4, 2)), "equilibrium": [[1, 1], [1, 1], [0.75, 0.75], [0.25, 0.25]]})
+    assert [list(row) for row in equal.data[1].text] == [["1", "1"], ["1", "1"], ["0.75", "0.75"], ["0.25", "0.25"]]
+    assert equal.data[0].z != equal.data[1].z
+    scale = equal.layout.coloraxis.colorscale
+    assert not any(figures.COLOURS[1] in colour for _, colour in scale)  # vermilion is f-
+    wide = figures.pulls({"joint": np.ones((4, 25))}).data[0]
+    assert (wide.texttemplate, equal.data[0].texttemplate) == (None, "%{text}")
+    with pytest.raises(ValueError, match="junctions="):
+        figures.pulls({})
+
+
+def outlined(fig):
+    """(axes, left, right, top, bottom) of each outline, in whole cells, from 0."""
+    return [
+        (s.xref + s.yref, math.ceil(s.x0), math.floor(s.x1), math.ceil(s.y0), math.floor(s.y1))
+        for s in fig.layout.shapes
+    ]
+
+
+def test_exact_zeros_of_a_heatmap_are_outlined():
+    assert outlined(figures.conflict_heatmap(report())) == []
+    assert outlined(ALL["pulls"]()) == [("x2y2", 1, 1, 2, 2), ("x2y2", 0, 0, 3, 3)]
+    given = report()
+    given.cosine[:2, 0, 1] = given.cosine[:2, 0, 2] = given.cosine[1, 1, 2] = 0
+    given.cosine[0, 1, 2] = -1e-12  # not exactly
+    assert outlined(figures.conflict_heatmaps({"a": report(1), "b": given})) == [
+        ("x2y2", 0, 1, 0, 0),
+        ("x2y2", 0, 2, 1, 1),
+    ]
+
+
+def test_gradients_of_weights_are_lengths_of_the_longest():
+    joint, cut = ALL["weight_gradients"]().data
+    assert [list(row) for row in joint.z] == [[1, 1]] * 3
+    assert [list(row) for row in cut.z] == [[0, 0.75], [0, 1]]
+    assert outlined(ALL["weight_gradients"]()) == [("x2y2", 0, 0, 0, 1)]
+    assert [list(row) for row in figures.weight_gradients({"": np.zeros((1, 2))}).data[0].z] == [[0, 0]]
+    with pytest.raises(ValueError, match="gradients="):
+        figures.weight_gradients({})
 
 
 def test_forward_gradient_and_the_two_parts_have_one_colour_each():
     assert len(set(MEANINGS.values())) == 4
     cut = ALL["pulls"]()
     colours = [colour for _, colour in cut.layout.coloraxis.colorscale]
-    assert colours[2:6] == [FORWARD] * 2 + [GRADIENT] * 2
+    assert (colours[0], colours[-1]) == (GRADIENT, FORWARD)
     assert [bar.marker.color for bar in ALL["gradient_work"]().data] == [FORWARD, GRADIENT]
     for name in ("channel_conflict", "leakage", "conductances"):
         bars = {bar.name[:2]: bar.marker.color for bar in ALL[name]().data}
