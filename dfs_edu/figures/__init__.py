@@ -13,11 +13,14 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     gaps,
     learning_curves,
+    seed_by_seed,
+    trade_off,
 )
 from dfs_edu.figures.diagram import network, network_figure
 from dfs_edu.figures.early_exit import cuts, parts_of_whole, rates, reliability, shares, shares_by, speed_ups, waits
 from dfs_edu.figures.features import ablation_heatmaps, cka_heatmaps, conductances, probe_accuracies, selectivities
 from dfs_edu.figures.gradients import (
+    agreements,
     answers,
     arrows,
     channel_conflict,
@@ -41,6 +44,7 @@ __all__ = [
     "accuracy_cost",
     "accuracy_over_time",
     "accuracy_per_exit",
+    "agreements",
     "answers",
     "arrows",
     "budget_differences",
@@ -71,6 +75,7 @@ __all__ = [
     "rates",
     "reliability",
     "saved_by_beta",
+    "seed_by_seed",
     "selectivities",
     "shares",
     "shares_by",
@@ -78,6 +83,7 @@ __all__ = [
     "sprite",
     "steps",
     "style",
+    "trade_off",
     "waits",
     "weights_of_exits",
 ]
