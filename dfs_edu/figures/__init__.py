@@ -13,7 +13,9 @@ from dfs_edu.figures.accuracy import (
     budget_differences,
     gaps,
     learning_curves,
+    seed_by_seed,
     seeds_needed,
+    trade_off,
 )
 from dfs_edu.figures.diagram import network, network_figure
 from dfs_edu.figures.early_exit import cuts, parts_of_whole, rates, reliability, shares, shares_by, speed_ups, waits
@@ -26,6 +28,7 @@ from dfs_edu.figures.features import (
     selectivities,
 )
 from dfs_edu.figures.gradients import (
+    agreements,
     answers,
     arrows,
     channel_conflict,
@@ -52,6 +55,7 @@ __all__ = [
     "accuracy_cost",
     "accuracy_over_time",
     "accuracy_per_exit",
+    "agreements",
     "answers",
     "arrows",
     "budget_differences",
@@ -84,8 +88,9 @@ __all__ = [
     "rates",
     "reliability",
     "saved_by_beta",
-    "seeds_needed",
     "saved_by_network",
+    "seed_by_seed",
+    "seeds_needed",
     "selectivities",
     "shares",
     "shares_by",
@@ -93,6 +98,7 @@ __all__ = [
     "sprite",
     "steps",
     "style",
+    "trade_off",
     "waits",
     "weight_gradients",
     "weights_of_exits",

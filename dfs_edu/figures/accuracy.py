@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
 import numpy as np
@@ -22,6 +22,7 @@ from dfs_edu.figures.look import (
     lines,
     literal,
     millions,
+    panels,
     percent,
     rounded,
     row_count,
@@ -223,3 +224,51 @@ def gaps(
     fig.update_xaxes(title_text="points", row=rows)
     fig.update_xaxes(nticks=4, tickangle=0)
     return fig.update_yaxes(autorange="reversed", type="category", showgrid=True, tickfont_size=11)
+
+
+@literal
+def seed_by_seed(pairs: Mapping, arms: Sequence[str], title: str = "The same seeds under two arms") -> go.Figure:
+    """Draw one panel per pair of arms and one line per seed: steep lines that are parallel are a sure difference.
+
+    Args:
+        pairs: name -> (accuracies (n,) of one arm, accuracies (n,) of the other), fractions, in the order of the seeds.
+        arms: what the left and the right end of a line are called; two names.
+        title: of the figure.
+    """
+    fig, places = panels(pairs, title, height=380, bottom=110)
+    for i, (place, (first, second)) in enumerate(zip(places, pairs.values(), strict=True)):
+        for seed, values in enumerate(zip(first, second, strict=True)):
+            name = {"name": f"seed {seed}", "legendgroup": f"seed {seed}", "showlegend": i == 0}
+            fig.add_scatter(x=list(arms), y=percent(values), mode="lines+markers", **name, **style(seed), **place)
+    fig.update_xaxes(type="category", range=[-0.3, 1.3], showgrid=False)
+    return fig.update_yaxes(title_text="accuracy in %", col=1)
+
+
+@literal
+def trade_off(
+    differences: Mapping, x: str, y: str, title: str = "What an arm gains here, and loses there"
+) -> go.Figure:
+    """Draw two differences of each arm against each other, with their intervals; the reference is at the crossing.
+
+    Args:
+        differences: name -> ((mean, half the interval's width) across, the same down), fractions.
+        x: title of the horizontal axis.
+        y: title of the vertical axis.
+        title: of the figure.
+    """
+    fig = figure([], title, x, y, height=440 + 12 * len(differences), legend=below())
+    fig.add_hline(0, line=RULE)
+    fig.add_vline(0, line=RULE)
+    for i, (name, (across, down)) in enumerate(differences.items()):
+        (px, hx), (py, hy) = percent(across), percent(down)
+        whisker = {"width": 4, "thickness": 1, "color": COLOURS[i % 7]}
+        fig.add_scatter(
+            x=[px],
+            y=[py],
+            name=name,
+            mode="markers",
+            marker=style(i)["marker"] | {"size": 11},
+            error_x={"array": [hx], **whisker},
+            error_y={"array": [hy], **whisker},
+        )
+    return fig

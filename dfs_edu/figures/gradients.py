@@ -387,6 +387,37 @@ def weights_of_exits(weights: Mapping, title: str = "The weight that each method
     return figure(bars, title, "", "weight", legend=below(), barmode="group")
 
 
+@literal
+def agreements(
+    cosine: Mapping, rows: Sequence[str], title: str = "Cosine between a step and each exit's own gradient"
+) -> go.Figure:
+    """Draw how well steps suit exits, on the colour scale of all cosines: below 0 a step makes that exit worse.
+
+    Args:
+        cosine: name -> (R, K), one row per step: a batch, or a method. One panel each.
+        rows: R names.
+        title: of the figure.
+
+    Raises:
+        ValueError: if there are no panels.
+    """
+    require(cosine=cosine)
+    fig = heatmaps(
+        cosine,
+        rows=dict.fromkeys(cosine, rows),
+        columns={name: [str(k) for k in exit_numbers(matrix[0])] for name, matrix in cosine.items()},
+        title=title,
+        x="exit",
+        unit="cosine",
+        scale=COSINES,
+        low=-1,
+        high=1,
+        hover="%{y}, exit %{x}: %{z}",
+        shown="%{z:.2f}",
+    )
+    return fig.update_layout(coloraxis_colorbar=cosine_bar())
+
+
 # Work
 
 

@@ -112,6 +112,9 @@ ALL = {
     "answers": lambda: figures.answers(ANGLES, "90", prefix="angle "),
     "arrows": lambda: figures.arrows(ANGLES["60"]),
     "steps": lambda: figures.steps(stepped(), 1),
+    "agreements": lambda: figures.agreements({"at the start": [[0.5, -0.1]], "trained": [[0.2, 0]]}, ["batch 1"]),
+    "seed_by_seed": lambda: figures.seed_by_seed({"mean": ([0.5, 0.6], [0.4, 0.7])}, ["joint", "surgery"]),
+    "trade_off": lambda: figures.trade_off({"detached": ((-0.1, 0.02), (0.05, 0.01))}, "first exit", "last exit"),
     "weights_of_exits": lambda: figures.weights_of_exits({"sum": [1, 1, 1], "mgda": torch.tensor([0.2, 0.5, 0.3])}),
     "gaps": lambda: figures.gaps({"surgery": ([0.01, -0.02], [0.02, 0.01]), "pcgrad": ([0, NAN], [0.1, NAN])}, 2),
     "accuracy_over_time": lambda: figures.accuracy_over_time({"paper": RECORD, "full": RECORD}),
@@ -675,6 +678,26 @@ def test_a_filled_mark_is_an_interval_without_zero():
     assert [trace.x[0] for trace in fig.data] == pytest.approx([3, 1, -5])
     assert [trace.error_x.array[0] for trace in fig.data] == pytest.approx([2, 2, 1])
     assert [trace.marker.color[0] for trace in fig.data] == [figures.COLOURS[0], figures.COLOURS[0], figures.COLOURS[1]]
+
+
+def test_a_trade_off_has_each_difference_on_its_own_axis():
+    (mark,) = figures.trade_off({"detached": ((-0.1, 0.02), (0.05, 0.01))}, "first exit", "last exit").data
+    assert (mark.x, mark.y, mark.error_x.array, mark.error_y.array) == ((-10,), (5,), (2,), (1,))
+
+
+def test_seeds_are_lines_from_arm_to_arm():
+    fig = figures.seed_by_seed({"a": ([0.5, 0.6], [0.4, 0.7]), "b": ([0, 0], [1, 1])}, ["joint", "surgery"])
+    assert [list(trace.y) for trace in fig.data] == [[50, 40], [60, 70], [0, 100], [0, 100]]
+    assert [trace.name for trace in fig.data if trace.showlegend] == ["seed 0", "seed 1"]
+    assert all(trace.x == ("joint", "surgery") for trace in fig.data)
+
+
+def test_agreement_is_coloured_by_its_sign():
+    fig = figures.agreements({"start": [[0.5, -0.1], [0.25, 0]], "end": [[1, 1], [1, 1]]}, ["batch 1", "batch 2"])
+    assert [list(row) for row in fig.data[0].z] == [[0.5, -0.1], [0.25, 0]]
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-1, 1)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.agreements({}, [])
 
 
 def pixels(address: str) -> np.ndarray:
