@@ -8,37 +8,16 @@ is wrong with a wrong one. If the answer comes from a common mistake, the check 
 """
 
 from dfs_edu.course.checks.answers import use
+from dfs_edu.course.checks.confidence import calibration_error, margin, softmax
 from dfs_edu.course.checks.conflict import conflicting, cosine, cosine_matrix
 from dfs_edu.course.checks.features import ablation_loss, linear_cka, selectivity
 from dfs_edu.course.checks.junctions import backward_saved, junction, partition, received, saved, silent, surgery
-from dfs_edu.course.checks.leaving import (
-    average_macs,
-    best_cut,
-    break_even,
-    calibration_error,
-    early_exit,
-    geometric_shares,
-    going_on,
-    leave,
-    margin,
-    softmax,
-    together,
-    within,
-)
+from dfs_edu.course.checks.leaving import average_macs, best_cut, early_exit, geometric_shares, leave
 from dfs_edu.course.checks.methods import as_long, pcgrad, shortest
-from dfs_edu.course.checks.networks import (
-    accuracy,
-    conv_macs,
-    cumulative_macs,
-    evenly,
-    exits,
-    front,
-    learning_rate,
-    normalise,
-    train,
-    warm_up,
-)
+from dfs_edu.course.checks.networks import accuracy, conv_macs, cumulative_macs, evenly, exits, front
+from dfs_edu.course.checks.serving import break_even, going_on, together, within
 from dfs_edu.course.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed
+from dfs_edu.course.checks.training import learning_rate, normalise, train, warm_up
 
 __all__ = [
     "ablation_loss",

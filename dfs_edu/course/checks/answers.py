@@ -8,6 +8,7 @@ any answer can have (``_common_mistakes``).
 from __future__ import annotations
 
 import copy
+import dis
 import inspect
 import io
 import re
@@ -27,33 +28,53 @@ Bounds = tuple[float, float]  # the least and the largest value that an answer c
 FRACTION: Bounds = (0, 1)
 SIGNS = {PASSED: "✓", WRONG: "✗", NOT_YET: "…"}
 SEED = 0
-EXPLAINED = 0.75  # fraction of the wrong answers that a mistake has to agree with before it is named
+EXPLAINED = 0.75  # a mistake is named if it gives at least this fraction of a learner's answers, and of the wrong ones
 LONGEST = 160  # characters of an error that are shown
 
 _CLONE = "a tensor that backward() still needs was overwritten: write into a clone, and call step() after backward()"
 _NUMBERS = "turn True and False, or whole numbers, into floats first: .float() or .double()"
+_INDEX = "an index is a whole number: .long(), or int() of a number"
 HINTS = (  # what an error's message contains, and what to say about it
     (r"could not infer output dtype|only support floating|Expected a floating point|must be either float", _NUMBERS),
     (r"not implemented for '(Long|Bool)'", _NUMBERS),
     (r"with (a|two) bool tensor|on a bool tensor", "a mask is inverted by ~; to calculate with it, use .float()"),
     (
         r"Boolean value of Tensor|truth value of an array",
-        "if, and, or take one value: for each value, use & | ~ or where",
+        "if, and, or take a single True or False: to decide for each value, use & | ~ or torch.where",
     ),
     (r"modified by an inplace|[Ll]eaf Variable that requires grad is being used in an in-place", _CLONE),
     (r"backward through the graph a second time", "call backward() once, on the sum of the losses"),
-    (r"element 0 of tensors does not require grad", "the loss has no gradient: no detach() or no_grad() on its way"),
+    (
+        r"element 0 of tensors does not require grad",
+        "the loss has no gradient: remove detach() or no_grad() on its way",
+    ),
     (
         r"argument 'input' \(position 1\) must be Tensor, not list",
         "the network returns a list of logits, one for each exit",
     ),
     (
         r"shape of the mask",
-        "a mask has one entry for every image of what it indexes: keep the numbers of those still there",
+        "a mask needs one entry for each image that it indexes: keep the numbers of the images still here",
     ),
-    (r"numel\(\) == 0|non-zero size|cannot reshape tensor of 0 elements", "no images are left here: stop before that"),
-    (r"must be long, int, byte or bool", "an index is a whole number: .long()"),
-    (r"same dtype|expected scalar type|must be same dtype", "make both floats of the same kind: .double() or .float()"),
+    (
+        r"numel\(\) == 0|non-zero size|cannot reshape tensor of 0 elements",
+        "no images are left here: stop the loop before that",
+    ),
+    (r"must be long, int, byte or bool|only integers, slices|indices must be integers", _INDEX),
+    (
+        r"must match the size of tensor",
+        "the shapes do not fit: add a dimension by [:, None], or keep one by keepdim=True",
+    ),
+    (r"shapes cannot be multiplied", "the inner dimensions differ: transpose one of the two, .T"),
+    (r"matmul need to be at least 1D", "@ is for vectors and matrices: numbers are multiplied by *"),
+    (
+        r"same dtype|expected scalar type|must be same dtype",
+        "turn both into floats of the same kind: .double() or .float()",
+    ),
+    (
+        r"can't be cast to the desired output type",
+        "floats do not fit into a tensor of whole numbers: turn that into floats first, .float()",
+    ),
     (r"return_types\.|concatenate tuple", "this gives two things, values and indices: take .values or .indices"),
     (r"too many values to unpack", "there may be more than these: use a loop"),
 )
@@ -160,30 +181,30 @@ def compare(
         cases: The arguments of each call. Edge cases come first (a tie, a zero, a single element): they decide what
             random inputs would leave to chance.
         mistakes: What many write instead, and what to say about it. A mistake is named if it gives the learner's
-            answer to the first case that is wrong, and to at least three quarters of all cases that are wrong.
+            answer to the first case that is wrong, to three quarters of those that are wrong, and of all.
         bounds: The least and the largest value that the answer can have.
     """
-    overwritten = False
+    overwritten, begun = False, _is_begun(attempt)
     for case in cases:
         given, printed = _copy(case), _Tee()
         try:
             with redirect_stdout(printed):
                 answer = attempt(*given)
         except Exception as error:  # whatever a learner's code may raise
-            if _is_stub(error) and case is cases[0]:
-                return Verdict(NOT_YET, "not yet. Write the function, then run this cell again.")
-            return Verdict(WRONG, _raised(attempt, error, case))
+            if not _is_stub(error) or case is not cases[0]:
+                return Verdict(WRONG, _raised(attempt, error, case))
+            answer, begun = None, False
         overwritten |= _changed(case, given)
-        if untried(answer):
-            if printed.getvalue():
-                return Verdict(WRONG, "your function prints something, but returns nothing: write return, not print")
-            if case is cases[0]:
-                return Verdict(NOT_YET, "not yet. Write the function, then run this cell again.")
+        if untried(answer) and printed.getvalue():
+            return Verdict(WRONG, "your function prints something, but returns nothing: use return instead of print")
+        if untried(answer) and case is cases[0]:
+            ends = "It returns nothing so far: end it with return" if begun else "Write the function"
+            return Verdict(NOT_YET, f"not yet. {ends}, then run this cell again.")
         if difference := _difference(answer, right(*_copy(case)), bounds):
             named = _mistake(attempt, right, case, cases, mistakes, bounds)
-            beside = ". It also overwrites what it is given: work on a clone" if overwritten else ""
+            beside = ". Your function also overwrites what it is given: work on a clone" if overwritten else ""
             return Verdict(WRONG, (named or difference + _given(case)) + beside)
-    beside = " It overwrites what it is given, though: better work on a clone." if overwritten else ""
+    beside = " Your function overwrites what it is given, though: better work on a clone." if overwritten else ""
     return Verdict(PASSED, f"right, on {len(cases)} inputs.{beside}")
 
 
@@ -205,13 +226,14 @@ def _mistake(attempt, right, case: tuple, cases: Sequence[tuple], mistakes: Mist
     is_wrong = [not _agree(answer, _outcome(right, other)) for answer, other in zip(answers, cases, strict=True)]
     first = next(place for place, other in enumerate(cases) if other is case)
     for candidates, least in ((mistakes, EXPLAINED), (_common_mistakes(right, bounds), 1)):
-        best, why = (0.0, 0), None
+        best, why = (0.0, 0.0), None
         for wrong, words in candidates:
             if _agree(answers[first], _outcome(wrong, case)):
                 agrees = [_agree(a, _outcome(wrong, other)) for a, other in zip(answers, cases, strict=True)]
-                explained = sum(a for a, w in zip(agrees, is_wrong, strict=True) if w) / sum(is_wrong)
-                if explained >= least and (explained, sum(agrees)) > best:
-                    best, why = (explained, sum(agrees)), words
+                of_wrong = sum(a for a, w in zip(agrees, is_wrong, strict=True) if w) / sum(is_wrong)
+                of_all = sum(agrees) / len(cases)
+                if min(of_wrong, of_all) >= least and (of_wrong, of_all) > best:
+                    best, why = (of_wrong, of_all), words
         if why:
             return why
     return None
@@ -244,13 +266,17 @@ def _common_mistakes(right: Callable, bounds: Bounds | None) -> Mistakes:
         (changed(lambda r: r**0.5), "that is the square root of the right answer"),
         (changed(lambda r: r.T if r.ndim == 2 else 1 / 0), "rows and columns are swapped"),
         (changed(lambda r: r.flip(0)), "the order is reversed"),
-        (changed(lambda r: r.trunc()), "that is cut to a whole number: // and int() lose the rest"),
+        (changed(lambda r: r.trunc()), "that is cut to a whole number: // and int() drop the rest"),
         *[(changed(lambda r, d=d: r.round(decimals=d)), "that is rounded: return all digits") for d in range(4)],
     ]
     if bounds == FRACTION:
         mistakes.append((changed(lambda r: 1 - r), "that is one minus the right answer"))
-    if bounds:
-        percent = "that is in percent, in points: return a fraction, from 0 to 1"
+    if not bounds:
+        mistakes.append(
+            (changed(lambda r: 100 * r), "that is 100 times the right answer: keep its unit, rather than percent")
+        )
+    else:
+        percent = "that is in percent (points): return a fraction, from 0 to 1"
         mistakes += [(changed(lambda r: 100 * r), percent), (changed(lambda r: (100 * r).round()), percent)]
     return mistakes
 
@@ -279,6 +305,12 @@ def _is_stub(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) and not re.search(r"not supported|not implemented for", str(error))
 
 
+def _is_begun(attempt: Callable) -> bool:
+    """Whether a function reads any of its arguments, which a stub does not."""
+    code = getattr(inspect.unwrap(attempt), "__code__", None)
+    return code is not None and any(step.opname.startswith("LOAD_FAST") for step in dis.get_instructions(code))
+
+
 def _raised(attempt: Callable, error: Exception, case: tuple) -> str:
     """In words, what a learner's function raised, and what usually helps."""
     if isinstance(error, Wrong):
@@ -292,8 +324,8 @@ def _raised(attempt: Callable, error: Exception, case: tuple) -> str:
             pass
     message = str(error).split("\n")[0]
     message = f"{type(error).__name__}: {message if len(message) <= LONGEST else message[: LONGEST - 4] + ' ...'}"
-    hint = next((f". {words[0].upper()}{words[1:]}." for pattern, words in HINTS if re.search(pattern, str(error))), "")
-    return f"your function raised {message}{_given(case)}{hint}"
+    hint = next((f"{words}. Y" for pattern, words in HINTS if re.search(pattern, str(error))), "y")
+    return f"{hint}our function raised {message}{_given(case)}"
 
 
 def _given(case: tuple) -> str:
@@ -392,12 +424,9 @@ def _close(returned: Tensor, expected: Tensor) -> Tensor:
 
 def _tensor(answer) -> Tensor:
     """A number, an array, or lists of numbers, arrays or tensors, as one tensor."""
-    try:
-        return torch.as_tensor(answer).detach()
-    except (TypeError, ValueError, RuntimeError):
-        if isinstance(answer, list | tuple) and len(answer):
-            return torch.stack(list(map(_tensor, answer)))
-        raise
+    if isinstance(answer, list | tuple) and any(isinstance(value, list | tuple | Tensor) for value in answer):
+        return torch.stack(list(map(_tensor, answer)))
+    return torch.as_tensor(answer).detach()
 
 
 def _counted(n: int) -> str:

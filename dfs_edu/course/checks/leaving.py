@@ -1,8 +1,7 @@
-"""Exercises on early exits: thresholds, budgets, calibration, time."""
+"""Exercises on early exits: where to leave, and at what cost."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import wraps
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu import inference
-from dfs_edu.course.checks.answers import Verdict, Wrong, compare, exercise, tensors, untried
+from dfs_edu.course.checks.answers import FRACTION, Verdict, Wrong, compare, exercise, tensors, untried
 from dfs_edu.multiexit import MultiExit
 
 
@@ -39,6 +38,25 @@ def leave(attempt: Callable) -> Verdict:
         (last_confident, "that is the last exit where it could leave: an image leaves at the first"),
         (lambda c, t: c.argmax(0), "that is the most confident exit: an image leaves at the first that is sure enough"),
         (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not confident enough"),
+        (
+            lambda c, t: (c >= t[:, None]).sum(0) - 1,
+            "that counts the exits that are sure enough: return the first of them",
+        ),
+        (
+            lambda c, t: len(t) - (c >= t[:, None]).sum(0),
+            "an exit may be sure enough, and a later one not: find the first",
+        ),
+        (
+            lambda c, t: (c - t[:, None]).argmax(0),
+            "that is the exit furthest above its threshold: find the first exit that reaches its own",
+        ),
+        (lambda c, t: (c >= t[0]).byte().argmax(0), "each exit has its own threshold"),
+        (
+            lambda c, t: right(c, t).clamp(max=max(len(t) - 2, 0)),
+            "the last exit is missing: it takes all that are left",
+        ),
+        (lambda c, t: right(c[:, :1], t).expand(c.shape[1]), "each image decides for itself, not the first for all"),
+        (lambda c, t: c >= t[:, None], "that is a mask (K, N): return the index of the first exit for each image"),
         (lambda c, t: right(c, t) + 1, "exits are counted from 0 here"),
     ]
     confidence = [
@@ -82,19 +100,22 @@ def early_exit(attempt: Callable) -> Verdict:
     mistakes = [
         (
             _leaving(compact=False),
-            "images that have left are still computed: only those that stay go to the next stage",
+            "images that have left are still computed: pass on only those that stay",
         ),
         (_leaving(compact=False, stop=False), "images that have left are still computed: pass on only those that stay"),
         (_leaving(leaves=torch.gt), "an image leaves where its confidence *reaches* the threshold: >=, not >"),
-        (_leaving(leaves=torch.lt), "that is the other way round: an image leaves where it is sure enough"),
+        (_leaving(leaves=torch.lt), "the other way round: an image leaves where the exit is sure enough"),
         (_leaving(score=lambda z: z.amax(1)), "compare probabilities with the threshold: softmax first"),
         (_leaving(threshold=lambda t, k: t[0]), "each exit has its own threshold"),
         (_leaving(threshold=lambda t, k: t[(k + 1) % len(t)]), "that is the threshold of the next exit"),
         (_leaving(last=False), "the last exit takes all images that are left"),
-        (_leaving(numbers=False), "places in the smaller batch are not the images' numbers: keep the numbers along"),
+        (
+            _leaving(numbers=False),
+            "a place in the smaller batch is not the image's number: keep the numbers of the images that stay",
+        ),
         (_leaving(onward=False), "a stage reads the output of the stage before it, not the images again"),
         (_leaving(score=surest), "each image decides for itself: one maximum for each row, amax(1)"),
-        (in_order_of_leaving, "those are in the order of leaving: put each at the place of its image"),
+        (in_order_of_leaving, "those are in the order of leaving: put each answer at the place of its image"),
         (from_one, "exits are counted from 0 here"),
         (lambda *case: right(*case)[::-1], "labels first, then exits"),
     ]
@@ -218,6 +239,17 @@ def average_macs(attempt: Callable) -> Verdict:
     """Check ``attempt(exit (N,), macs (K,)) -> number``: the average cost per image, given where each left."""
     mistakes = [
         (lambda exit, macs: macs[exit].sum(), "that is the cost of all images together"),
+        (lambda exit, macs: macs[exit].sum() / len(macs), "divide by the number of images, not by that of exits"),
+        (lambda exit, macs: macs[exit], "that is the cost of each image: take the mean"),
+        (lambda exit, macs: macs[exit].median(), "take the mean, not the median"),
+        (lambda exit, macs: macs[round(exit.double().mean().item())], "average the costs, not the exits"),
+        (
+            lambda exit, macs: macs[exit.unique()].mean(),
+            "an exit where many images leave counts more: average one cost per image",
+        ),
+        (lambda exit, macs: macs[(exit + 1).clamp(max=len(macs) - 1)].mean(), "exits count from 0: macs[exit]"),
+        (lambda exit, macs: macs[(exit - 1).clamp(min=0)].mean(), "exits count from 0: macs[exit]"),
+        (lambda exit, macs: macs[exit].mean() / macs[-1], "return MACs, not a fraction of the last exit's"),
         (lambda exit, macs: macs.mean(), "the exits do not have the same number of images leaving"),
         (lambda exit, macs: macs.cumsum(0)[exit].mean(), "macs already counts everything up to the exit"),
     ]
@@ -242,8 +274,28 @@ def geometric_shares(attempt: Callable) -> Verdict:
     def closed_form(q, exits):
         return powers(q, exits) * torch.tensor(1 - q) / torch.tensor(1 - q**exits)
 
+    def by_sum(weights: Callable) -> Callable:  # (q, k) -> what the share of exit k is proportional to
+        def shares(q, exits):
+            w = torch.tensor([weights(q, k) for k in range(1, exits + 1)], dtype=torch.float64)
+            return w / w.sum()
+
+        return shares
+
     mistakes = [
         (powers, "their sum is not 1: divide by it"),
+        (
+            lambda q, n: powers(q, n) / (powers(q, n).sum() * q),
+            "the powers and their sum begin differently: start both at q ** 0",
+        ),
+        (
+            lambda q, n: powers(q, n) * q / powers(q, n).sum(),
+            "the powers and their sum begin differently: start both at q ** 0",
+        ),
+        (lambda q, n: powers(q, n) * q, "their sum is not 1: divide by it"),
+        (by_sum(lambda q, k: q * k), "use a power: q ** k, not q * k"),
+        (by_sum(lambda q, k: k**q), "use a power: q ** k, not k ** q"),
+        (lambda q, n: torch.full((n,), 1 / n, dtype=torch.float64), "equal shares belong to q = 1 only"),
+        (lambda q, n: powers(q, n) * (1 - q), "1 - q is for infinitely many exits: divide by the sum of K powers"),
         (lambda q, n: powers(q, n).softmax(0), "divide by the sum; a softmax takes powers of e first"),
         (lambda q, n: right(1 / q, n), "the order is reversed: with a small q, most leave at the first exit"),
         (lambda q, n: right(q, n).cumsum(0), "that share has left by exit k: return the share leaving there"),
@@ -251,7 +303,7 @@ def geometric_shares(attempt: Callable) -> Verdict:
         (closed_form, "at q = 1, (1 - q) / (1 - q ** K) is 0 / 0: divide by the sum"),
     ]
     cases = [(0.5, 3), (2.0, 4), (1.0, 5), (0.25, 1), (1.7, 6), (0.3, 7)]
-    return compare(attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes, bounds=FRACTION)
 
 
 @exercise("the best cut")
@@ -278,6 +330,18 @@ def best_cut(attempt: Callable) -> Verdict:
         (lambda *case: right(-torch.arange(len(case[0])), *case[1:]), "sort right_here and right_later by confidence"),
         (lambda *case: right(*case[:2], 0 * case[2], *case[3:]), "later exits may be right: subtract right_later"),
         (lambda *case: right(*case[:4], 0, case[5]), "leaving costs cost_here and saves cost_later: count both"),
+        (lambda *case: right(*case[:3], 0, *case[4:]), "leaving costs cost_here and saves cost_later: count both"),
+        (lambda *case: right(*case).clamp(min=1), "none may leave, too: 0 is a choice"),
+        (
+            lambda *case: (values(*case).diff() > 0).sum(),
+            "the most confident leave, whatever their gain: add up the gains, and find the best number",
+        ),
+        (
+            lambda *case: (values(*case).diff() < 0).byte().argmax(),
+            "do not stop at the first loss: a gain may follow it",
+        ),
+        (lambda *case: right(*case).clamp(max=len(case[0]) - 1), "all may leave, too: the numbers are 0 ... n"),
+        (lambda *case: values(*case), "those are the values: return the number of images that is worth most"),
         (lambda *case: right(*case) - 1, "one too few: place 0 of the sums is the value before any image has left"),
         (
             lambda *case: case[0].sort(descending=True).values[(right(*case) - 1).clamp(min=0)],
@@ -307,208 +371,3 @@ def _cut_case(n: int) -> tuple:
     confidence = torch.rand(n)
     right_here, right_later = torch.rand(n) < confidence, torch.rand(n) < 0.4 + confidence / 2
     return confidence, right_here, right_later, 2e6, 5e6, 4.7e-8
-
-
-@exercise("softmax at a temperature")
-def softmax(attempt: Callable) -> Verdict:
-    """Check ``attempt(logits (N, classes), temperature) -> (N, classes)``: the softmax of logits / temperature."""
-
-    def right(z, t):
-        return (z / t).softmax(1)
-
-    def overflows(z, t):
-        return (z / t).exp() / (z / t).exp().sum(1, keepdim=True)
-
-    mistakes = [
-        (lambda z, t: (z * t).softmax(1), "divide by the temperature: a high one makes an exit less confident"),
-        (lambda z, t: z.softmax(1), "the temperature is missing: divide the logits by it"),
-        (lambda z, t: z.softmax(1) / t, "divide the logits, not the probabilities, whose sum is no longer 1"),
-        (lambda z, t: (z / t).softmax(0), "the classes are in dimension 1: each row adds up to 1"),
-        (lambda z, t: (z / t).exp(), "divide by each row's sum: probabilities add up to 1"),
-        (lambda z, t: (z / t).exp() / (z / t).exp().sum(), "divide by the sum of each row, not of all rows"),
-        (lambda z, t: (z / t).log_softmax(1), "that is the logarithm of the probabilities"),
-        (
-            lambda z, t: (z / t - (z / t).max()).exp() / (z / t - (z / t).max()).exp().sum(1, keepdim=True),
-            "each row has its own maximum: subtract that, or a row far below another becomes 0 / 0",
-        ),
-        (overflows, "exp of a large number is infinite: subtract each row's maximum first, which changes nothing"),
-    ]
-    large = [[1000.0, 999.0, 0.0], [0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0]]
-    cases = tensors(([[1.0, 2.0, 4.0], [0.0, 1.0, -1.0]], 2.0), (large, 1.0), (large, 0.5), ([[-3.0]], 0.7))
-    cases += [(scale * torch.randn(N, C), t) for scale, N, C, t in ((2, 4, 3, 2.0), (3, 7, 10, 0.4), (200, 5, 6, 1.2))]
-    return compare(attempt, right, cases, mistakes)
-
-
-@exercise("the calibration error")
-def calibration_error(attempt: Callable) -> Verdict:
-    """Check ``attempt(confidence (N,), correct bool (N,), bins) -> number``: an exit's expected calibration error."""
-
-    def extra_bin(confidence, correct, bins):
-        bin = (confidence * bins).long()  # from 0 to bins, the last only for a confidence of 1
-        return torch.bincount(bin, confidence.double() - correct.double()).abs().sum() / len(correct)
-
-    right = _binned(lambda gap, share: (gap.abs() * share).sum())
-    mistakes = [
-        (_binned(lambda gap, share: (gap * share).sum().abs()), "opposite gaps must not cancel: add their sizes"),
-        (_binned(lambda gap, share: (gap * share).sum()), "take the gap of each bin without its sign"),
-        (_binned(lambda gap, share: gap[share > 0].abs().mean()), "weight each bin by its share of the images"),
-        (_binned(lambda gap, share: gap.abs().mean()), "weight each bin by its share of the images"),
-        (_binned(lambda gap, share: (gap.abs() * share).mean()), "add the weighted bins, do not average them"),
-        (_binned(lambda gap, share: gap.abs().max()), "that is the worst bin: the expected error is a mean over all"),
-        (
-            _binned(lambda gap, share: (gap.abs() * share).where(share > 0, torch.nan).sum()),
-            "an empty bin has no mean, 0 / 0 is nan: leave it out",
-        ),
-        (lambda s, r, bins: (s - r.float()).abs().mean(), "compare the means of a bin: one image is right or wrong"),
-        (lambda *case: right(*case) * len(case[0]), "divide by the number of images"),
-        (extra_bin, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
-    ]
-    cases = tensors(
-        ([0.1, 0.3, 0.9, 1.0], [True, False, True, False], 4),  # a confidence of exactly 1, and an empty bin
-        ([0.1, 0.2, 0.45], [False, True, False], 4),
-        ([0.6, 0.9], [True, False], 1),
-        ([1.0], [True], 10),
-        ([0.3], [True], 2),
-    )
-    for N, bins in ((300, 5), (400, 10), (40, 15)):
-        confidence = 0.2 + 0.8 * torch.rand(N)
-        confidence[: N // 10] = 1  # float32 rounds near certainty to 1
-        cases.append((confidence, torch.rand(N) < 0.6, bins))
-    return compare(attempt, right, cases, mistakes)
-
-
-def _binned(value: Callable) -> Callable:
-    """Apply value(gap, share): of each bin, confidence minus accuracy (0 if empty), and its share of images."""
-
-    def function(confidence, correct, bins):
-        label = torch.ones(len(correct), dtype=torch.int64)
-        outputs = inference.Outputs(confidence[None], correct[None].long(), label, "validation")
-        reliability = inference.reliability(outputs, bins)
-        gap = (reliability.confidence - reliability.accuracy)[0].nan_to_num()
-        return value(gap, reliability.count[0] / len(correct))
-
-    return function
-
-
-@exercise("the margin")
-def margin(attempt: Callable) -> Verdict:
-    """Check ``attempt(p (N, classes)) -> (N,)``: how far the largest probability is above the second largest."""
-    right: Callable = inference.CRITERIA["margin"]
-
-    mistakes = [
-        (lambda p: p.amax(1), "that is the confidence: subtract the second largest"),
-        (lambda p: -right(p), "the largest minus the second largest, not the other way round"),
-        (lambda p: p.amax(1) - p.amin(1), "that is the largest minus the smallest"),
-        (lambda p: p[:, 0] - p[:, 1], "those are classes 0 and 1: sort the probabilities first, or use topk"),
-        (lambda p: p.sort(1).values[:, 1] - p.sort(1).values[:, 0], "sort is in ascending order: the last two count"),
-        (lambda p: 2 * p.amax(1) - 1, "1 - the largest is the sum of all other classes, not the second largest"),
-        (lambda p: p.topk(2, dim=1).values[:, 1], "that is the second largest: subtract it from the largest"),
-        (lambda p: p.topk(2, dim=0).values.diff(dim=0)[0].neg(), "the classes are in dimension 1"),
-        (
-            lambda p: p.amax(1) - p.masked_fill(p == p.amax(1, keepdim=True), 0).amax(1),
-            "if two classes share the largest probability, the second largest is the same: the margin is 0",
-        ),
-    ]
-    cases = tensors(
-        ([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25], [0.0, 0.25, 0.75]],),
-        ([[0.25, 0.75]],),
-        ([[0.1, 0.3, 0.4, 0.2, 0.0]],),
-    )
-    cases += [((2 * torch.randn(N, C)).softmax(1),) for N, C in ((5, 3), (20, 10), (50, 100))]
-    return compare(attempt, right, cases, mistakes)
-
-
-@exercise("who goes on")
-def going_on(attempt: Callable) -> Verdict:
-    """Check ``attempt(here (n,), score (n,), threshold) -> numbers``: the images of ``here`` that go on, in order."""
-
-    def right(here, score, threshold):
-        return here[score < threshold]
-
-    mistakes = [
-        (lambda h, s, t: h[s >= t], "those are the images that leave"),
-        (lambda h, s, t: h[s <= t], "an image whose score just reaches the threshold leaves"),
-        (lambda h, s, t: (s < t).nonzero()[:, 0], "those are places among the images still here: return their numbers"),
-        (lambda h, s, t: s < t, "that is a mask: index `here` with it"),
-    ]
-    cases = tensors(
-        ([5, 9, 2, 7], [0.75, 0.125, 0.5, 0.25], 0.5),  # sorted neither by number nor by score
-        ([5, 2], [0.25, 0.0], 0.5),
-        ([5, 2], [0.5, 1.0], 0.5),  # all leave
-        ([3], [0.25], 0.25),
-        ([3], [0.25], 0.5),
-    )
-    cases += [(torch.randperm(20)[:n], torch.randint(8, (n,)) / 8, 0.5) for n in (7, 12)]
-    return compare(attempt, right, cases, mistakes)
-
-
-@exercise("the break-even")
-def break_even(attempt: Callable) -> Verdict:
-    """Check ``attempt(choosing, rest) -> fraction``: how many images must leave at an exit for it to save time.
-
-    Every image pays ``choosing`` there; those that stay pay ``rest`` as well; without the exit, all pay ``rest``.
-    """
-    mistakes = [
-        (lambda c, r: r / c, "the other way round: the price, divided by what each image that leaves saves"),
-        (lambda c, r: c / (c + r), "an image that leaves saves only the rest: the choosing was paid"),
-        (lambda c, r: 1 - c / r, "that is the fraction that may stay"),
-        (lambda c, r: r / (c + r), "leaving saves the rest: choosing = fraction * rest"),
-    ]
-    cases = [(0.1, 1.0), (0.3, 0.7), (2.0, 8.0), (3.0, 3.0), (0.0, 5.0)]
-    return compare(attempt, lambda choosing, rest: choosing / rest, cases, mistakes)
-
-
-@exercise("the time within which")
-def within(attempt: Callable) -> Verdict:
-    """Check ``attempt(seconds (N,), q) -> number``: the shortest of these times in which a fraction q is answered.
-
-    At least that fraction of the images; q is above 0 and at most 1.
-    """
-
-    def right(seconds, q):
-        return seconds.sort().values[math.ceil(q * len(seconds) - 1e-9) - 1]
-
-    def above(seconds, q):
-        return seconds.sort().values[min(int(q * len(seconds)), len(seconds) - 1)]
-
-    mistakes = [
-        (lambda s, q: s[math.ceil(q * len(s) - 1e-9) - 1], "sort the times first"),
-        (lambda s, q: right(-s, q).neg(), "a fraction q is *slower* than that: sort from fast to slow"),
-        (above, "one place too far: places count from 0, so the m-th time is at m - 1"),
-        (lambda s, q: s.quantile(q), "that is between two times: return one of the measured times"),
-        (lambda s, q: q * s.max(), "take a fraction of the images, not of the longest time"),
-        (lambda s, q: s.mean(), "the mean says nothing about the slow images"),
-    ]
-    # If q * N is a whole number, q is a sum of halves and quarters, so that rounding cannot move it
-    cases = tensors(
-        ([3.0, 1.0, 2.0, 4.0], 0.5),  # 2 of 4, exactly
-        ([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0, 9.0], 0.25),  # 2.25: the third
-        ([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0], 0.25),
-        ([1.0, 2.0, 1.0, 1.0], 0.75),
-        ([2.0, 1.0, 5.0], 0.75),
-        ([2.0, 1.0, 5.0], 1.0),
-        ([2.0, 1.0, 5.0], 0.1),
-        ([7.0], 0.5),
-        dtype=torch.float64,
-    )
-    cases += [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.75), (30, 0.95), (101, 0.5), (10, 1.0))]
-    return compare(attempt, right, cases, mistakes)
-
-
-@exercise("a batch that waits")
-def together(attempt: Callable) -> Verdict:
-    """Check ``attempt(exit (batches, n), seconds (K,)) -> number``: mean time of batches that wait for all images."""
-    mistakes = [
-        (lambda exit, seconds: seconds[exit].mean(), "a batch is as slow as its slowest image, not as its mean image"),
-        (lambda exit, seconds: seconds[exit.max()], "each batch has its own slowest image"),
-        (lambda exit, seconds: seconds[exit.amax(0)].mean(), "the images of a batch are in dimension 1"),
-        (lambda exit, seconds: seconds[exit.amin(1)].mean(), "the slowest image left last: max, not min"),
-        (lambda exit, seconds: seconds[exit.amax(1)].sum(), "return the mean over the batches, not their sum"),
-        (lambda exit, seconds: seconds[exit].sum(1).mean(), "the images of a batch are processed at the same time"),
-    ]
-    seconds = [1.0, 2.0, 4.0]
-    cases = tensors(([[1, 0], [0, 2], [0, 0], [0, 1]], seconds), ([[1]], seconds), dtype=torch.float64)
-    for K, n in ((6, 4), (7, 8)):
-        exit = (torch.rand(20, n) ** 3 * K).long()
-        cases.append((exit, torch.rand(K, dtype=torch.float64).cumsum(0)))
-    return compare(attempt, lambda exit, seconds: seconds[exit.amax(1)].mean(), cases, mistakes)

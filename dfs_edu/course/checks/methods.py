@@ -27,6 +27,25 @@ def pcgrad(attempt: Callable) -> Verdict:
         (lambda g, h: g + h, "that is the plain sum: subtract the component that opposes the other gradient"),
         (always, "if the two agree, g @ h > 0, nothing is subtracted"),
         (lambda g, h: right(g, h) / 2, "that is the mean; PCGrad takes the sum"),
+        (without, "h yields as well: add what is left of it"),
+        (lambda g, h: without(h, g), "g yields as well: add what is left of it"),
+        (lambda g, h: 2 * (g + h) - right(g, h), "subtract the opposing component: it was added"),
+        (
+            lambda g, h: g + h if g @ h > 0 else 0 * g,
+            "do not drop the update: subtract only the component that opposes",
+        ),
+        (
+            lambda g, h: g + h - (g @ h).clamp(max=0) * (h + g),
+            "divide by the square of the length: (g @ h) / (h @ h) * h",
+        ),
+        (
+            lambda g, h: without(g, h) + without(h, without(g, h)),
+            "the second yields as well, to the first as it *was*, before it yielded",
+        ),
+        (
+            lambda g, h: g - (g @ h).clamp(max=0) / (g @ g) * h + h - (g @ h).clamp(max=0) / (h @ h) * g,
+            "the component of g along h is (g @ h) / (h @ h) * h: divide by the length of the *other*",
+        ),
         (lambda g, h: without(g, h) + h, "the second yields as well, to the first as it *was*, before it yielded"),
         (
             lambda g, h: g - (g @ h).clamp(max=0) / h.norm() * h + h - (g @ h).clamp(max=0) / g.norm() * g,
@@ -57,6 +76,27 @@ def shortest(attempt: Callable) -> Verdict:
 
     mistakes = [
         (unlimited, "a weight is from 0 to 1: beyond an end, the end itself is the shortest"),
+        (
+            lambda g, h: unlimited(g, h).clamp(min=0),
+            "a weight is from 0 to 1: beyond an end, the end itself is the shortest",
+        ),
+        (
+            lambda g, h: unlimited(g, h).clamp(max=1),
+            "a weight is from 0 to 1: beyond an end, the end itself is the shortest",
+        ),
+        (lambda g, h: unlimited(g, h).abs().clamp(max=1), "below 0 the shortest is at 0: clamp, do not take abs()"),
+        (lambda g, h: h.norm() / (g.norm() + h.norm()), "the lengths are not enough: the angle counts as well"),
+        (lambda g, h: h @ h / (g @ g + h @ h), "that is right only if the two are perpendicular: g @ h counts as well"),
+        (
+            lambda g, h: (h.norm() > g.norm()).double(),
+            "that is the shorter of the two: one between them may be shorter still",
+        ),
+        (lambda g, h: right(g, h) * g + (1 - right(g, h)) * h, "that is the combination: return its weight w"),
+        (lambda g, h: (right(g, h) * g + (1 - right(g, h)) * h).norm(), "that is the length: return the weight w"),
+        (
+            lambda g, h: (-(h - g) @ h / ((g - h) @ (g - h))).clamp(0, 1),
+            "the sign is wrong: it is (h - g) @ h that counts",
+        ),
         (lambda g, h: 1 - right(g, h), "that is the weight of h; w is the weight of g"),
         (lambda g, h: torch.tensor(0.5), "the mean is the shortest only if both are equally long"),
         (lambda g, h: ((h - g) @ h / (g - h).norm()).clamp(0, 1), "divide by the *square* of the length of g - h"),
@@ -70,7 +110,7 @@ def shortest(attempt: Callable) -> Verdict:
     )
     g = torch.randn(4, 20)
     cases += [(g[0], g[1]), (g[2], 5 * g[2] + g[3]), (3 * g[3] + g[2], g[3]), (g[1], 0.5 * g[0] - g[1])]
-    return compare(attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes, bounds=(0, 1))
 
 
 @exercise("a step as long as the sum's")
@@ -82,6 +122,22 @@ def as_long(attempt: Callable) -> Verdict:
 
     mistakes = [
         (lambda w, G: w, "the weights are unchanged"),
+        (
+            lambda w, G: w * (w @ G @ w / G.sum()).sqrt(),
+            "the other way round: multiply by the length of the plain sum, divide by that of the step",
+        ),
+        (
+            lambda w, G: w * (G.trace() / (w @ G @ w)).sqrt(),
+            "G.sum() is the squared length of the sum, G.trace() is not",
+        ),
+        (lambda w, G: w * (G.sum() / (w**2 @ G.diagonal())).sqrt(), "w @ G @ w: the gradients are not perpendicular"),
+        (lambda w, G: w * G.sum().sqrt(), "divide by the length of the weighted sum, (w @ G @ w).sqrt()"),
+        (lambda w, G: w / w.norm(), "the length of the step counts, not that of the weights: w @ G @ w"),
+        (
+            lambda w, G: w / w.norm() * len(w) ** 0.5,
+            "the length of the step counts, not that of the weights: w @ G @ w",
+        ),
+        (lambda w, G: (G.sum() / (w @ G @ w)).sqrt(), "that is the factor: return the scaled weights"),
         (lambda w, G: w * G.sum() / (w @ G @ w), "w @ G @ w is the *square* of a length"),
         (lambda w, G: w / w.sum() * len(w), "weights with the same sum do not make steps of the same length"),
         (lambda w, G: w / (w @ G @ w).sqrt(), "that step has length 1; the plain sum's length is G.sum().sqrt()"),

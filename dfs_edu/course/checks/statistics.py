@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from dfs_edu import intervals
-from dfs_edu.course.checks.answers import Verdict, compare, exercise, tensors
+from dfs_edu.course.checks.answers import FRACTION, Verdict, compare, exercise, tensors
 
 
 @exercise("the interval")
@@ -28,6 +28,20 @@ def interval(attempt: Callable) -> Verdict:
         (scaled(lambda n: n**0.5), "that is the spread of the seeds: their mean varies less, by the root of n"),
         (scaled(lambda n: ((n - 1) / n) ** 0.5), "divide by n - 1: the mean was estimated from the same seeds"),
         (scaled(lambda n: 1.959964 / _t95(n)), "1.96 is for very many seeds: use t of n - 1 degrees"),
+        (scaled(lambda n: _t95(n, 0.95) / _t95(n)), "2.5 % lie beyond either end: t at 0.975, not at 0.95"),
+        (scaled(lambda n: _t95(n + 1) / _t95(n)), "n seeds leave n - 1 degrees of freedom, not n"),
+        (scaled(lambda n: _t95(n - 1) / _t95(n)), "n seeds leave n - 1 degrees of freedom, not n - 2"),
+        (scaled(lambda n: n**-0.5), "divide by the root of n, not by n"),
+        (scaled(lambda n: (n / (n - 1)) ** 0.5), "divide by the root of n: n - 1 is inside the deviation"),
+        (scaled(lambda n: 1 / _t95(n)), "that is the standard error: multiply by t"),
+        (
+            lambda d: torch.stack([d.mean(), right(d)[1] * d.std()]),
+            "use the standard deviation, the root of the variance",
+        ),
+        (lambda d: torch.stack([d.abs().mean(), right(d)[1]]), "keep the signs of the differences"),
+        (lambda d: torch.stack([d.median(), right(d)[1]]), "take the mean, not the median"),
+        (lambda d: right(d)[0] + right(d)[1] * torch.tensor([-1, 1]), "the mean and half the width, not the two ends"),
+        (lambda d: right(d).flip(0), "the mean first, then half the width"),
         (scaled(lambda n: 2), "half the width: from the mean to one end"),
         (lambda d: right(d)[0], "return two numbers, the mean and the half width"),
     ]
@@ -65,12 +79,21 @@ def bootstrap(attempt: Callable) -> Verdict:
         (lambda r, d: ends(r[d].double().mean(0)), "average over the images of a resample, dimension 1"),
         (lambda r, d: ends(r), "those are quantiles of the images: resample, average, then take the quantiles"),
         (normal, "that assumes a normal distribution: take the quantiles of the resamples' accuracies"),
+        (lambda r, d: ends(r[d].double().mean(1), 0.005, 0.995), "95 % are in between, not 99 %"),
+        (lambda r, d: ends(r[d].double().mean(1), 0.25, 0.75), "95 % are in between, not 50 %"),
+        (lambda r, d: ends(r[d].double().mean(1), 0, 0.95), "leave out 2.5 % at either end, not 5 % at one"),
+        (lambda r, d: r.double().mean().repeat(2), "that is the accuracy itself: take the quantiles of the resamples'"),
+        (
+            lambda r, d: r[d].double().mean(1),
+            "those are the accuracies of all resamples: return two of their quantiles",
+        ),
+        (lambda r, d: ends(r[d].double().mean(1)).diff(), "that is the width: return the two ends"),
         (lambda r, d: right(r, d).flip(0), "the lower end first"),
     ]
     # With 40 n + 1 resamples both ends are the accuracy of a resample, so all definitions of a quantile agree
     cases = [_staircase()]
     cases += [(torch.rand(N) < 0.3 + 0.5 * torch.rand(1), torch.randint(N, (401, N))) for N in (50, 200)]
-    return compare(attempt, right, cases, mistakes)
+    return compare(attempt, right, cases, mistakes, bounds=FRACTION)
 
 
 def _staircase(N: int = 50, R: int = 41) -> tuple[Tensor, Tensor]:
@@ -94,9 +117,18 @@ def seeds_needed(attempt: Callable) -> Verdict:
 
     mistakes = [
         (lambda s, g: right(s, g, lambda n: 1.959964), "1.96 is for very many seeds: use t of n - 1 degrees"),
+        (lambda s, g: math.ceil((1.959964 * s / g) ** 2), "1.96 is for very many seeds: use t of n - 1 degrees"),
         (lambda s, g: right(s, g / 2), "half the width counts: from the mean to one end"),
         (lambda s, g: right(s, g, lambda n: _t95(n + 1)), "n seeds leave n - 1 degrees of freedom"),
         (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n)), "a mean of n seeds varies less"),
+        (lambda s, g: right(s, g, lambda n: _t95(n, 0.95)), "2.5 % lie beyond either end: t at 0.975, not at 0.95"),
+        (lambda s, g: right(s, g, lambda n: _t95(n) * math.sqrt(n / (n - 1))), "divide by the root of n, not of n - 1"),
+        (lambda s, g: right(s, g, lambda n: _t95(n) / math.sqrt(n)), "divide by the root of n, not by n"),
+        (lambda s, g: right(s**2, g), "the deviation is given: do not square it"),
+        (lambda s, g: max(right(s, g), 3), "2 seeds may be enough"),
+        (lambda s, g: min(right(s, g), 100), "do not stop at 100 seeds"),
+        (lambda s, g: right(s, g) - 1, "one too few: the interval still reaches further than gain"),
+        (lambda s, g: (s / g) ** 2 * 1.959964**2, "return a whole number, and use t: try n = 2, 3, ..."),
         (lambda s, g: right(s, g) + 1, "one seed fewer is enough"),
     ]
     cases = [(1.0, 1.0), (0.4, 0.9), (1.5, 0.5), (0.1, 1.0), (0.2, 0.9), (1.0, 0.1)]
@@ -110,9 +142,20 @@ def at_least_one(attempt: Callable) -> Verdict:
         (lambda m: 0.05 * m, "that is the expected number; a chance is never above 1"),
         (lambda m: 0.95**m, "that is the chance that all of them contain 0"),
         (lambda m: 1 - 0.05**m, "that is the chance that not all of them exclude 0"),
+        (lambda m: min(0.05 * m, 1.0), "chances do not add up: take 1 minus the chance that none excludes 0"),
+        (
+            lambda m: m * 0.05 * 0.95 ** (m - 1),
+            "that is the chance of exactly one: at least one is 1 minus the chance of none",
+        ),
+        (lambda m: 1 - 0.95 ** (m - 1), "that is for m - 1 intervals"),
+        (lambda m: 1 - 0.95 ** (m + 1), "that is for m + 1 intervals"),
+        (lambda m: 0.05, "that is the chance of one interval"),
+        (lambda m: 0.05 / m, "that is a corrected level: the chance of a false alarm grows with m"),
+        (lambda m: 1 - 0.975**m, "5 % of the intervals exclude 0, on both sides together: use 0.95"),
+        (lambda m: 1 - 0.05 * m, "the chance grows with m, and never leaves 0 to 1: use 0.95 ** m"),
         (lambda m: 0.05**m, "that is the chance that all of them exclude 0"),
     ]
-    return compare(attempt, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes)
+    return compare(attempt, lambda m: 1 - 0.95**m, [(m,) for m in (1, 2, 6, 72)], mistakes, bounds=FRACTION)
 
 
 @exercise("the accuracy to report")
@@ -121,7 +164,16 @@ def chosen(attempt: Callable) -> Verdict:
     mistakes = [
         (lambda v, t: t.max(), "the choice has looked at the test split: the accuracy will look better than it is"),
         (lambda v, t: v.max(), "the best of many on validation was lucky there: report its accuracy on test"),
-        (lambda v, t: t.mean(), "one arm was chosen: report that one"),
+        (lambda v, t: t[(v + t).argmax()], "the choice has looked at the test split, too: choose on validation alone"),
+        (lambda v, t: (v.max() + t[v.argmax()]) / 2, "report the accuracy on test alone"),
+        (lambda v, t: t[v.argmin()], "that is the worst arm on validation"),
+        (lambda v, t: t.median(), "one arm was chosen: report its accuracy"),
+        (lambda v, t: t[0], "the chosen arm may be any of them: v.argmax() is its place"),
+        (lambda v, t: t[-1], "the chosen arm may be any of them: v.argmax() is its place"),
+        (lambda v, t: t.min(), "report the arm that was best on validation"),
+        (lambda v, t: v.argmax(), "that is the place of the arm: report its accuracy on test"),
+        (lambda v, t: v[t.argmax()], "the other way round: choose on validation, report on test"),
+        (lambda v, t: t.mean(), "one arm was chosen: report its accuracy"),
     ]
     cases = tensors(
         ([0.7, 0.9, 0.8], [0.95, 0.6, 0.5]),
@@ -130,9 +182,9 @@ def chosen(attempt: Callable) -> Verdict:
         ([0.5], [0.4]),
     )
     cases += [(torch.rand(A), torch.rand(A)) for A in (8, 20)]
-    return compare(attempt, lambda v, t: t[v.argmax()], cases, mistakes)
+    return compare(attempt, lambda v, t: t[v.argmax()], cases, mistakes, bounds=FRACTION)
 
 
-def _t95(n: int) -> float:
-    """The quantile of Student's t for a 95 % interval of n seeds."""
-    return float(stdtrit(n - 1, 0.975))
+def _t95(n: int, level: float = 0.975) -> float:
+    """The quantile of Student's t for n seeds; at 0.975, that of a 95 % interval."""
+    return float(stdtrit(n - 1, level))
