@@ -11,7 +11,9 @@ from dfs_edu.figures.accuracy import (
     accuracy_over_time,
     accuracy_per_exit,
     budget_differences,
+    costs,
     gaps,
+    gaps_by_cost,
     learning_curves,
 )
 from dfs_edu.figures.diagram import network, network_figure
@@ -51,10 +53,12 @@ __all__ = [
     "conflict_heatmap",
     "conflict_heatmaps",
     "conflict_through_training",
+    "costs",
     "cuts",
     "data_uri",
     "figure",
     "gaps",
+    "gaps_by_cost",
     "gradient_work",
     "heat",
     "leakage",
