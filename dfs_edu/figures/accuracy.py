@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from dfs_edu.figures.look import (
     COLOURS,
     DOTTED,
+    FORWARD,
     INK,
     RULE,
     area,
@@ -126,6 +127,75 @@ def budget_differences(
     for i, (name, (difference, low, high)) in enumerate(differences.items()):
         fig.add_trace(area(x, percent(low), percent(high), COLOURS[i % 7]))
         fig.add_scatter(x=x, y=percent(difference), name=name, mode="lines", line=style(i)["line"])
+    return fig.update_layout(legend=below())
+
+
+@literal
+def costs(networks: Mapping, title: str = "What it costs to leave at each exit") -> go.Figure:
+    """Draw one bar per network, made of the trunk up to each exit and the exit's head, and a mark at each exit.
+
+    Args:
+        networks: name -> (``probes.Cost``, accuracy (K,) of the exits as fractions, or None: the mark then has the
+            exit's number).
+    """
+    names = list(networks)
+    fig = figure([], title, "MMACs per image", height=130 + 74 * len(names), barmode="overlay", legend=below())
+    heads: dict[str, list] = {"x": [], "base": [], "y": []}
+    trunks: dict[str, list] = {"x": [], "base": [], "y": []}
+    marks: dict[str, list] = {"x": [], "y": [], "text": [], "customdata": []}
+    for name, (cost, accuracy) in networks.items():
+        leaving, head = np.asarray(cost.macs, dtype=float), np.asarray(cost.head_macs, dtype=float)
+        reached = leaving - head  # what the trunk and the earlier heads have cost
+        for parts, start, end in ((trunks, np.r_[0, leaving[:-1]], reached), (heads, reached, leaving)):
+            parts["x"] += millions(end - start)
+            parts["base"] += millions(start)
+            parts["y"] += [name] * len(leaving)
+        marks["x"] += millions(leaving)
+        marks["y"] += [name] * len(leaving)
+        marks["customdata"] += exit_numbers(leaving)
+        marks["text"] += exit_numbers(leaving) if accuracy is None else [f"{a:.0f}" for a in percent(accuracy)]
+
+    look = {"orientation": "h", "width": 0.36, "hovertemplate": "%{y}: %{x} MMACs<extra>%{fullData.name}</extra>"}
+    pattern = {"shape": "/", "size": 5, "bgcolor": COLOURS[4], "fgcolor": "white"}
+    fig.add_bar(name="trunk", marker={"color": FORWARD}, **trunks, **look)
+    fig.add_bar(name="heads", marker={"color": COLOURS[4], "pattern": pattern}, **heads, **look)
+    fig.add_scatter(
+        name="an exit"
+        + ("" if all(accuracy is None for _, accuracy in networks.values()) else ", and its accuracy in %"),
+        mode="markers+text",
+        textposition="top center",
+        cliponaxis=False,
+        hovertemplate="%{y}, exit %{customdata}: %{x} MMACs<extra>%{text}</extra>",
+        marker={"symbol": "line-ns-open", "size": 30, "line": {"width": 2, "color": INK}, "color": INK},
+        **marks,
+    )
+    return fig.update_yaxes(range=[len(names) - 0.5, -0.7], type="category", showgrid=False)
+
+
+@literal
+def gaps_by_cost(
+    gaps: Mapping, title: str = "Difference in accuracy at each exit, from the lowest seed to the highest"
+) -> go.Figure:
+    """Draw differences in accuracy over the cost of leaving there, for networks of different size and depth.
+
+    Args:
+        gaps: name -> (macs (K,), differences (seeds, K), fractions): a line of means, from lowest to highest seed.
+    """
+    fig = figure([], title, "cost of the exit, % of the whole network", "difference in points")
+    fig.add_hline(0, line=RULE)
+    for i, (name, (macs, seeds)) in enumerate(gaps.items()):
+        seeds, macs = np.atleast_2d(np.asarray(seeds, dtype=float)), np.asarray(macs, dtype=float)
+        mean = seeds.mean(0)
+        above, below_ = percent(seeds.max(0) - mean), percent(mean - seeds.min(0))
+        spread = {"array": above, "arrayminus": below_, "width": 6, "thickness": 1.5} if len(seeds) > 1 else None
+        fig.add_scatter(
+            x=percent(macs / macs[-1]),
+            y=percent(mean),
+            name=f"{name} (n = {len(seeds)})",
+            mode="lines+markers",
+            error_y=spread,
+            **style(i),
+        )
     return fig.update_layout(legend=below())
 
 

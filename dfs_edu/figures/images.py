@@ -107,7 +107,7 @@ def predictions(
         )
     signed = np.where(right, 1, -1) * confidence
     exits = [f"exit {k}" for k in range(1, K + 1)]
-    fig = figure([], title or "What each exit predicts", height=110 + 24 * N)
+    fig = figure([], title or "What each exit predicts", height=110 + max(24 * N, 120))
     bar = colour_bar("confidence") | {"tickvals": [-1, 0, 1], "ticktext": ["wrong, 100 %", "0 %", "right, 100 %"]}
     cells = {"z": signed.T.round(3).tolist(), "text": np.array(answers).T.tolist(), "x": exits, "y": list(names)}
     wrong_to_right = [[0, COLOURS[1]], [0.5, "#dddddd"], [1, COLOURS[0]]]

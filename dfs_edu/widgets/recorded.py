@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dfs_edu import data, probes
 from dfs_edu.backbones import build
@@ -28,23 +29,24 @@ MISSING = (
 )
 
 
-def explorer(run: str, title: str = "") -> ThresholdExplorer:
+def explorer(run: str, title: str = "", first: int | None = None) -> ThresholdExplorer:
     """Return the threshold explorer of a recorded CIFAR-100 network, without images if the data set is not here.
 
     Args:
         run: Name of its folder, such as "cifar100-vgg7-64-lesson-joint-seed0".
         title: Heading.
+        first: Number of validation and of test images to use, from the first on: fewer make a smaller page. None: all.
 
     Raises:
         FileNotFoundError: There is no such run.
         ValueError: The run is not one on CIFAR-100.
     """
     folder, record = _run(run)
-    validation, test = (Outputs.load(folder / f"{split}.npz") for split in ("validation", "test"))
+    validation, test = (_first(Outputs.load(folder / f"{split}.npz"), first) for split in ("validation", "test"))
     recipe = Recipe.from_dict(record["recipe"])
     network = build(recipe.backbone, len(cifar100.CLASSES), recipe.junction)
     found = photographs(record)
-    images = None if found is None else found[1].images
+    images = None if found is None else found[1].images[: len(test.label)]
     macs = probes.cost(network).macs.tolist()
     return ThresholdExplorer(validation, test, macs, images, cifar100.CLASSES, title)
 
@@ -67,9 +69,8 @@ def gallery(
         ValueError: The run is not one on CIFAR-100.
     """
     folder, record = _run(run)
-    test, chosen = Outputs.load(folder / "test.npz"), torch.tensor(list(indices))
-    parts = test.confidence[:, chosen], test.prediction[:, chosen], test.label[chosen]
-    outputs = Outputs(*parts, test.split, source=test.source)
+    chosen = torch.tensor(list(indices))
+    outputs = _chosen(Outputs.load(folder / "test.npz"), chosen)
     found = photographs(record)
     if found is None:
         return ExitGallery(None, None, outputs, cifar100.CLASSES, title, MISSING)
@@ -92,6 +93,15 @@ def photographs(record: dict[str, Any]) -> tuple[Dataset, Split] | None:
         return None
     assert isinstance(dataset.test, Split)
     return dataset, dataset.test
+
+
+def _chosen(outputs: Outputs, images: Tensor | slice) -> Outputs:
+    parts = outputs.confidence[:, images], outputs.prediction[:, images], outputs.label[images]
+    return Outputs(*parts, outputs.split, outputs.criterion, source=outputs.source)
+
+
+def _first(outputs: Outputs, number: int | None) -> Outputs:
+    return outputs if number is None else _chosen(outputs, slice(number))
 
 
 def _run(run: str) -> tuple[Path, dict[str, Any]]:

@@ -65,6 +65,11 @@ def cost(forward, backward):
     return SimpleNamespace(forward_flops=forward, backward_flops=backward)
 
 
+def counted():
+    """Two exits: the trunk costs 1 and 2 million MACs more, and each head half a million."""
+    return SimpleNamespace(macs=np.array([1500000, 4000000]), head_macs=np.array([500000, 500000]))
+
+
 def stepped():
     """Two exits after steps of three lengths along the sum, PCGrad's and UPGrad's direction."""
     slope, curvature = np.array([[-1.0, 0.5], [-0.5, -0.5], [-0.5, -0.5]]), np.full((3, 2), 0.5)
@@ -134,6 +139,10 @@ ALL = {
     "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
     "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
     "by_exit": lambda: figures.by_exit({"joint": {"f+": [0.1, 0.2], "f-": [0.3, NAN]}}, "Alike", "CKA", unit=True),
+    "costs": lambda: figures.costs({"one": (counted(), [0.25, 0.5]), "other": (counted(), None)}),
+    "gaps_by_cost": lambda: figures.gaps_by_cost(
+        {"one": ([1e6, 4e6], [[0.01, -0.02], [0.03, -0.06]]), "other": ([1e6, 2e6, 3e6], [[0.1, 0.2, 0.3]])}
+    ),
     "cka_heatmaps": lambda: figures.cka_heatmaps({"joint": np.eye(3), "surgery": np.ones((3, 3))}, ["1+", "1-", "2"]),
     "ablation_heatmaps": lambda: figures.ablation_heatmaps({"surgery": ablated()}),
     "probe_accuracies": lambda: figures.probe_accuracies({"joint": probed(), "surgery": probed()}),
@@ -385,6 +394,23 @@ def test_differences_in_points_with_their_bands():
     band, line = ALL["budget_differences"]().data
     assert (list(line.x), list(line.y)) == ([1.0, 2.0], [10.0, 20.0])
     assert list(band.y) == [20.0, 40.0, 10.0, 0.0]
+
+
+def test_a_bar_of_trunk_and_heads_ends_where_the_last_exit_leaves():
+    trunk, heads, exits = ALL["costs"]().data
+    assert (list(trunk.base)[:2], list(trunk.x)[:2]) == ([0, 1.5], [1.0, 2.0])
+    assert (list(heads.base)[:2], list(heads.x)[:2]) == ([1.0, 3.5], [0.5, 0.5])
+    assert list(exits.x) == [1.5, 4.0, 1.5, 4.0]
+    assert list(exits.text) == ["25", "50", "1", "2"]
+    assert list(trunk.y) == ["one", "one", "other", "other"]
+
+
+def test_differences_over_cost_reach_from_the_lowest_seed_to_the_highest():
+    one, other = (trace for trace in ALL["gaps_by_cost"]().data)
+    assert (list(one.x), list(one.y)) == ([25.0, 100.0], [2.0, -4.0])
+    assert (list(one.error_y.array), list(one.error_y.arrayminus)) == ([1.0, 2.0], [1.0, 2.0])
+    assert other.name == "other (n = 1)"
+    assert other.error_y.array is None
 
 
 def test_the_best_cut_is_drawn_even_where_the_line_is_thinned():

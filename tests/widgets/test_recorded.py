@@ -34,6 +34,14 @@ def test_the_explorer_of_a_recorded_network(nowhere):
     assert len(json.dumps(explorer.page_state())) < 500_000
 
 
+def test_the_explorer_of_the_first_images_only(nowhere):
+    all_of_it, few = recorded.explorer(JOINT), recorded.explorer(JOINT, first=500)
+    few.thresholds = all_of_it.thresholds = [0.5] * (len(few.thresholds) - 1) + [0.0]
+    assert few.setup["splits"] == [["validation", 500], ["test", 500]]
+    assert few.point.right.equal(all_of_it.point.right[:500])
+    assert len(few.outputs) < len(all_of_it.outputs) / 4
+
+
 def test_galleries_of_recorded_networks_without_their_images(nowhere):
     joint, own = recorded.gallery(JOINT, range(5, 15)), recorded.gallery(OWN, range(5, 15))
     test = Outputs.load(results.RECORDED / JOINT / "test.npz")
