@@ -11,6 +11,7 @@ from dfs_edu.figures.accuracy import (
     accuracy_over_time,
     accuracy_per_exit,
     budget_differences,
+    gain_per_exit,
     gaps,
     learning_curves,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "cuts",
     "data_uri",
     "figure",
+    "gain_per_exit",
     "gaps",
     "gradient_work",
     "heat",
