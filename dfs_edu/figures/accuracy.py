@@ -42,7 +42,27 @@ def accuracy_per_exit(
         results: name -> accuracies (seeds, K) or (K,), as fractions.
         published: name -> accuracies (K,) that others report: dashed, hollow and labelled as published.
     """
-    fig = figure([], title, "exit", "accuracy in %")
+    return _per_exit(results, published or {}, title, "accuracy in %")
+
+
+@literal
+def gain_per_exit(
+    gains: Mapping, published: Mapping | None = None, title: str = "Accuracy gained at each exit"
+) -> go.Figure:
+    """Draw gains in accuracy over exits, with a line at zero: the mean over seeds, with its 95 % t-interval.
+
+    Args:
+        gains: name -> gains (seeds, K) or (K,), as fractions.
+        published: name -> gains (K,) that others report: dashed, hollow and labelled as published.
+    """
+    fig = _per_exit(gains, published or {}, title, "gain in points")
+    fig.add_hline(0, line=RULE)
+    return fig
+
+
+def _per_exit(results: Mapping, published: Mapping, title: str, unit: str) -> go.Figure:
+    """One line per result over exits, of one value per exit or of one per seed and exit, and then the published."""
+    fig = figure([], title, "exit", unit)
     for i, (name, values) in enumerate(results.items()):
         seeds = np.atleast_2d(np.asarray(values, dtype=float)).tolist()
         n, (mean, half) = len(seeds), interval(seeds)
@@ -55,7 +75,7 @@ def accuracy_per_exit(
             error_y={"array": percent(half), "width": 6, "thickness": 1.5} if n > 1 else None,
             **style(i),
         )
-    for i, (name, values) in enumerate((published or {}).items(), start=len(results)):
+    for i, (name, values) in enumerate(published.items(), start=len(results)):
         look = style(i)
         look["line"]["dash"], look["marker"]["symbol"] = "dot", f"{look['marker']['symbol']}-open"
         x, y = exit_numbers(values), percent(values)

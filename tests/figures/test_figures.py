@@ -112,6 +112,7 @@ ALL = {
         {"joint": cost(10**7, 2 * 10**7), "surgery": cost(10**7, 15 * 10**6)}
     ),
     "accuracy_per_exit": lambda: figures.accuracy_per_exit({"joint": [[0.5, 0.6], [0.7, 0.6]]}, {"theirs": [0.7, 0.8]}),
+    "gain_per_exit": lambda: figures.gain_per_exit({"surgery": [[0.1, -0.2], [0.3, 0.2]]}, {"theirs": [0.08, 0.05]}),
     "accuracy_cost": lambda: figures.accuracy_cost({"joint": curve()}, {"joint": ([1e6, 4e6], [0.5, 0.6])}, point()),
     "learning_curves": lambda: figures.learning_curves(RECORD),
     "answers": lambda: figures.answers(ANGLES, "90", prefix="angle "),
@@ -368,6 +369,16 @@ def test_interval_of_three_seeds_by_hand():
     assert "published" in theirs.name
     assert theirs.line.dash == "dot"
     assert theirs.marker.symbol.endswith("-open")
+
+
+def test_gains_in_points_around_a_line_at_zero():
+    fig = ALL["gain_per_exit"]()
+    surgery, theirs = fig.data
+    assert list(surgery.y) == [20.0, 0.0]
+    assert list(theirs.y) == [8.0, 5.0]
+    assert "published" in theirs.name
+    assert [line.y0 for line in fig.layout.shapes] == [0]
+    assert "points" in fig.layout.yaxis.title.text
 
 
 def test_accuracy_cost_in_percent_and_millions():

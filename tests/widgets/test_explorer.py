@@ -72,6 +72,37 @@ def test_thresholds_by_hand_and_what_they_cost(explorer, thresholds):
     assert not explorer.fitted
 
 
+def test_it_says_why_a_slider_changes_nothing():
+    """Exit 1 is never right, nor more confident than 0.49, exit 2 than 0.89; exit 3 is right less often than exit 2."""
+    parts = []
+    for split in ("validation", "test"):
+        confidence = torch.rand(3, 400, generator=torch.Generator().manual_seed(0))
+        confidence *= torch.tensor([[0.49], [0.89], [1]])
+        label = torch.zeros(400, dtype=torch.int64)
+        prediction = torch.stack([label + 1, label, torch.arange(400) % 2])
+        parts.append(Outputs(confidence, prediction, label, split))
+    explorer = ThresholdExplorer(*parts, MACS)
+
+    explorer.budget = 8e6
+    assert explorer.idle[0].startswith("From 3.030 MMACs onwards a larger budget changes nothing: on validation")
+    explorer.thresholds = [0.0, 0.5, 0.0]
+    assert explorer.idle == [
+        "No image gets past exit 1, whose threshold lets all leave: what is set for exit 2 changes nothing."
+    ]
+    explorer.thresholds = [0.48, 0.5, 0.0]
+    assert explorer.idle == []
+    explorer.thresholds = [0.5, 0.5, 0.0]
+    assert explorer.idle == [
+        "Raising its threshold further changes next to nothing at exit 1: of the images that get there, 99 % are less "
+        "confident than 0.500."
+    ]
+    explorer.thresholds = [0.7, 1.0, 0.0]
+    assert explorer.idle == [
+        "Raising their thresholds further changes next to nothing at exits 1 and 2: of the images that get there, 99 % "
+        "are less confident than 0.500 and 0.900, respectively."
+    ]
+
+
 def test_any_budget_in_between_is_found_as_well(explorer):
     explorer.budget = 3.33e6
     assert spent_on_validation(explorer) <= 3.33e6

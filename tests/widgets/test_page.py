@@ -48,6 +48,11 @@ def assert_agrees(shown, explorer: ThresholdExplorer, thresholds: list[float]) -
     right = [fixed(100 * a, 1) + " %" if a == a else "–" for a in point.exit_accuracy.tolist()]
     assert text["exit-accuracy"] == right
 
+    # Why some sliders change nothing now
+    fitted = shown.locator(".dfs-source").text_content() == "fitted"
+    explorer.set_state({"thresholds": thresholds, "fitted": fitted})  # as the page tells it: nothing follows
+    assert shown.locator(".dfs-idle p").all_text_contents() == explorer.idle
+
     # The images that leave at each exit, and the histograms of those that reach it
     places = shown.locator(".dfs-leavers").evaluate_all(
         "columns => columns.map(c => [...c.querySelectorAll('[role=img]')].filter(i => i.offsetParent)"
@@ -80,10 +85,12 @@ def test_the_page_computes_what_python_computes(opened, K, levels):
     shown = opened(widget)
     assert_agrees(shown, widget, widget.thresholds)
     thresholds = list(widget.thresholds)
+    said = set()
     for k, value in [(0, 0.5), (K - 2, 0.3), (0, 1.0), (K - 2, 1.0), (0, 0.0), (K - 2, 0.7)]:
         set_threshold(shown, k, value)
         thresholds[k] = value
         assert_agrees(shown, widget, thresholds)
+        said |= set(widget.idle)
         spent = inference.apply(widget._validation, thresholds, widget._macs).macs
         assert shown.locator(".dfs-budget-value").text_content() == f"{spent / 1e6:#.4g} MMACs"
         assert shown.locator(".dfs-source").text_content() == "set by hand"
@@ -93,6 +100,7 @@ def test_the_page_computes_what_python_computes(opened, K, levels):
         )
         assert_agrees(shown, widget, widget._best[place].tolist())
         assert shown.locator(".dfs-source").text_content() == "fitted"
+    assert said or K == 2  # at a threshold of 0 there is something to say about the exits behind it
 
 
 def test_a_network_with_one_exit(opened):

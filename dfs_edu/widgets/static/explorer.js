@@ -4,6 +4,7 @@
 const MMAC = 1e6;
 const EACH = 6; // images at each exit
 const BINS = 40; // of the histograms of confidence
+const RARE = 100; // one image in so many counts as next to none
 const PLOT = { width: 420, height: 290, left: 46, right: 12, top: 12, bottom: 42 };
 
 const mmacs = (macs) => (macs < 1000 * MMAC ? (macs / MMAC).toPrecision(4) : (macs / MMAC).toFixed(0)) + " MMACs";
@@ -83,6 +84,8 @@ function controls(root, setup, move) {
     return { input, drawHistogram, value, bar, shareValue: element("span", "dfs-number dfs-share-value", share), accuracy: element("span", "dfs-number dfs-exit-accuracy", box) };
   });
   const sliders = rows.slice(0, -1);
+  const idle = element("div", "dfs-idle", box);
+  idle.setAttribute("role", "note");
 
   return ({ thresholds, budget: spent, ...result }) => {
     budget.value = high > low ? Math.round((steps * (spent - low)) / (high - low)) : steps;
@@ -100,6 +103,7 @@ function controls(root, setup, move) {
       shareValue.textContent = percent(result.share[k]);
       accuracy.textContent = percent(result.exitAccuracy[k]);
     });
+    idle.replaceChildren(...result.idle.map((text) => element("p", "", null, text)));
   };
 }
 
@@ -210,10 +214,10 @@ function gallery(root, { macs, sprite, size, labels, classes }) {
     });
 }
 
-// For each exit, how many of the images that reach it have which confidence, as fractions of all images.
+// For each exit, how many of the images that reach it have which confidence.
 function histograms(bins, exit, [K, N]) {
   const counts = Array.from({ length: K }, () => new Array(BINS).fill(0));
-  for (let n = 0; n < N; n++) for (let k = 0; k <= exit[n]; k++) counts[k][bins[k * N + n]] += 1 / N;
+  for (let n = 0; n < N; n++) for (let k = 0; k <= exit[n]; k++) counts[k][bins[k * N + n]]++;
   return counts;
 }
 
@@ -227,13 +231,47 @@ function leavers(exit, predictions) {
   return shown;
 }
 
+const listed = (words) => (words.length > 1 ? `${words.slice(0, -1).join(", ")} and ${words.at(-1)}` : `${words[0]}`);
+const named = (exits) => (exits.length > 1 ? "exits " : "exit ") + listed(exits);
+
+// A sentence if no image reaches some of the exits with sliders, given how many images reach each.
+function unreached(counts) {
+  const first = counts.indexOf(0); // of the first exit that no image reaches, so the number of the one before it
+  const rest = counts.map((_, k) => k + 1).slice(first);
+  return first < 0 ? [] : [`No image gets past exit ${first}, whose threshold lets all leave: what is set for ${named(rest)} changes nothing.`];
+}
+
+// A sentence on the exits whose thresholds are above nearly all confidences of the images that get there.
+function neverConfident(histograms, thresholds) {
+  const high = [];
+  histograms.forEach((counts, k) => {
+    const all = counts.reduce((sum, count) => sum + count, 0);
+    let [edge, above] = [BINS, 0];
+    while (edge > 0 && above + counts[edge - 1] <= Math.floor(all / RARE)) above += counts[--edge];
+    if (all && edge < BINS && thresholds[k] >= edge / BINS) high.push([k + 1, (edge / BINS).toFixed(3)]);
+  });
+  if (!high.length) return [];
+  const several = high.length > 1;
+  const edges = listed(high.map(([, edge]) => edge)) + (several ? ", respectively" : "");
+  const what = several ? "their thresholds" : "its threshold";
+  return [`Raising ${what} further changes next to nothing at ${named(high.map(([k]) => k))}: of the images that get there, 99 % are less confident than ${edges}.`];
+}
+
 // What the sliders do: thresholds and budget follow each other, all else follows from them.
-function moves(model, { macs, steps, group, predictions }, arrays) {
+function moves(model, { macs, splits, steps, group, predictions }, arrays) {
   const { confidence, validation, correct, best } = arrays;
   const K = macs.length;
   const [low, high] = [macs[0], macs[K - 1]];
   const bins = Uint8Array.from(confidence, (c) => Math.min(Math.floor(Math.fround(c * BINS)), BINS - 1));
   const fittedAt = (place) => Array.from(best.subarray(place * K, (place + 1) * K));
+
+  const same = (a, b) => a.every((value, k) => value === b[k]);
+  const places = Array.from({ length: steps + 1 }, (_, place) => place);
+  const enough = places.find((place) => same(fittedAt(place), fittedAt(steps))); // a larger budget is not spent
+  const idleBudget = (thresholds, fitted) =>
+    fitted && enough < steps && same(thresholds, fittedAt(steps))
+      ? [`From ${mmacs(low + (enough / steps) * (high - low))} onwards a larger budget changes nothing: on ${splits[0][0]}, no thresholds that let more images go deeper are more accurate.`]
+      : [];
 
   const set = (thresholds, budget, fitted) => {
     Object.entries({ thresholds, budget, fitted }).forEach(([name, value]) => model.set(name, value));
@@ -259,7 +297,10 @@ function moves(model, { macs, steps, group, predictions }, arrays) {
       const [thresholds, budget, fitted] = ["thresholds", "budget", "fitted"].map((name) => model.get(name));
       const found = measured({ confidence, correct }, thresholds, macs);
       const histogram = histograms(bins, found.exit, confidence.shape);
-      return { ...found, thresholds, budget, fitted, histogram, gallery: leavers(found.exit, predictions) };
+      const sliding = histogram.slice(0, -1); // the last exit has no slider
+      const reaching = sliding.map((counts) => counts.reduce((sum, count) => sum + count, 0));
+      const idle = [...idleBudget(thresholds, fitted), ...unreached(reaching), ...neverConfident(sliding, thresholds)];
+      return { ...found, thresholds, budget, fitted, histogram, idle, gallery: leavers(found.exit, predictions) };
     },
   };
 }
