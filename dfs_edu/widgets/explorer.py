@@ -20,11 +20,10 @@ from dfs_edu import figures, inference
 from dfs_edu.figures.look import rounded
 from dfs_edu.inference import Outputs
 from dfs_edu.inference.checks import check_pair
-from dfs_edu.widgets import page
+from dfs_edu.widgets import idle, page
 
 GALLERY = 120  # images sent to the page, about 1 kB each
-EACH, BINS = 6, 40  # images shown at each exit, and bins of a histogram: as in static/explorer.js
-RARE = 100  # one image in so many counts as next to none: as in static/explorer.js
+EACH = 6  # images shown at each exit: as in static/explorer.js
 STEPS = 100  # of the budget slider, from the first exit's cost to the last one's
 
 
@@ -115,44 +114,12 @@ class ThresholdExplorer(page.Widget):
         There are three reasons: a larger budget is not spent, no image gets as far as an exit, or hardly any image is
         as confident as a threshold.
         """
-        reaching = (
-            self.point.exit >= torch.arange(len(self._macs) - 1)[:, None]
-        )  # (K - 1, N), of the exits with sliders
-        return [
-            *self._idle_budget(),
-            *_unreached([int(row.sum()) for row in reaching]),
-            *self._never_confident(reaching),
-        ]
-
-    def _idle_budget(self) -> list[str]:
-        same = (self._best == self._best[-1]).all(1)
-        first = int(same.int().argmax())
-        if not self.fitted or first == STEPS or self.thresholds != self._best[-1].tolist():
-            return []
-        return [
-            f"From {_mmacs(self._places[first].item())} onwards a larger budget changes nothing: on "
-            f"{self._validation.split}, no thresholds that let more images go deeper are more accurate."
-        ]
-
-    def _never_confident(self, reaching: Tensor) -> list[str]:
-        high = []  # exit, and the confidence below which all but one in a hundred of the images stay
-        for k, here in enumerate(reaching):
-            bins = (self._test.confidence[k][here] * BINS).long().clamp(max=BINS - 1)
-            most = int(here.sum()) // RARE
-            above = bins.bincount(minlength=BINS).flip(0).cumsum(0)  # from the highest bin downwards
-            edge = (BINS - int((above <= most).sum())) / BINS
-            if here.any() and edge < 1 and self.thresholds[k] >= edge:
-                high.append((k + 1, edge))
-        if not high:
-            return []
-        several = len(high) > 1
-        exits = ("exits " if several else "exit ") + _listed([str(k) for k, _ in high])
-        edges = _listed([f"{edge:.3f}" for _, edge in high]) + (", respectively" if several else "")
-        what = "their thresholds" if several else "its threshold"
-        return [
-            f"Raising {what} further changes next to nothing at {exits}: of the images that get there, 99 % are less "
-            f"confident than {edges}."
-        ]
+        first = int((self._best == self._best[-1]).all(1).int().argmax())  # place whose thresholds are the last one's
+        largest = self.fitted and first < STEPS and self.thresholds == self._best[-1].tolist()
+        budget = idle.budget(self._places[first].item(), self._validation.split) if largest else []
+        exits = torch.arange(len(self._macs) - 1)
+        reaching = self.point.exit >= exits[:, None]  # (K - 1, N), of the exits with sliders
+        return [*budget, *idle.unreached(reaching), *idle.rarely_confident(self._test, reaching, self.thresholds)]
 
     @traitlets.validate("thresholds")
     def _check_thresholds(self, proposal):
@@ -204,29 +171,6 @@ class ThresholdExplorer(page.Widget):
             point,
             title=f"Early exit: {100 * point.accuracy:.2f} % at {point.macs / 1e6:.4g} MMACs per image ({split})",
         )
-
-
-def _mmacs(macs: float) -> str:
-    """A cost as the page writes it."""
-    return f"{macs / 1e6:#.4g} MMACs" if macs < 1e9 else f"{macs / 1e6:.0f} MMACs"
-
-
-def _unreached(counts: list[int]) -> list[str]:
-    """A sentence if no image reaches some of the exits with sliders, given how many images reach each."""
-    if all(counts):
-        return []
-    first = counts.index(0)  # index of the first exit that no image reaches, so the number of the one before it
-    rest = [str(k) for k in range(first + 1, len(counts) + 1)]
-    exits = ("exits " if len(rest) > 1 else "exit ") + _listed(rest)
-    return [
-        f"No image gets past exit {first}, whose threshold lets all leave: what is set for {exits} changes nothing."
-    ]
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Words with commas and an "and"."""
-    *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def side_by_side(explorers: Mapping[str, ThresholdExplorer]) -> page.Row:

@@ -11,7 +11,8 @@ from written import fixed
 
 from dfs_edu import inference
 from dfs_edu.inference import Outputs
-from dfs_edu.widgets.explorer import BINS, EACH, ThresholdExplorer, side_by_side
+from dfs_edu.widgets.explorer import EACH, ThresholdExplorer, side_by_side
+from dfs_edu.widgets.idle import BINS
 
 pytestmark = pytest.mark.browser
 
