@@ -90,7 +90,8 @@ def test_what_is_added_has_the_style_of_the_rest(changed):
 
 def test_what_is_added_meets_the_contracts(changed):
     """By the commands of the guide, in one process."""
-    commands = re.findall(r"-m pytest ((?:tests/[\w/]+\.py ?)+)-k (\"[^\"]+\"|\w+)", GUIDE.partition("## Add a notebook")[0])
+    guide = GUIDE.partition("## Add a notebook")[0]
+    commands = re.findall(r"-m pytest ((?:tests/[\w/]+\.py ?)+)-k (\"[^\"]+\"|\w+)", guide)
     files = [file for files, _ in commands for file in files.split()]
     wanted = [word for _, words in commands for word in words.strip('"').split(" or ")]
     said = run(changed, "-m", "pytest", "-p", "no:cacheprovider", "-vv", *files, "-k", " or ".join(wanted))
