@@ -339,7 +339,7 @@ def refusal(imports: list, source: str) -> str | None:
     output = io.StringIO()
     try:
         with redirect_stdout(output):
-            exec(compile(ast.Module([*imports, *kept], []), "answer", "exec"), {"__name__": "answer"})
+            exec(compile(ast.Module([*imports, *kept], []), "answer", "exec"), {"__name__": "__main__"})
     except Exception as error:
         return f"fails with {type(error).__name__}: {error}"
     passed = output.getvalue().count(SIGNS[PASSED])
