@@ -40,7 +40,7 @@ BULLETS = range(3, 6)  # of the recap
 # What readers called translated: pattern, and what to write instead
 WORDS = {
     r"\b(?:a|an|one) (?:row|number|mark|line|bar|point|curve|step|column) an? \w+": "one row per image",
-    r"\bpictures?\b": "image; or figure, diagram",
+    r"\bpictures\b|(?<!\ba )(?<!\bthe )(?<!\bin )\bpicture\b": "image; or figure, diagram",
     r"\b(?:what is|that are|where there is) none\b": "invalid; missing; if there is no ...",
     r"\ban own\b": "your own; a small custom",
     r"\breckon\w*": "compute, estimate",
@@ -62,7 +62,7 @@ NAMES = {"some", "theirs", "mine", "there", "said", "told", "found", "how", "hea
 
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#{1,6}) (.*)", re.MULTILINE)
-EXERCISE = re.compile(r"^\*\*(?:Exercise \d|\d+\. ).*", re.MULTILINE)
+EXERCISE = re.compile(r"^\*\*(?:Exercise \d|\d+\. |[^*\n]+\*\* \((?:about )?\d+ minutes).*", re.MULTILINE)
 HINT = re.compile(r"<details>\s*<summary>Hint")
 ANSWER = re.compile(r"<details>\s*<summary>Answer")
 
@@ -530,7 +530,9 @@ FAULTS = {
     "ending: ## Recap, **Next.** and": changed("**Next.**", "Next."),
     "ending: the recap has 2": changed("* Three.\n", ""),
     "ending: the last cell": lambda cells: cells[:-1],
-    "exercises: there are none": lambda cells: [*changed("**2. To", "**To")(cells[:8] + cells[10:])],
+    "exercises: there are none": lambda cells: [
+        *changed("**2. To think about**", "To think about")(cells[:8] + cells[10:])
+    ],
     "exercises: an answer is above": above(
         new_markdown_cell("<details><summary>Answer</summary>\n\nNo.\n\n</details>")
     ),
@@ -568,6 +570,7 @@ def test_each_fault_of_a_lesson_is_seen(fault):
         "There is one row an image.",
         "A row a picture.",
         "Show the pictures.",
+        "Each picture has a class.",
         "What is none is left out.",
         "Train an own network.",
         "Reckoned on paper.",
@@ -602,7 +605,7 @@ def test_each_word_is_seen(text):
 def test_names_are_things_and_code_is_not_prose():
     found = problems(new_notebook(cells=with_cells(new_code_cell("mine, gap = 1, 2"))(lesson())))
     assert found == ["words: the name 'mine'; name the thing"]
-    fine = "`figures.pictures` has a look at it, [here](pictures.html); what they look like.\n\n    pictures = dear"
+    fine = "In a picture, `figures.pictures` has a look, [here](pictures.html): a look at it.\n\n    pictures = dear"
     assert problems(new_notebook(cells=with_cells(new_markdown_cell(fine))(lesson()))) == []
 
 

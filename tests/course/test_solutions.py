@@ -44,6 +44,16 @@ def test_an_answer_replaces_its_stub_and_the_check_stays():
     assert notebook.cells[1].source == STUB  # the notebook itself is as it was
 
 
+def test_a_decorator_is_part_of_its_stub():
+    decorated = (
+        "@dataclass(frozen=True)\nclass Mine:\n    beta: float = 0.5\n    ...  # your code\n\n\nchecks.use(Mine)"
+    )
+    block = "```python\n@dataclass(frozen=True)\nclass Mine:\n    beta: float = 1\n```"
+    answer = f"<details><summary>Answer</summary>\n\n{block}\n</details>"
+    source = solved(lesson(decorated, answer)).cells[0].source
+    assert source == "@dataclass(frozen=True)\nclass Mine:\n    beta: float = 1\n\n\nchecks.use(Mine)"
+
+
 def test_a_class_and_two_functions_of_one_cell():
     stubs = (
         "class Mine(Base): ...  # your code\n\n\ndef my_loop(net):\n    ...  # your code\n\n\nchecks.use(Mine, my_loop)"
