@@ -189,6 +189,16 @@ def test_a_mistake_that_agrees_by_accident_is_not_named(capsys):
     assert "14 where 0.28 is expected: it cannot be above 1 (given [3, 4], [-6, 8])" in said("cosine", mine, capsys)
 
 
+def test_an_answer_that_changes_from_call_to_call_is_wrong(capsys):
+    calls = []
+
+    def mine(g, h):
+        calls.append(1)
+        return torch.cosine_similarity(g, h, dim=0) + (len(calls) == 1)
+
+    assert "1.28 where 0.28 is expected: it cannot be above 1" in said("cosine", mine, capsys)
+
+
 def test_a_value_that_cannot_be_is_named(capsys):
     assert "1.75 where 0.28 is expected: it cannot be above 1" in said("cosine", lambda g, h: 1.75, capsys)
     assert "438 where 1 is expected: it cannot be above 1" in said("linear_cka", lambda X, Y: 438, capsys)

@@ -220,7 +220,7 @@ WRONG = {
         (lambda *case: -ablation_loss(*case), "before minus"),
         (lambda *case: (case[1](case[0]).argmax(1) == case[2]).double().mean() - ablation_loss(*case), "left"),
         (lambda *case: ablation_loss(*case) * len(case[2]), "not their number"),
-        (lambda f, head, y, n: accuracy_in_place(f, head, y, n), "that is always 0: did both accuracies"),
+        (lambda f, head, y, n: accuracy_in_place(f, head, y, n), "that is always 0: was f overwritten before? Write"),
         (lambda *case: 100 * lost(*case, fill=column), "that is in percent (points): return a fraction,"),
         (lambda f, head, y, n: (head(f).argmax(1) == y).mean(), "turn True and False"),
         (lambda *case: print(lost(*case, fill=column)), "use return instead of print"),
@@ -517,7 +517,7 @@ WRONG = {
     ],
     "evenly": [
         (lambda m, n: nearest(m, n, m.sum()), "macs is cumulative: the whole is macs[-1]"),
-        (lambda m, n: nearest(m, n, m[-1] - m[0]), "the whole is macs[-1], not macs[-1] - macs[0]"),
+        (lambda m, n: nearest(m, n, m[-1] - m[0]), "the whole is macs[-1], without subtraction"),
         (lambda m, n: nearest(m, n, m[-2] if len(m) > 1 else m[-1]), "the whole is macs[-1], the last cost"),
         (
             lambda m, n: (m - m[-1] * torch.arange(1, n + 1)[:, None] / n).abs().argmin(1),
@@ -525,13 +525,13 @@ WRONG = {
         ),
         (
             lambda m, n: (m - m[-1] * torch.arange(n)[:, None] / (n + 1)).abs().argmin(1),
-            "k counts from 1: the first exit is at 1/(exits +",
+            "the first exit is at 1/(exits + 1)",
         ),
         (lambda m, n: nearest(m, n, m[-1]) + 1, "places count from 0"),
         (lambda m, n: torch.searchsorted(m, wanted(m, n)), "that is the first place after each fraction: the"),
         (
             lambda m, n: torch.searchsorted(m, wanted(m, n), right=True),
-            "that is the first place above each fraction: the",
+            "that is the first place above each fraction, not",
         ),
         (lambda m, n: torch.searchsorted(m, wanted(m, n)) - 1, "that is the last place before each fraction: the"),
         (lambda m, n: (torch.arange(1, n + 1) * len(m) / (n + 1)).long(), "2 at [0] where 1 is expected"),
@@ -703,13 +703,13 @@ WRONG = {
     "leave": [
         (leave_above, "an image leaves where its confidence *reaches*"),
         (lambda c, t: (c >= t[:, None]).byte().argmax(0) * (c > 0).all(0), "0 at [2] where 2 is expected"),
-        (lambda c, t: (c >= t[:, None]).sum(0) - 1, "that counts the exits that are sure enough:"),
-        (lambda c, t: len(t) - (c >= t[:, None]).sum(0), "an exit may be sure enough, and a later one not:"),
+        (lambda c, t: (c >= t[:, None]).sum(0) - 1, "that counts the sure exits: return the first of"),
+        (lambda c, t: len(t) - (c >= t[:, None]).sum(0), "a later exit may be less sure again: find the"),
         (
             lambda c, t: len(t) - 1 - (c >= t[:, None]).flip(0).byte().argmax(0),
             "that is the last exit where it could leave: an",
         ),
-        (lambda c, t: leave(c, t).clamp(max=max(len(t) - 2, 0)), "the last exit is missing: it takes all that are"),
+        (lambda c, t: leave(c, t).clamp(max=max(len(t) - 2, 0)), "the last exit takes all that are left"),
         (
             lambda c, t: (c[:, :1] >= t[:, None]).byte().argmax(0).expand(c.shape[1]),
             "each image decides for itself, not the first for",

@@ -230,7 +230,7 @@ def _mistake(attempt, right, case: tuple, cases: Sequence[tuple], mistakes: Mist
         for wrong, words in candidates:
             if _agree(answers[first], _outcome(wrong, case)):
                 agrees = [_agree(a, _outcome(wrong, other)) for a, other in zip(answers, cases, strict=True)]
-                of_wrong = sum(a for a, w in zip(agrees, is_wrong, strict=True) if w) / sum(is_wrong)
+                of_wrong = sum(a for a, w in zip(agrees, is_wrong, strict=True) if w) / max(sum(is_wrong), 1)
                 of_all = sum(agrees) / len(cases)
                 if min(of_wrong, of_all) >= least and (of_wrong, of_all) > best:
                     best, why = (of_wrong, of_all), words
@@ -371,8 +371,8 @@ def _copy(value):
 def _changed(before, after) -> bool:
     """Return whether tensors or lists among the arguments were written into."""
     if isinstance(before, list | tuple):
-        return len(before) != len(after) or any(map(_changed, before, after))
-    return isinstance(before, Tensor) and not torch.equal(before, after)
+        return not isinstance(after, list | tuple) or len(before) != len(after) or any(map(_changed, before, after))
+    return isinstance(before, Tensor) and not (isinstance(after, Tensor) and torch.equal(before, after))
 
 
 def untried(answer) -> bool:
@@ -399,7 +399,11 @@ def _difference(answer, expected, bounds: Bounds | None = None) -> str | None:
         returned = _tensor(answer)
     except (TypeError, ValueError, RuntimeError):
         return f"a {type(answer).__name__} where a number or tensor is expected"
-    expected = torch.as_tensor(expected)
+    return _difference_of_tensors(returned, torch.as_tensor(expected), bounds)
+
+
+def _difference_of_tensors(returned: Tensor, expected: Tensor, bounds: Bounds | None) -> str | None:
+    """In words, the shape or the first value that differs."""
     if returned.shape != expected.shape:
         right = returned.numel() == expected.numel() and _close(returned.reshape(expected.shape), expected).all()
         beside = ": the values are right, only the shape is not" if right else ""

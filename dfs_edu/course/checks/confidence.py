@@ -101,6 +101,10 @@ def calibration_error(attempt: Callable) -> Verdict:
         (lambda *case: right(*case) * len(case[0]), "divide by the number of images"),
         (extra_bin, "a confidence of 1 belongs to the last bin: clamp the bins to at most bins - 1"),
     ]
+    return compare(attempt, right, _calibration_error_cases(), mistakes, bounds=FRACTION)
+
+
+def _calibration_error_cases() -> list[tuple]:
     cases = tensors(
         ([0.1, 0.3, 0.9, 1.0], [True, False, True, False], 4),  # a confidence of exactly 1, and an empty bin
         ([0.1, 0.2, 0.45], [False, True, False], 4),
@@ -112,7 +116,7 @@ def calibration_error(attempt: Callable) -> Verdict:
         confidence = 0.2 + 0.8 * torch.rand(N)
         confidence[: N // 10] = 1  # float32 rounds near certainty to 1
         cases.append((confidence, torch.rand(N) < 0.6, bins))
-    return compare(attempt, right, cases, mistakes, bounds=FRACTION)
+    return cases
 
 
 def _binned(value: Callable) -> Callable:

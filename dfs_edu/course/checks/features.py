@@ -103,6 +103,10 @@ def selectivity(attempt: Callable) -> Verdict:
         (lambda a, y: index(a.max(), a.mean()), images),
         (lambda a, y: index(a.max(), (a.sum() - a.max()) / (len(a) - 1)), images),
     ]
+    return compare(attempt, right, _selectivity_cases(), mistakes, bounds=FRACTION)
+
+
+def _selectivity_cases() -> list[tuple]:
     cases = tensors(
         ([4.0, 2.0, 1.0, 1.0, 0.0], [1, 1, 0, 0, 2]),
         ([0.0, 5.0, 0.0], [0, 1, 2]),  # active for one class only: the result is 1
@@ -113,7 +117,7 @@ def selectivity(attempt: Callable) -> Verdict:
     for N, classes in ((30, 3), (80, 5), (200, 10)):
         labels = torch.cat([torch.arange(classes), (torch.rand(N - classes) ** 2 * classes).long()])  # uneven classes
         cases.append((torch.rand(N, dtype=torch.float64) * (1 + labels), labels))
-    return compare(attempt, right, cases, mistakes, bounds=FRACTION)
+    return cases
 
 
 @exercise("the loss by ablation")
@@ -123,16 +127,8 @@ def ablation_loss(attempt: Callable) -> Verdict:
     The first n channels are replaced with their means. ``head`` maps features (N, C) to logits (N, classes).
     """
 
-    def accuracy(f, head, labels):
-        return (head(f).argmax(1) == labels).double().mean()
-
-    def without(f, taken: slice, fill):
-        f = f.clone()
-        f[:, taken] = fill(f[:, taken])
-        return f
-
     def loss(taken: Callable, fill: Callable) -> Callable:
-        return lambda f, head, y, n: accuracy(f, head, y) - accuracy(without(f, taken(n), fill), head, y)
+        return lambda f, head, y, n: _accuracy(f, head, y) - _accuracy(_without(f, taken(n), fill), head, y)
 
     def first(n):
         return slice(0, n)
@@ -156,16 +152,34 @@ def ablation_loss(attempt: Callable) -> Verdict:
         (lambda *case: right(*case).abs(), "keep the sign: accuracy may also be gained"),
         (lambda *case: right(*case).clamp(min=0), "keep the sign: accuracy may also be gained"),
         (
-            lambda f, head, y, n: right(f, head, y, n) / accuracy(f, head, y),
-            "return the difference of the accuracies, not a ratio",
+            lambda f, head, y, n: right(f, head, y, n) / _accuracy(f, head, y),
+            "return a difference, not a ratio",
         ),
         (
             lambda *case: torch.zeros(()),
-            "that is always 0: did both accuracies see the same features? Write into a clone",
+            "that is always 0: was f overwritten before? Write into a clone",
         ),
-        (lambda f, head, y, n: accuracy(without(f, first(n), mean), head, y), "that is what is left: return the loss"),
+        (
+            lambda f, head, y, n: _accuracy(_without(f, first(n), mean), head, y),
+            "that is what is left: return the loss",
+        ),
         (lambda f, head, y, n: right(f, head, y, n) * len(y), "return a fraction of the images, not their number"),
     ]
+    return compare(attempt, right, _ablation_loss_cases(), mistakes, bounds=(-1, 1))
+
+
+def _accuracy(f: Tensor, head: Callable, labels: Tensor) -> Tensor:
+    return (head(f).argmax(1) == labels).double().mean()
+
+
+def _without(f: Tensor, taken: slice, fill: Callable) -> Tensor:
+    """Features whose taken channels are replaced."""
+    f = f.clone()
+    f[:, taken] = fill(f[:, taken])
+    return f
+
+
+def _ablation_loss_cases() -> list[tuple]:
     f, labels = [[3.0, 1.0, 2.0], [0.0, 2.0, 1.0], [5.0, 4.0, 6.0], [1.0, 0.0, 0.5]], [0, 1, 2, 0]
     cases = tensors(
         (f, _logits_already, labels, 1),
@@ -174,7 +188,7 @@ def ablation_loss(attempt: Callable) -> Verdict:
         ([[0.0, 1.0], [4.0, 1.0]], _logits_already, [0, 0], 1),  # accuracy is gained: the loss is negative
     )
     cases += [_ablation_case(n) for n in (2, 3, 5)]
-    return compare(attempt, right, cases, mistakes, bounds=(-1, 1))
+    return cases
 
 
 def _logits_already(features: Tensor) -> Tensor:

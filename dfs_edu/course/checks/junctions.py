@@ -198,6 +198,10 @@ def saved(attempt: Callable) -> Verdict:
         (lambda m, c, b: 1 - right(m, c, b), "that is what is left: return the fraction that is saved"),
         (lambda m, c, b: (1 - b) * m[c].sum(), "return a fraction: divide by the cost of a joint step"),
     ]
+    return compare(attempt, right, _saved_cases(), mistakes, bounds=FRACTION)
+
+
+def _saved_cases() -> list[tuple]:
     cases = tensors(
         ([4.0, 2.0, 1.0], [False, True, False], 0.5),
         ([4.0, 2.0, 1.0], [False, True, True], 0.0),
@@ -210,7 +214,7 @@ def saved(attempt: Callable) -> Verdict:
         cut = torch.rand(L) < 0.6
         cut[:2] = torch.tensor([False, True])  # the first layer reads the image, and something is cut
         cases.append((10 * torch.rand(L, dtype=torch.float64) + 1, cut, beta))
-    return compare(attempt, right, cases, mistakes, bounds=FRACTION)
+    return cases
 
 
 def _wrong_surgery() -> Mistakes:

@@ -17,13 +17,10 @@ from dfs_edu.multiexit import MultiExit
 def leave(attempt: Callable) -> Verdict:
     """Check ``attempt(confidence (K, N), thresholds (K,)) -> (N,)``: the index of the exit where each image leaves."""
 
-    def outputs(confidence):
-        classes = torch.zeros(confidence.shape, dtype=torch.int64)  # they do not matter here
-        return inference.Outputs(confidence, classes, classes[0], "validation")
-
     def right(confidence, thresholds):
-        K = len(thresholds)
-        return inference.apply(outputs(confidence), thresholds, range(1, K + 1)).exit
+        classes = torch.zeros(confidence.shape, dtype=torch.int64)  # they do not matter here
+        outputs = inference.Outputs(confidence, classes, classes[0], "validation")
+        return inference.apply(outputs, thresholds, range(1, len(thresholds) + 1)).exit
 
     def last_confident(confidence, thresholds):
         return len(thresholds) - 1 - (confidence >= thresholds[:, None]).flip(0).byte().argmax(0)
@@ -40,25 +37,29 @@ def leave(attempt: Callable) -> Verdict:
         (lambda c, t: (c < t[:, None]).byte().argmax(0), "that is the first exit that is not confident enough"),
         (
             lambda c, t: (c >= t[:, None]).sum(0) - 1,
-            "that counts the exits that are sure enough: return the first of them",
+            "that counts the sure exits: return the first of them",
         ),
         (
             lambda c, t: len(t) - (c >= t[:, None]).sum(0),
-            "an exit may be sure enough, and a later one not: find the first",
+            "a later exit may be less sure again: find the first sure one",
         ),
         (
             lambda c, t: (c - t[:, None]).argmax(0),
-            "that is the exit furthest above its threshold: find the first exit that reaches its own",
+            "that is the exit furthest above its threshold: find the first",
         ),
         (lambda c, t: (c >= t[0]).byte().argmax(0), "each exit has its own threshold"),
         (
             lambda c, t: right(c, t).clamp(max=max(len(t) - 2, 0)),
-            "the last exit is missing: it takes all that are left",
+            "the last exit takes all that are left",
         ),
         (lambda c, t: right(c[:, :1], t).expand(c.shape[1]), "each image decides for itself, not the first for all"),
         (lambda c, t: c >= t[:, None], "that is a mask (K, N): return the index of the first exit for each image"),
         (lambda c, t: right(c, t) + 1, "exits are counted from 0 here"),
     ]
+    return compare(attempt, right, _leave_cases(), mistakes)
+
+
+def _leave_cases() -> list[tuple]:
     confidence = [
         [0.50, 0.25, 0.25, 0.75, 0.40, 0.00, 1.00],
         [0.90, 0.75, 0.50, 0.25, 0.90, 0.00, 1.00],
@@ -73,7 +74,7 @@ def leave(attempt: Callable) -> Verdict:
         thresholds = torch.rand(K)
         thresholds[-1] = 0  # the last exit takes the rest
         cases.append((torch.rand(K, N), thresholds))
-    return compare(attempt, right, cases, mistakes)
+    return cases
 
 
 @exercise("early exit")
@@ -119,6 +120,11 @@ def early_exit(attempt: Callable) -> Verdict:
         (from_one, "exits are counted from 0 here"),
         (lambda *case: right(*case)[::-1], "labels first, then exits"),
     ]
+    wrong = [(_stopping(mistake), why) for mistake, why in mistakes]
+    return compare(_stopping(attempt), _stopping(right), _early_exit_cases(), wrong)
+
+
+def _early_exit_cases() -> list[tuple]:
     p = [  # of 3 exits and 7 images: the 3 classes
         [[8, 1, 1], [1, 2, 7], [3, 3, 4], [1, 8, 1], [5, 3, 2], [3, 4, 3], [9, 1, 0]],
         [[1, 8, 1], [1, 1, 8], [1, 9, 0], [8, 1, 1], [2, 6, 2], [0, 1, 9], [1, 8, 1]],
@@ -135,8 +141,7 @@ def early_exit(attempt: Callable) -> Verdict:
         _legible(p[:1], [0.0]),  # a single exit
     ]
     cases += [_small_network(K, N) for K, N in ((2, 9), (4, 30))]
-    wrong = [(_stopping(mistake), why) for mistake, why in mistakes]
-    return compare(_stopping(attempt), _stopping(right), cases, wrong)
+    return cases
 
 
 def _leaving(
@@ -349,6 +354,10 @@ def best_cut(attempt: Callable) -> Verdict:
         ),
         (lambda *case: values(*case).max(), "return how many leave, not the value of it"),
     ]
+    return compare(attempt, right, _best_cut_cases(), mistakes)
+
+
+def _best_cut_cases() -> list[tuple]:
     no, yes = False, True
     edges = [
         ([0.2, 0.9, 0.6, 0.4], [no, no, yes, no], [yes, yes, no, yes]),  # two leave, the first of them at a loss
@@ -360,7 +369,7 @@ def best_cut(attempt: Callable) -> Verdict:
     ]
     cases = tensors(*[(*edge, 5.0, 6.0, 0.4) for edge in edges])
     cases += [_cut_case(n) for n in (200, 50, 500)]
-    return compare(attempt, right, cases, mistakes)
+    return cases
 
 
 def _cut_case(n: int) -> tuple:

@@ -52,6 +52,10 @@ def pcgrad(attempt: Callable) -> Verdict:
             "the component of g along h is (g @ h) / (h @ h) * h: divide by the *square* of the length",
         ),
     ]
+    return compare(attempt, right, _pcgrad_cases(), mistakes)
+
+
+def _pcgrad_cases() -> list[tuple]:
     cases = tensors(
         ([2.0, 0.0], [-1.0, 1.0]),  # opposed in part
         ([1.0, 2.0], [-2.0, -4.0]),  # opposed entirely
@@ -61,7 +65,7 @@ def pcgrad(attempt: Callable) -> Verdict:
     )
     g = torch.randn(3, 20)
     cases += [(g[0], g[1] - 0.8 * g[0]), (g[0], g[1] + 0.8 * g[0]), (g[1] - 2 * g[2], g[2])]
-    return compare(attempt, right, cases, mistakes)
+    return cases
 
 
 @exercise("the shortest combination")
@@ -101,6 +105,10 @@ def shortest(attempt: Callable) -> Verdict:
         (lambda g, h: torch.tensor(0.5), "the mean is the shortest only if both are equally long"),
         (lambda g, h: ((h - g) @ h / (g - h).norm()).clamp(0, 1), "divide by the *square* of the length of g - h"),
     ]
+    return compare(attempt, right, _shortest_cases(), mistakes, bounds=(0, 1))
+
+
+def _shortest_cases() -> list[tuple]:
     cases = tensors(
         ([3.0, 0.0], [0.0, 1.0]),  # between the ends
         ([1.0, 2.0], [1.0, 0.0]),  # exactly at an end
@@ -110,7 +118,7 @@ def shortest(attempt: Callable) -> Verdict:
     )
     g = torch.randn(4, 20)
     cases += [(g[0], g[1]), (g[2], 5 * g[2] + g[3]), (3 * g[3] + g[2], g[3]), (g[1], 0.5 * g[0] - g[1])]
-    return compare(attempt, right, cases, mistakes, bounds=(0, 1))
+    return cases
 
 
 @exercise("a step as long as the sum's")

@@ -61,16 +61,6 @@ def exits(attempt: Callable) -> Verdict:
             x = stage(x)
         return [heads[-1](x)]
 
-    def features_too(stages, heads, x):
-        both = []
-        for stage, head in zip(stages, heads, strict=True):
-            x = stage(x)
-            both += [x, head(x)]
-        return both
-
-    def case(K: int) -> tuple:
-        return [nn.Linear(4, 4) for _ in range(K)], [nn.Linear(4, 3) for _ in range(K)], torch.randn(5, 4)
-
     mistakes = [
         (forgets_to_go_on, "every stage was given the image: a stage reads the output of the stage before it"),
         (first_stage_only, "every head read the first stage: each stage is followed by its own head"),
@@ -78,18 +68,30 @@ def exits(attempt: Callable) -> Verdict:
         (lambda s, h, x: right(s, h, x)[::-1], "the order is reversed: shallow to deep"),
         (
             lambda s, h, x: right(s, h, x)[-1],
-            "that is the last exit alone: return a list with the logits of every exit",
+            "that is the last exit alone: return all in a list",
         ),
         (lambda s, h, x: right(s, h, x)[0], "that is the first exit alone: is return inside the loop?"),
         (lambda s, h, x: right(s, h, x)[:1], "that is the first exit alone: is return inside the loop?"),
         (lambda s, h, x: right(s, h, x)[:-1], "the last exit is missing"),
         (lambda s, h, x: [z.softmax(1) for z in right(s, h, x)], "return the logits, without a softmax"),
         (lambda s, h, x: [z.argmax(1) for z in right(s, h, x)], "return the logits, not the predictions"),
-        (features_too, "return the logits only: the features of the trunk are not among them"),
-        (lambda s, h, x: features_too(s, h, x)[::2], "those are the features: return what the heads make of them"),
+        (_features_too, "return the logits only: the features of the trunk are not among them"),
+        (lambda s, h, x: _features_too(s, h, x)[::2], "those are the features: return what the heads make of them"),
         (last_only, "only the last exit answered: each stage is followed by its own head"),
     ]
-    return compare(attempt, right, [case(K) for K in (2, 1, 3, 4)], mistakes)
+    return compare(attempt, right, [_exits_case(K) for K in (2, 1, 3, 4)], mistakes)
+
+
+def _features_too(stages, heads, x):
+    both = []
+    for stage, head in zip(stages, heads, strict=True):
+        x = stage(x)
+        both += [x, head(x)]
+    return both
+
+
+def _exits_case(K: int) -> tuple:
+    return [nn.Linear(4, 4) for _ in range(K)], [nn.Linear(4, 3) for _ in range(K)], torch.randn(5, 4)
 
 
 @exercise("the cost of leaving")
@@ -172,9 +174,10 @@ def evenly(attempt: Callable) -> Verdict:
     def by_place(macs, exits):
         return (fractions(exits, exits + 1) * len(macs)).round().long().clamp(max=len(macs) - 1)
 
-    def not_before(macs, exits):
-        return torch.searchsorted(macs, macs[-1] * fractions(exits, exits + 1))
+    def not_before(macs, exits, right=False):
+        return torch.searchsorted(macs, macs[-1] * fractions(exits, exits + 1), right=right)
 
+    places = "that counts places: one place may cost far more than another"
     mistakes = [
         (lambda m, n: nearest(m, fractions(n, n)), "the network's end already has an exit: divide by exits + 1"),
         (not_before, "that is the first place after each fraction: the one before it may be nearer"),
@@ -182,27 +185,25 @@ def evenly(attempt: Callable) -> Verdict:
         (lambda m, n: nearest(m, fractions(n, n + 1) * m.sum() / m[-1]), "macs is cumulative: the whole is macs[-1]"),
         (
             lambda m, n: nearest(m, fractions(n, n + 1) * (1 - m[0] / m[-1])),
-            "the whole is macs[-1], not macs[-1] - macs[0]",
+            "the whole is macs[-1], without subtraction",
         ),
         (lambda m, n: nearest(m, fractions(n, n + 1) * m[-2] / m[-1]), "the whole is macs[-1], the last cost"),
         (
             lambda m, n: nearest(m, fractions(n, n + 1) - 1 / (n + 1)),
-            "k counts from 1: the first exit is at 1/(exits + 1)",
+            "the first exit is at 1/(exits + 1)",
         ),
         (lambda m, n: right(m, n) + 1, "places count from 0"),
-        (
-            lambda m, n: torch.searchsorted(m, m[-1] * fractions(n, n + 1), right=True),
-            "that is the first place above each fraction: the one before it may be nearer",
-        ),
+        (lambda m, n: not_before(m, n, right=True), "that is the first place above each fraction, not the nearest"),
         (lambda m, n: right(m, n).flip(0), "the order is reversed: begin with the first exit"),
-        (
-            lambda m, n: torch.linspace(0, len(m) - 1, n + 2)[1:-1].round().long(),
-            "that counts places: one place may cost far more than another",
-        ),
+        (lambda m, n: torch.linspace(0, len(m) - 1, n + 2)[1:-1].round().long(), places),
         (lambda m, n: m[-1] * fractions(n, n + 1), "those are the costs wanted: return the places nearest to them"),
-        (by_place, "that counts places: one place may cost far more than another"),
+        (by_place, places),
         (lambda m, n: m[right(m, n)], "return the places, not what they cost"),
     ]
+    return compare(attempt, right, _evenly_cases(), mistakes)
+
+
+def _evenly_cases() -> list[tuple]:
     cases = tensors(
         ([1.0, 5.0, 6.0, 12.0, 16.0, 20.0], 3),  # 5 is met exactly; 12 and 16 are the first after 10 and 15
         ([1.0, 7.0, 14.0, 16.0], 1),  # 7 is the last before 8
@@ -213,7 +214,7 @@ def evenly(attempt: Callable) -> Verdict:
     cases += [
         ((10 * torch.rand(P, dtype=torch.float64) ** 3 + 0.1).cumsum(0), n) for P, n in ((8, 2), (20, 3), (40, 5))
     ]
-    return compare(attempt, right, cases, mistakes)
+    return cases
 
 
 @exercise("the front")
@@ -259,6 +260,10 @@ def front(attempt: Callable) -> Verdict:
         (lambda m, a: right(m, -a), "accurate is good: a point is beaten by one that is more accurate"),
         (lambda m, a: right(m, a).nonzero()[:, 0], "return a bool for each point, not their indices"),
     ]
+    return compare(attempt, right, _front_cases(), mistakes)
+
+
+def _front_cases() -> list[tuple]:
     cases = tensors(
         ([3, 1, 4, 2, 4], [0.50, 0.25, 0.50, 0.75, 0.875]),
         ([2, 1, 1, 3], [0.50, 0.25, 0.25, 0.50]),  # equal twins; as accurate, but more expensive
@@ -267,4 +272,4 @@ def front(attempt: Callable) -> Verdict:
         ([2, 2, 2], [0.50, 0.50, 0.50]),
     )
     cases += [(torch.randint(1, P, (P,)), torch.randint(0, P, (P,)) / P) for P in (5, 12, 30)]
-    return compare(attempt, right, cases, mistakes)
+    return cases

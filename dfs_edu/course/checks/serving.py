@@ -104,6 +104,10 @@ def within(attempt: Callable) -> Verdict:
         (lambda s, q: right(s, 1 - q) if q < 1 else s.min(), "that is the fraction 1 - q: sort from fast to slow"),
         (lambda s, q: s.mean(), "the mean says nothing about the slow images"),
     ]
+    return compare(attempt, right, _within_cases(), mistakes)
+
+
+def _within_cases() -> list[tuple]:
     # If q * N is a whole number, q is a sum of halves and quarters, so that rounding cannot move it
     cases = tensors(
         ([3.0, 1.0, 2.0, 4.0], 0.5),  # 2 of 4, exactly
@@ -117,7 +121,7 @@ def within(attempt: Callable) -> Verdict:
         dtype=torch.float64,
     )
     cases += [(torch.rand(N, dtype=torch.float64), q) for N, q in ((20, 0.75), (30, 0.95), (101, 0.5), (10, 1.0))]
-    return compare(attempt, right, cases, mistakes)
+    return cases
 
 
 @exercise("a batch that waits")
