@@ -1,5 +1,6 @@
 """Answers to the exercises that are written from scratch: right ones in several styles, and what students get wrong."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -138,6 +139,37 @@ def two_exits_only(net, batches, optimizer):
         optimizer.step()
 
 
+def adds_numbers(net, batches, optimizer):
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = 0
+        for logits in net(images):
+            loss += F.cross_entropy(logits, labels).item()
+        loss.backward()
+        optimizer.step()
+
+
+def keeps_the_last_loss(net, batches, optimizer):
+    for images, labels in batches:
+        optimizer.zero_grad()
+        for logits in net(images):
+            loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+
+
+def train_by_closure(net, batches, optimizer):
+    for images, labels in batches:
+
+        def closure(images=images, labels=labels):
+            optimizer.zero_grad()
+            loss = sum_of_losses(net, images, labels)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+
 def no_gradients(net, batches, optimizer):
     for images, labels in batches:
         with torch.no_grad():
@@ -179,6 +211,8 @@ TRAIN = [
     (step_per_exit, "steps of the given optimizer: 6 where 3"),
     (two_exits_only, "use a loop"),
     (no_gradients, "the loss has no gradient"),
+    (adds_numbers, "item() makes a plain number of the loss"),
+    (keeps_the_last_loss, "only the last exit is trained"),
     (own_optimizer, "the optimizer that is given"),
     (another_optimizer, "steps of the given optimizer: 0"),
     (lambda *case: (train(*case), train(*case)), "one pass"),
@@ -404,6 +438,22 @@ def exit_one_by_one(net, thresholds, images):
     return torch.tensor(answers).T
 
 
+@torch.inference_mode()
+def exit_with_numpy(net, thresholds, images):
+    labels, exits = np.zeros(len(images), int), np.zeros(len(images), int)
+    here, state = np.arange(len(images)), images
+    parts = zip(net.stages, net.junctions, net.heads, thresholds, strict=True)
+    for k, (stage, junction, head, threshold) in enumerate(parts):
+        onward, seen = junction(stage(state))
+        p = head(seen).softmax(1).numpy()
+        leave = p.max(1) >= threshold.item()
+        labels[here[leave]], exits[here[leave]] = p.argmax(1)[leave], k
+        here, state = here[~leave], onward[torch.from_numpy(~leave)]
+        if not here.size:
+            break
+    return labels, exits
+
+
 def computes_everything(net, thresholds, images, above=torch.ge):
     p = torch.stack(net(images)).softmax(2)
     exits = above(p.amax(2), thresholds[:, None]).byte().argmax(0)
@@ -440,6 +490,22 @@ def exiting(above=torch.ge, score=lambda z: z.softmax(1).amax(1), at=lambda t, k
         return labels, exits
 
     return early_exit
+
+
+def begins_anew_for_each_exit(net, thresholds, images):
+    labels, exits = torch.zeros(len(images)).long(), torch.zeros(len(images)).long()
+    here = torch.arange(len(images))
+    for k in range(len(thresholds)):
+        state = images[here]
+        for stage in net.stages[: k + 1]:
+            state = stage(state)
+        confidence, label = net.heads[k](state).softmax(1).max(1)
+        leave = confidence >= thresholds[k]
+        labels[here[leave]], exits[here[leave]] = label[leave], k
+        here = here[~leave]
+        if not len(here):
+            break
+    return labels, exits
 
 
 def last_takes_nothing(net, thresholds, images):
@@ -530,6 +596,7 @@ EARLY_EXIT = [
     (forgets_the_numbers, "keep the numbers"),
     (masks_of_another_size, "keep the numbers"),
     (reads_the_images_again, "not the images again"),
+    (begins_anew_for_each_exit, "images that stage 1 computes: 12 where 7 is expected"),
     (in_order_of_leaving, "the order of leaving"),
     (all_or_none, "decides for itself"),
     (lambda *case: early_exit(*case)[::-1], "labels first"),
@@ -542,6 +609,7 @@ RIGHT = {"train": train, "junction": OwnSurgery, "early_exit": early_exit}
 ALSO_RIGHT = [
     ("train", train_exit_by_exit),
     ("train", train_by_hand),
+    ("train", train_by_closure),
     ("train", lambda *case: train(*case) or 0.5),
     ("junction", ByGradient),
     ("junction", ByMask),
@@ -550,5 +618,6 @@ ALSO_RIGHT = [
     ("early_exit", exit_by_generator),
     ("early_exit", exit_one_by_one),
     ("early_exit", exiting()),
+    ("early_exit", exit_with_numpy),
     ("early_exit", lambda net, thresholds, images: dfs.inference.EarlyExit(net, thresholds)(images)),
 ]

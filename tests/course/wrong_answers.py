@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import scratch_answers
 import torch
 from right_answers import (
@@ -245,6 +246,7 @@ WRONG = {
         (lambda p, y: (p - y).abs().double().mean(), "a prediction is right or wrong"),
         (lambda p, y: (p == y).double().mean() * 100, "not in percent"),
         (lambda p, y: 1 if p == y else 0, "if, and, or take a single True or False: to"),
+        (lambda p, y: np.mean(p == y), "NumPy's functions are for arrays"),
     ],
     "as_long": [
         (lambda w, G: w * (G.sum() / (w @ G @ w)), "w @ G @ w is the *square* of a length"),
@@ -477,6 +479,9 @@ WRONG = {
         (lambda g, h: print(g @ h / (g.norm() * h.norm())), "use return instead of print"),
         (lambda g, h: (g @ h) / (g.norm() @ h.norm()), "numbers are multiplied by *"),
         (lambda g, h: g @ h / g.norm() * h.norm(), "is expected"),
+        (lambda g, h: (g @ h / (g.norm() * h.norm())).item, "call it, with brackets"),
+        (lambda g, h: torch.cosine_similarity(g, h), "a vector has only dim=0"),
+        (lambda g, h: float("nan"), "nan is what 0 / 0 gives"),
     ],
     "cosine_matrix": [
         (lambda g: cosines(g).clamp(min=0), "keep the sign: it distinguishes conflict from"),
@@ -670,6 +675,8 @@ WRONG = {
         (lambda d: (100 * d.mean(), 100 * interval(d)[1]), "100 times the right answer"),
         (lambda d: (*interval(d), len(d)), "shape (3,) where shape (2,)"),
         (lambda d: print(*interval(d)), "use return instead of print"),
+        (lambda d: (d.mean(), 4.302653 * d.std() / len(d) ** 0.5), "always t of 3"),
+        (lambda d: {"mean": d.mean()}, "a dict where a number or tensor is expected"),
     ],
     "learning_rate": [
         (lambda e, p, m: p * 0.1 ** sum(e > step for step in m), "the milestone epoch already has the lower rate"),
@@ -724,6 +731,7 @@ WRONG = {
         (lambda c, t: (c >= t[:, None]).max(0), "is expected"),
         (lambda c, t: (c <= t[:, None]).byte().argmax(0), "not confident enough"),
         (lambda c, t: [leave(c[:, [n]], t) for n in range(c.shape[1])], "the values are right, only the shape"),
+        (lambda c, t: [next(k for k in range(len(t)) if c[k, n] > t[k]) for n in range(c.shape[1])], "StopIteration"),
     ],
     "linear_cka": [
         (cka, "subtract each channel's mean over the images first"),

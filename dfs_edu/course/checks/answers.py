@@ -76,6 +76,9 @@ HINTS = (  # what an error's message contains, and what to say about it
         "floats do not fit into a tensor of whole numbers: turn that into floats first, .float()",
     ),
     (r"return_types\.|concatenate tuple", "this gives two things, values and indices: take .values or .indices"),
+    (r"'float' object has no attribute 'backward'", "item() makes a plain number of the loss: keep the tensor"),
+    (r"Dimension out of range", "there are fewer dimensions than that: a vector has only dim=0"),
+    (r"unexpected keyword argument '(axis|out)'", "NumPy's functions are for arrays: use torch's, or .numpy() first"),
     (r"too many values to unpack", "there may be more than these: use a loop"),
 )
 
@@ -395,6 +398,8 @@ def _difference(answer, expected, bounds: Bounds | None = None) -> str | None:
             if difference := _difference(a, e):
                 return f"value {place} of the list: {difference}"
         return None
+    if callable(answer):
+        return "a function is returned: call it, with brackets after its name"
     try:
         returned = _tensor(answer)
     except (TypeError, ValueError, RuntimeError):

@@ -31,6 +31,7 @@ def interval(attempt: Callable) -> Verdict:
         (scaled(lambda n: _t95(n, 0.95) / _t95(n)), "2.5 % lie beyond either end: t at 0.975, not at 0.95"),
         (scaled(lambda n: _t95(n + 1) / _t95(n)), "n seeds leave n - 1 degrees of freedom, not n"),
         (scaled(lambda n: _t95(n - 1) / _t95(n)), "n seeds leave n - 1 degrees of freedom, not n - 2"),
+        (scaled(lambda n: _t95(3) / _t95(n)), "t depends on the number of seeds: that is always t of 3"),
         (scaled(lambda n: n**-0.5), "divide by the root of n, not by n"),
         (scaled(lambda n: (n / (n - 1)) ** 0.5), "divide by the root of n: n - 1 is inside the deviation"),
         (scaled(lambda n: 1 / _t95(n)), "that is the standard error: multiply by t"),
