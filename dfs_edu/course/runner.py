@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dfs_edu.course import report
 from dfs_edu.course.report import PARAMETERS, RESULT, Recorded, cell_name, misrecorded, recorded
@@ -146,6 +147,7 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
     executed.unlink(missing_ok=True)
     print(f"{notebook.name} ...", flush=True)
     start, error = time.perf_counter(), None
+    sockets = TemporaryDirectory(prefix="dfs-", ignore_cleanup_errors=True)
     try:
         papermill.execute_notebook(
             notebook,
@@ -155,11 +157,12 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
             progress_bar=False,
             execution_timeout=timeout,
             cwd=notebook.parent,  # where JupyterLab runs it
-            kernel_manager_class=_kernel_manager(),
+            kernel_manager_class=_kernel_manager(sockets.name),
             store_widget_state=False,
         )
     except Exception as exception:  # whatever one notebook does, the others run
         error = _describe(exception, executed)
+    sockets.cleanup()
     result = Result(notebook, executed, (time.perf_counter() - start) / 60, error=error)
     if executed.exists():
         outputs = nbformat.read(executed, as_version=4)
@@ -175,12 +178,14 @@ def _outcome(result: Result) -> str:
     return f"FAILED in {result.error}" if result.error else "; ".join(result.findings) or "(nothing recorded)"
 
 
-def _kernel_manager() -> type:
-    """Kernels of this Python, reached through sockets in the file system: other programs may block ports."""
+def _kernel_manager(sockets: str) -> type:
+    """Kernels of this Python, reached through sockets in a folder: other programs may block ports.
+
+    Without a folder of its own, a kernel's sockets are in the current one, where two kernels would share them.
+    """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from jupyter_core.paths import jupyter_runtime_dir
 
     class ThisPython(KernelSpecManager):
         """Give every notebook a kernel of this Python, whichever other kernel is installed under its name."""
@@ -188,8 +193,8 @@ def _kernel_manager() -> type:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             return KernelSpec(**get_kernel_dict())
 
-    # A socket's path may have 104 characters, and the kernel's file name takes about 50 of them
-    transport = "ipc" if os.name != "nt" and len(jupyter_runtime_dir()) <= 50 else "tcp"
+    # A socket's path may have 104 characters
+    through = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name != "nt" and len(sockets) <= 80 else {}
 
     # A kernel runs in the notebook's folder: a relative path would lead elsewhere from there
     folder = os.environ.get("DFS_EDU_DATA")
@@ -197,7 +202,7 @@ def _kernel_manager() -> type:
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **options):
-            super().__init__(**{"transport": transport, "kernel_spec_manager": ThisPython()} | options)
+            super().__init__(**{"kernel_spec_manager": ThisPython()} | through | options)
 
         async def _async_start_kernel(self, **options):
             environment = dict(options.pop("env", None) or os.environ)
