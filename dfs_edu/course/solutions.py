@@ -43,7 +43,7 @@ def stubs_in(source: str) -> dict[str, tuple[int, int]]:
         return {}
     tree, lines = ast.parse(source), source.splitlines()
     return {
-        node.name: (node.lineno, node.end_lineno or node.lineno)
+        node.name: (min([node.lineno, *(d.lineno for d in node.decorator_list)]), node.end_lineno or node.lineno)
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and any(STUB in line for line in lines[node.lineno - 1 : node.end_lineno])

@@ -44,6 +44,14 @@ def test_an_answer_replaces_its_stub_and_the_check_stays():
     assert notebook.cells[1].source == STUB  # the notebook itself is as it was
 
 
+def test_a_decorator_belongs_to_its_stub():
+    stub = "@dataclass\nclass Mine(Base):\n    x: int\n    ...  # your code\n\n\nchecks.junction(Mine)"
+    block = "```python\n@dataclass\nclass Mine(Base):\n    x: int = 1\n```"
+    answer = f"<details><summary>Answer</summary>\n\n{block}\n</details>"
+    source = solved(lesson(stub, answer)).cells[0].source
+    assert source == "@dataclass\nclass Mine(Base):\n    x: int = 1\n\n\nchecks.junction(Mine)"
+
+
 def test_a_class_and_two_functions_of_one_cell():
     stubs = (
         "class Mine(Base): ...  # your code\n\n\ndef my_loop(net):\n    ...  # your code\n\n\nchecks.use(Mine, my_loop)"
