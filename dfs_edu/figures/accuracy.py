@@ -194,7 +194,7 @@ def costs(networks: Mapping, title: str = "What it costs to leave at each exit")
 
 @literal
 def gaps_by_cost(
-    gaps: Mapping, title: str = "Difference in accuracy at each exit, from the lowest seed to the highest"
+    gaps: Mapping, title: str = "Difference in accuracy at each exit: mean, lowest and highest seed"
 ) -> go.Figure:
     """Draw differences in accuracy over the cost of leaving there, for networks of different size and depth.
 

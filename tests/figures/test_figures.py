@@ -137,13 +137,13 @@ ALL = {
     "waits": lambda: figures.waits({"whole": [0.002, 0.001], "early": np.linspace(0, 1, 1000)}),
     "reliability": lambda: figures.reliability({"as trained": diagram(), "calibrated": diagram(1)}),
     "shares_by": lambda: figures.shares_by({"one": point(), "other": point()}),
-    "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
-    "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
     "by_exit": lambda: figures.by_exit({"joint": {"f+": [0.1, 0.2], "f-": [0.3, NAN]}}, "Alike", "CKA", unit=True),
     "costs": lambda: figures.costs({"one": (counted(), [0.25, 0.5]), "other": (counted(), None)}),
     "gaps_by_cost": lambda: figures.gaps_by_cost(
         {"one": ([1e6, 4e6], [[0.01, -0.02], [0.03, -0.06]]), "other": ([1e6, 2e6, 3e6], [[0.1, 0.2, 0.3]])}
     ),
+    "cuts": lambda: figures.cuts({"price 0": np.arange(500) % 300, "price 1": np.arange(500)[::-1]}),
+    "budget_differences": lambda: figures.budget_differences([1e6, 2e6], {"a": ([0.1, 0.2], [0, 0.1], [0.2, 0.4])}),
     "cka_heatmaps": lambda: figures.cka_heatmaps({"joint": np.eye(3), "surgery": np.ones((3, 3))}, ["1+", "1-", "2"]),
     "ablation_heatmaps": lambda: figures.ablation_heatmaps({"surgery": ablated()}),
     "probe_accuracies": lambda: figures.probe_accuracies({"joint": probed(), "surgery": probed()}),
