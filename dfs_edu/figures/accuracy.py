@@ -290,13 +290,13 @@ def gaps(
 
     # Room for the longest name in every row, and for the title as wide as a page of 400 pixels.
     rows, longest = row_count(names, columns), 1 + max(arm.count("<br>") for arm in arms)
-    height = 120 + rows * (70 + (4 + 12 * longest) * len(arms))
+    height = 120 + rows * (90 + (4 + 12 * longest) * len(arms))
     title_lines = wrap(title, 42)
     top = 56 + 22 * len(title_lines)
     fig = figure([], "<br>".join(title_lines), height=height, margin_t=top, showlegend=False)
     fig.update_layout(title={"xref": "container", "yref": "container", "yanchor": "top", "pad": {"t": 24, "l": 12}})
 
-    for k, place in enumerate(divide(fig, names, columns, 0.03, 60 / height)):
+    for k, place in enumerate(divide(fig, names, columns, 0.03, 80 / height)):
         mean, half = (np.array([values[side][k] for values in differences.values()], dtype=float) for side in (0, 1))
         fig.add_scatter(
             x=percent(mean),
