@@ -122,9 +122,9 @@ def _photos_of_scikit_learn() -> dict[str, Tensor]:
 
     lake, flower = (torch.tensor(load_sample_image(f"{name}.jpg")).permute(2, 0, 1) for name in ("china", "flower"))
     return {
-        "trees, a palace": lake[:, :, :427],
-        "sky": lake[:, 40:300, 250:510],
-        "a shore": lake[:, 220:420, 400:600],
+        "a tower": lake[:, :, :427],
+        "sky and water": lake[:, 40:300, 250:510],
+        "trees": lake[:, 220:420, 400:600],
         "a flower": flower[:, 50:350, 150:450],
     }
 

@@ -91,7 +91,7 @@ def test_what_each_exit_says_about_own_images(nowhere):
     fig = recorded.verdicts(JOINT, names, images)
     said = [note.text for note in fig.layout.annotations]
     assert said[0] == names[0]
-    assert "pine tree" in said[6]  # what the last exit says about trees
+    assert "pine tree" in said[6]  # what the last exit takes the tower for
     with pytest.raises(FileNotFoundError, match="weights"):
         recorded.verdicts(JOINT.replace("seed0", "seed1"), names, images)
 
