@@ -68,6 +68,16 @@ def test_a_class_and_two_functions_of_one_cell():
     compile(source, "cell", "exec")
 
 
+def test_a_decorator_belongs_to_its_stub():
+    stub = (
+        "@dataclass(frozen=True)\nclass Mine(Base):\n    def f(self):\n        ...  # your code\n\n\nchecks.mine(Mine)"
+    )
+    code = "```python\n@dataclass(frozen=True)\nclass Mine(Base):\n    x = 1\n```"
+    answer = f"<details><summary>Answer</summary>\n\n{code}\n</details>"
+    source = solved(lesson(stub, answer)).cells[0].source
+    assert source == "@dataclass(frozen=True)\nclass Mine(Base):\n    x = 1\n\n\nchecks.mine(Mine)"
+
+
 @pytest.mark.parametrize(
     "cells", [[STUB], [STUB, ANSWER.replace("my_half", "my_double")], [STUB, STUB.replace("half", "x"), ANSWER]]
 )
