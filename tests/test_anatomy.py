@@ -21,7 +21,9 @@ PARAMETERS = [
     'DEVICE = "auto"  # a GPU if there is one',
 ]
 # Words of everyday language besides, and what notebook 0 shows ahead
-EVERYDAY = {"shared", "own", "all", "front", "exit", "T", "activations", "conflict", "budget"}
+EVERYDAY = {"shared", "own", "all", "front", "exit", "T", "activations", "conflict", "budget", "study", "onward"}
+# Said in passing before, where the thing itself is on the page: an explorer, a widget
+EVERYDAY |= {"confidence", "threshold", "PCGrad"}
 
 
 def cells(path: Path, kind: str) -> list:
