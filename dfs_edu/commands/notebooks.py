@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +81,8 @@ def course(
 
     if write_back and parametrised:  # a committed notebook must show what its own parameters give
         raise ValueError("--write-back runs the notebooks with their own parameters: leave out the others")
+    if write_back:  # with one thread each, so that every execution rounds in the same way and a test can repeat it
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     results = runner.run(runner.chosen(paths, numbers), **parameters, out=out, timeout=timeout, jobs=jobs)
     failed = sum(bool(result.error) for result in results)
     print(f"\n{runner.table(results)}\n\n{len(results) - failed} of {len(results)} notebooks succeeded.")

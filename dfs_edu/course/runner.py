@@ -116,8 +116,8 @@ def run(
 
 
 def _begin(threads: int) -> None:
-    """Prepare a worker process: its kernels use their share of the cores."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    """Prepare a worker process: its kernels use their share of the cores, unless a number was chosen."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def _check_parameters(notebook: Path) -> None:

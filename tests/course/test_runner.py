@@ -98,8 +98,9 @@ for result in course.run({[str(path) for path in paths]!r}, out="out"):
     assert "KeyboardInterrupt" not in done.stdout + done.stderr
 
 
-def test_two_notebooks_run_at_once_and_share_the_cores(tmp_path, capfd):
+def test_two_notebooks_run_at_once_and_share_the_cores(tmp_path, capfd, monkeypatch):
     """Each waits for the other: one after another would end in a timeout."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     source = """
 import os, pathlib, time
 from dfs_edu.course import record
