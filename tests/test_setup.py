@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 TARGETS = ("course", "lab", "voila", "test", "bench", "notebooks", "site")
 CONDA_NAMES = {"torch": "pytorch"}
 # Left to `pip install -e .[course]`: what is not on conda-forge, and what builds the site
-PIP_ALONE = {"torchjd", "sphinx", "furo", "myst-nb", "latex2mathml"}
+PIP_ALONE = {"torchjd", "sphinx", "furo", "myst-nb", "latex2mathml", "sphinx-revealjs"}
 
 project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 makefile = (ROOT / "Makefile").read_text()
