@@ -16,8 +16,11 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell
 
+from dfs_edu.course.publish import HIDE, number_cells
+
 ROOT = Path(__file__).parents[1]
 ADDRESS = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
+COLAB = "colab"  # tag of the cell
 IN_COLAB = """# Only in Colab: install the package, and allow its widgets
 import sys
 
@@ -68,22 +71,11 @@ def publish_at(address: str, root: Path = ROOT) -> None:
 
 def put_first(notebook: nbformat.NotebookNode, source: str) -> None:
     """Let the first code cell of a notebook, below its title, be the one that installs in Colab."""
-    tags = {"tags": ["colab", "hide-input"], "jupyter": {"source_hidden": True}}
-    cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", [])]
+    cells = [cell for cell in notebook.cells if COLAB not in cell.metadata.get("tags", [])]
     executed = any(cell.get("execution_count") for cell in cells)
-    cell = new_code_cell(source, metadata=tags, execution_count=1 if executed else None)
+    cell = new_code_cell(source, metadata={"tags": [COLAB, HIDE]}, execution_count=1 if executed else None)
     notebook.cells = [cells[0], cell, *cells[1:]]
-
-    # Number cells and executions in order, as course.publish.normalise does
-    count = 0
-    for number, cell in enumerate(notebook.cells, start=1):
-        cell.id = f"cell-{number:02}"
-        if cell.get("execution_count"):
-            count += 1
-            cell.execution_count = count
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = count
+    number_cells(notebook)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def key(recipe: Recipe, device: str, track: int | None, root: str | os.PathLike 
         "track": track,
         "code": code(),
         "versions": [importlib.metadata.version(name) for name in VERSIONS],
-        "device": [place.type, bf16_pays(place), torch.get_default_dtype().__str__()],
+        "device": [place.type, bf16_pays(place), str(torch.get_default_dtype())],
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -165,7 +165,15 @@ def _tidy(notebook: NotebookNode) -> NotebookNode:
     notebook.nbformat_minor = max(notebook.nbformat_minor, 5)  # the first version with cell ids
     notebook.cells = [cell for cell in notebook.cells if not _ADDED_BY_PAPERMILL & set(cell.metadata.get("tags", []))]
 
-    # Number the cells, and those that were executed, in order
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = _tidy_outputs(cell.outputs)
+    number_cells(notebook)
+    return notebook
+
+
+def number_cells(notebook: NotebookNode) -> None:
+    """Number the cells of a notebook, and the executed ones, in order. Of the metadata, tags and folding are kept."""
     executed = 0
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02}"
@@ -178,11 +186,9 @@ def _tidy(notebook: NotebookNode) -> NotebookNode:
         if cell.execution_count is not None:
             executed += 1
             cell.execution_count = executed
-        cell.outputs = _tidy_outputs(cell.outputs)
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = cell.execution_count
-    return notebook
 
 
 def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-SMOKE = "smoke"
+from dfs_edu.training.recipes import SMOKE
+
 BANNER = (
     "<strong>Scale <code>smoke</code>: the numbers below mean nothing.</strong> Networks are trained for seconds, only "
     'to show that everything runs. Set <code>SCALE = "lesson"</code> in the cell above and run all cells for results.'

@@ -31,6 +31,7 @@ LARGEST = 1e30  # of rates and lengths: far from where float32 ends
 
 Scale = Literal["smoke", "lesson", "full", "paper"]
 SCALES = get_args(Scale)
+SMOKE: Scale = "smoke"  # everything runs, and no number means anything
 Count = Annotated[int, Interval(ge=1, le=MOST)]
 Epochs = Annotated[int, Interval(ge=0, le=MOST)]
 Length = Annotated[float, Interval(gt=0, le=LARGEST)]

@@ -14,10 +14,9 @@ from typing import Any
 
 import traitlets
 
-from dfs_edu.training.recipes import SCALES
+from dfs_edu.training.recipes import SCALES, SMOKE
 from dfs_edu.widgets import page
 
-SMOKE = "smoke"  # the scale at which results mean nothing
 SILENT = 'At scale "smoke" the result is not interpreted. Set SCALE = "lesson" and run all cells to compare.'
 
 

@@ -44,14 +44,17 @@ def test_an_answer_replaces_its_stub_and_the_check_stays():
     assert notebook.cells[1].source == STUB  # the notebook itself is as it was
 
 
-def test_a_decorator_is_part_of_its_stub():
-    decorated = (
-        "@dataclass(frozen=True)\nclass Mine:\n    beta: float = 0.5\n    ...  # your code\n\n\nchecks.use(Mine)"
-    )
-    block = "```python\n@dataclass(frozen=True)\nclass Mine:\n    beta: float = 1\n```"
-    answer = f"<details><summary>Answer</summary>\n\n{block}\n</details>"
-    source = solved(lesson(decorated, answer)).cells[0].source
-    assert source == "@dataclass(frozen=True)\nclass Mine:\n    beta: float = 1\n\n\nchecks.use(Mine)"
+@pytest.mark.parametrize(
+    ("stub", "answer"),
+    [
+        ("class Mine:\n    beta: float = 0.5\n    ...  # your code", "class Mine:\n    beta: float = 1"),
+        ("class Mine(Base):\n    def f(self):\n        ...  # your code", "class Mine(Base):\n    x = 1"),
+    ],
+)
+def test_a_decorator_is_part_of_its_stub(stub, answer):
+    decorator, check = "@dataclass(frozen=True)\n", "\n\n\nchecks.use(Mine)"
+    folded = f"<details><summary>Answer</summary>\n\n```python\n{decorator}{answer}\n```\n</details>"
+    assert solved(lesson(decorator + stub + check, folded)).cells[0].source == decorator + answer + check
 
 
 def test_a_class_and_two_functions_of_one_cell():
@@ -68,16 +71,6 @@ def test_a_class_and_two_functions_of_one_cell():
     assert "your code" not in source
     assert source.endswith("checks.use(Mine, my_loop)")
     compile(source, "cell", "exec")
-
-
-def test_a_decorator_belongs_to_its_stub():
-    stub = (
-        "@dataclass(frozen=True)\nclass Mine(Base):\n    def f(self):\n        ...  # your code\n\n\nchecks.mine(Mine)"
-    )
-    code = "```python\n@dataclass(frozen=True)\nclass Mine(Base):\n    x = 1\n```"
-    answer = f"<details><summary>Answer</summary>\n\n{code}\n</details>"
-    source = solved(lesson(stub, answer)).cells[0].source
-    assert source == "@dataclass(frozen=True)\nclass Mine(Base):\n    x = 1\n\n\nchecks.mine(Mine)"
 
 
 @pytest.mark.parametrize(
