@@ -2,7 +2,7 @@
 
     .venv/bin/python docs/online.py https://github.com/OWNER/REPOSITORY
 
-writes the address into pyproject.toml, the badges in README.md and the first cell of each notebook, which installs the
+writes the address into pyproject.toml, the links in README.md and the first cell of each notebook, which installs the
 package in Colab. Without an address, the one in pyproject.toml is written again, for instance into a new notebook.
 """
 
@@ -29,13 +29,11 @@ if "google.colab" in sys.modules:
 
     get_ipython().run_line_magic("pip", "install --quiet 'dfs-edu[course] @ git+{address}'")
     output.enable_custom_widget_manager()"""
-BADGES = (
-    "[![Open in Binder](https://mybinder.org/badge_logo.svg)]"
-    "(https://mybinder.org/v2/gh/{name}/HEAD?labpath=notebooks%2F00_start_here.ipynb) "
-    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{name}/blob/HEAD/notebooks/00_start_here.ipynb)"
+LINKS = (  # as words: a badge is a picture that the site would have to ask another server for
+    "**[Open in Binder](https://mybinder.org/v2/gh/{name}/HEAD?labpath=notebooks%2F00_start_here.ipynb)** or "
+    "**[in Colab](https://colab.research.google.com/github/{name}/blob/HEAD/notebooks/00_start_here.ipynb)**"
 )
-_BADGES = re.compile(r"\[!\[Open in Binder\].*")
+_LINKS = re.compile(r"\*\*\[Open in Binder\].*?\)\*\* or \*\*.*?\)\*\*")
 _REPOSITORY = re.compile(r'(?m)^Repository = ".*"$')
 
 
@@ -57,7 +55,7 @@ def publish_at(address: str, root: Path = ROOT) -> None:
     address = f"https://github.com/{name}"
     for file, place, text in (
         ("pyproject.toml", _REPOSITORY, f'Repository = "{address}"'),
-        ("README.md", _BADGES, BADGES.format(name=name)),
+        ("README.md", _LINKS, LINKS.format(name=name)),
     ):
         changed, count = place.subn(text, (root / file).read_text())
         if count != 1:

@@ -30,7 +30,7 @@ def copy(tmp_path):
 
 def test_everything_names_the_address_in_pyproject():
     name = "/".join(online.ADDRESS.fullmatch(online.repository()).groups())
-    assert online.BADGES.format(name=name) in (ROOT / "README.md").read_text()
+    assert online.LINKS.format(name=name) in (ROOT / "README.md").read_text()
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         source = online.IN_COLAB.format(address=online.repository())
