@@ -76,9 +76,9 @@ def explore(page) -> None:
     assert moved(page, since=expensive)[0] < expensive[0]
 
 
-@pytest.mark.parametrize("number", ["00", "08"])
-def test_the_threshold_explorer(opened, number):
-    page = opened(number, "ThresholdExplorer(", ready=EXPLORER)
+@pytest.mark.parametrize(("number", "wanted"), [("00", "recorded.explorer("), ("08", "ThresholdExplorer(")])
+def test_the_threshold_explorer(opened, number, wanted):
+    page = opened(number, wanted, ready=EXPLORER)
     explore(page)
     all_ran(page)
 
@@ -114,70 +114,46 @@ def test_the_galleries_of_two_networks(opened):
     all_ran(page)
 
 
-SLIDING = ".js-plotly-plot:has(.slider-container)"
-# The traces' numbers, and the label that the slider shows.
-STATE = """plot => [
-    plot.data.map(trace => trace.z ?? [trace.x, trace.y]),
-    plot.querySelector(".slider-container text.slider-label").textContent,
-]"""
-MOVED = f"""([plot, before]) => {{
-    const now = ({STATE})(plot);
-    return now.every((part, i) => JSON.stringify(part) != JSON.stringify(before[i]));
-}}"""
+PLAYER = ".dfs-frames"
 
 
-def slide(page, plot, to: float):
-    """Press the mouse on the slider, at a part of its length; what the figure shows then."""
-    handle, before = plot.element_handle(), plot.evaluate(STATE)
-    box = plot.locator(".slider-rail-touch-rect").bounding_box()
-    page.mouse.click(box["x"] + to * box["width"], box["y"] + box["height"] / 2)
-    until(page, MOVED, [handle, before])
-    return plot.evaluate(STATE)
+def frame_at(player, key: str) -> str:
+    """Press a key on the player's slider; the name of the frame that is shown then."""
+    from playwright.sync_api import expect
 
-
-def drag(page, plot, start: float, to: float):
-    """The same by pulling the slider's grip from one place to another."""
-    handle, before = plot.element_handle(), plot.evaluate(STATE)
-    box = plot.locator(".slider-rail-touch-rect").bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + start * box["width"], y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + to * box["width"], y, steps=8)
-    page.mouse.up()
-    until(page, MOVED, [handle, before])
-    return plot.evaluate(STATE)
+    shown = player.locator(".dfs-number")
+    before = shown.inner_text()
+    player.locator(".dfs-frame").press(key)
+    expect(shown).not_to_have_text(before, timeout=1000 * PATIENCE)
+    return shown.inner_text()
 
 
 def test_conflict_through_training_slides(opened):
-    """Notebook 2's figures of recorded runs; that of the reader's own run is made by the same function."""
-    page = opened("02", "backbone, record in photographs", ready=SLIDING)
+    """Notebook 2's recorded run of photographs, the last of its players; the reader's own run has one like it."""
+    page = opened("02", 'history(photographs["vgg7-64"]', ready=PLAYER)
     all_ran(page)
-    plots = page.locator(SLIDING)
-    until(page, f"() => document.querySelectorAll('{SLIDING}').length == 2")
-    for plot in plots.all():
-        frames = plot.evaluate("plot => plot._transitionData._frames.map(frame => [frame.name, frame.data[0].z])")
-        (z,), label = plot.evaluate(STATE)
-        assert (label, z) == (f"step {frames[-1][0]}", frames[-1][1])
-        (z,), label = slide(page, plot, 0.0)
-        assert (label, z) == (f"step {frames[0][0]}", frames[0][1])
-        (z,), label = drag(page, plot, 0.0, 0.5)
-        assert z == dict(frames)[label.removeprefix("step ")]
+    player = page.locator(PLAYER).last
+    values = player.locator("td .dfs-sr")
+    last, late = player.locator(".dfs-number").inner_text(), values.all_inner_texts()
+    assert frame_at(player, "Home") == "step 0"
+    assert values.all_inner_texts() != late
+    assert frame_at(player, "End") == last
+    assert values.all_inner_texts() == late
 
 
 def test_two_gradients_slide(opened):
-    page = opened("11", "figures.answers(", ready=SLIDING)
+    page = opened("11", "figures.answers(", ready=PLAYER)
     all_ran(page)
-    plot = page.locator(SLIDING)
-    for move in (lambda: slide(page, plot, 0.0), lambda: drag(page, plot, 0.0, 0.6), lambda: slide(page, plot, 1.0)):
-        traces, label = move()
-        (_, x), (_, y) = traces[1]  # the second gradient turns, the first stays
-        assert f"{math.degrees(math.atan2(y, x)):.0f}°" == re.search(r"\d+°", label)[0]
-        assert traces[0] == [[0, 1], [0, 0]]
-    assert label.endswith("170°")
+    player = page.locator(PLAYER)
+    for key, angle in (("Home", 30), ("End", 170), ("ArrowLeft", 160)):
+        assert frame_at(player, key).endswith(f"{angle}°")
+        spoken = player.locator("svg[role=img]").get_attribute("aria-label")
+        x, y = map(float, re.search(r"\bh \((\S+), (\S+)\)", spoken).groups())
+        assert math.degrees(math.atan2(y, x)) == pytest.approx(angle, abs=1)
 
 
 @pytest.mark.parametrize(
-    ("number", "wanted", "epochs"), [("13", ["follow.Live()", "follow.watch("], [1, 4]), ("14", ["follow.watch("], [2])]
+    ("number", "wanted", "epochs"), [("13", ["follow.watch("], [2]), ("14", ["follow.watch("], [2])]
 )
 def test_a_run_is_followed(opened, number, wanted, epochs):
     """At the end each run has one figure, of all its epochs: it grew in its place."""
