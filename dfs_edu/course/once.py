@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from dfs_edu import methods
 from dfs_edu.training import results
@@ -64,9 +65,16 @@ def train_once(
 
 
 def folder() -> Path:
-    """Return where shared runs are kept: ``$DFS_EDU_RUNS``, or runs/once of the checkout or of the current folder."""
+    """Return where shared runs are kept.
+
+    ``$DFS_EDU_RUNS``, or runs/once of the checkout or of the current folder, or the user's cache where that is
+    read-only.
+    """
+    if os.environ.get("DFS_EDU_RUNS"):
+        return Path(os.environ["DFS_EDU_RUNS"]).absolute()
     base = PACKAGE.parent if results.CHECKOUT.is_dir() else Path()
-    return Path(os.environ.get("DFS_EDU_RUNS") or base / "runs" / "once").absolute()
+    home = base / "runs" if (base / "runs").exists() else base
+    return base.absolute() / "runs" / "once" if os.access(home, os.W_OK) else user_cache_path("dfs_edu") / "once"
 
 
 def key(recipe: Recipe, device: str, track: int | None, root: str | os.PathLike | None) -> str:

@@ -147,22 +147,21 @@ def _execute(notebook: Path, parameters: dict, out: Path, timeout: int) -> Resul
     executed.unlink(missing_ok=True)
     print(f"{notebook.name} ...", flush=True)
     start, error = time.perf_counter(), None
-    sockets = TemporaryDirectory(prefix="dfs-", ignore_cleanup_errors=True)
-    try:
-        papermill.execute_notebook(
-            notebook,
-            executed,
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=timeout,
-            cwd=notebook.parent,  # where JupyterLab runs it
-            kernel_manager_class=_kernel_manager(sockets.name),
-            store_widget_state=False,
-        )
-    except Exception as exception:  # whatever one notebook does, the others run
-        error = _describe(exception, executed)
-    sockets.cleanup()
+    with TemporaryDirectory(prefix="dfs-", ignore_cleanup_errors=True) as sockets:
+        try:
+            papermill.execute_notebook(
+                notebook,
+                executed,
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=timeout,
+                cwd=notebook.parent,  # where JupyterLab runs it
+                kernel_manager_class=_kernel_manager(sockets),
+                store_widget_state=False,
+            )
+        except Exception as exception:  # whatever one notebook does, the others run
+            error = _describe(exception, executed)
     result = Result(notebook, executed, (time.perf_counter() - start) / 60, error=error)
     if executed.exists():
         outputs = nbformat.read(executed, as_version=4)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
 
 from dfs_edu.inference.outputs import Outputs
 
@@ -61,6 +60,8 @@ def calibration_error(outputs: Outputs, bins: int = BINS) -> Tensor:
     Raises:
         ValueError: scores that are not probabilities, or an invalid number of bins.
     """
+    from torchmetrics.functional.classification import binary_calibration_error  # slow to import, needed here alone
+
     _check(outputs, bins)
     # torchmetrics puts a confidence of exactly 1 in a bin of its own; the largest number below 1 is in the last one
     pairs = zip(outputs.confidence.clamp(0, BELOW_ONE), outputs.correct, strict=True)
