@@ -87,8 +87,9 @@ def _scenes(name: str, digits: Tensor, labels: Tensor, generator: torch.Generato
         scene = paper[rows].expand(-1, 3, SIDE, SIDE).clone()
         for piece, parts in enumerate(clutter):
             there = difficulty[rows] * CLUTTER > piece + 0.5
-            mask = _placed(*(part[rows[there]] for part in parts))
-            scene[there] = torch.lerp(scene[there], ink[rows[there]], 0.7 * mask)
+            if there.any():
+                mask = _placed(*(part[rows[there]] for part in parts))
+                scene[there] = torch.lerp(scene[there], ink[rows[there]], 0.7 * mask)
         scene = torch.lerp(scene, ink[rows], _placed(*(part[rows] for part in subject)))
         images[rows] = (scene + noise[rows]).clamp(0, 1).mul(255).round().to(torch.uint8)
     return Split(name, images, labels[chosen], difficulty)

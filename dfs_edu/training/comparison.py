@@ -125,7 +125,8 @@ def table(records: Records, split: str = "test") -> str:
     gaps = differences(records, split)
     lower = [[name, str(len(points)), *_cells(points, exits, "+"), ""] for name, points in gaps.items()]
     head = [f"{split}, %", "n", *(f"exit {k + 1}" for k in range(exits)), "mean", "time"]
-    title = f"minus {next(iter(runs_of))}, or minus the first of the same backbone:"
+    backbones = {record["recipe"]["backbone"] for runs in runs_of.values() for record in runs.values()}
+    title = f"minus {next(iter(runs_of))}{', or minus the first of the same backbone' * (len(backbones) > 1)}:"
     shown = lines(head, [*rows, "", title, *lower], align="<>")
     return "\n".join([shown, *_verdict_lines(records, split), *failed])
 
