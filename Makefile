@@ -51,7 +51,8 @@ test: $(STAMP)
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m ty check
 	@$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not browser"
-	@$(VENV) -m pytest -m browser
+	@$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "browser and not alone"
+	@$(VENV) -m pytest -m alone
 
 bench: $(STAMP)
 	@echo "Measuring: about 30 minutes. Do not use the machine for anything else until it is done."

@@ -285,9 +285,14 @@ def test_voila_shows_the_notebook_that_was_named_and_no_other(checkout):
 
 def test_test_stops_at_the_first_failure(checkout):
     _, calls = make(checkout, "test")
-    assert calls[-5:-2] == ["-m ruff check .", "-m ruff format --check .", "-m ty check"]
+    assert calls[-6:-3] == ["-m ruff check .", "-m ruff format --check .", "-m ty check"]
     side_by_side = "--numprocesses auto --maxprocesses 4 --dist worksteal"
-    assert calls[-2:] == [f"-m pytest {side_by_side} -m not browser", "-m pytest -m browser"]
+    by_file = side_by_side.replace("worksteal", "loadfile")  # what a file starts, such as the site, is started once
+    assert calls[-3:] == [
+        f"-m pytest {side_by_side} -m not browser",
+        f"-m pytest {by_file} -m browser and not alone",
+        "-m pytest -m alone",
+    ]
     (checkout / "old").touch()  # from here on, every call fails
     done, calls = make(checkout, "test")
     assert done.returncode != 0

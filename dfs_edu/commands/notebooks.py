@@ -94,7 +94,7 @@ def course(
 
 def _report(paths: Sequence[str], numbers: Sequence[str], csv: str | None, figure: str | None) -> int:
     """Say what executed notebooks hold."""
-    from dfs_edu.course import pooling, report, runner
+    from dfs_edu.course import report, runner
 
     entries = report.collect(paths, numbers, runner.NOTEBOOKS)
     print(report.table(entries))
@@ -102,6 +102,8 @@ def _report(paths: Sequence[str], numbers: Sequence[str], csv: str | None, figur
         report.write_csv(entries, csv)
         print(f"written to {csv}")
     if figure:
+        from dfs_edu.course import pooling
+
         found = pooling.pooled(entries)
         pooling.write_figure(found, figure)
         for person, reason in found.left_out.items():

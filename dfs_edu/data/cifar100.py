@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR100
 
@@ -45,6 +44,8 @@ def load(root: Path) -> Dataset:
     Raises:
         DataError: A file, which is named, is missing, truncated, malformed or not one of CIFAR-100's.
     """
+    from sklearn.model_selection import train_test_split  # slow to import
+
     (images, labels), test, names = _official(Path(root)) or _rewritten(Path(root) / FOLDER)
     train, validation = train_test_split(
         np.arange(len(labels)), test_size=VALIDATION, stratify=labels, random_state=SPLIT_SEED

@@ -11,8 +11,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +26,9 @@ SEED = 2024
 @cache
 def load() -> Dataset:
     """Return 12,000 training, 3,000 validation and 3,000 test scenes of the digits 0 to 9."""
+    from sklearn.datasets import load_digits  # slow to import, and not needed by what loads no digits
+    from sklearn.model_selection import train_test_split
+
     # Split the scans, so that no two splits share one
     sources = load_digits()
     digits = torch.from_numpy(sources.images).float() / 16  # (1797, 8, 8), ink 0 to 1

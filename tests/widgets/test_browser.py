@@ -219,6 +219,7 @@ WATCH = """() => {
 }"""
 
 
+@pytest.mark.alone
 def test_from_key_to_page_in_a_tenth_of_a_second(run_all):
     """10,000 images, seven exits: from the key to the changed number, by the page's own clock."""
     page = run_all(new_notebook(cells=[new_code_cell(LARGE)], metadata={"kernelspec": KERNEL}), "large.ipynb")

@@ -231,6 +231,7 @@ def test_it_fits_any_width(opened, widget, width):
 
 
 @pytest.mark.browser
+@pytest.mark.alone
 def test_a_key_moves_the_page_within_two_frames(opened):
     """Seven exits: from the key's event until the frame after it is painted, median of 20."""
     widget = made("msdnet-cifar-blocks7-base1-step1-growth4-width4", betas=(0, 0.25, 0.5, 0.75, 1))

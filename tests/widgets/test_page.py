@@ -122,6 +122,7 @@ def test_two_explorers_move_together_without_python(opened):
     assert right.locator(".dfs-accuracy").text_content() == fixed(100 * point.accuracy, 2) + " %"
 
 
+@pytest.mark.alone
 def test_a_key_moves_the_page_within_two_frames(opened):
     """10,000 images and 7 exits: from the key's event until the frame after it is painted, median of 30."""
     widget = explorer(7, N=10_000)
