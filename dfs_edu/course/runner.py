@@ -84,7 +84,8 @@ def run(
         device: The parameter ``DEVICE``.
         out: Folder for the executed notebooks and their HTML pages.
         timeout: Limit for one cell, in seconds.
-        jobs: Number of notebooks that run at once; they share the processor's cores.
+        jobs: Number of notebooks that run at once; they share the processor's cores. Of more notebooks than that, the
+            first runs by itself.
 
     Raises:
         ValueError: Before anything runs: ``jobs`` is below 1; a notebook does not declare the parameters of the course
@@ -108,11 +109,16 @@ def run(
     jobs = min(jobs, len(notebooks))
     if jobs <= 1:
         return [_execute(notebook, parameters, out, timeout) for notebook in notebooks]
+    # Of many, the first by itself, on all cores: its finding comes soon, and the others find the runs that it trained
+    alone = notebooks[: len(notebooks) > jobs]
+    results = [_execute(notebook, parameters, out, timeout) for notebook in alone]
+
     # Processes, because papermill changes the folder of the whole process; a worker takes the first notebook left
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
-        running = [pool.submit(_execute, notebook, parameters, out, timeout) for notebook in notebooks]
-        return [future.result() for future in running]
+        rest = notebooks[len(alone) :]
+        running = [pool.submit(_execute, notebook, parameters, out, timeout) for notebook in rest]
+        return [*results, *(future.result() for future in running)]
 
 
 def _begin(threads: int) -> None:
