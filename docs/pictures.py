@@ -42,12 +42,17 @@ gallery.image = int((deep_only * outputs.confidence[-1]).argmax())  # the first 
 gallery
 """
 CONFLICT = """
+from dfs_edu.widgets.frames import FramePlayer
+
 record = next(iter(results.recorded("*vgg7-64*-joint-*", folder=results.RECORDED / "tracked").values()))
 looks = probes.history(record["conflict"]["looks"])
-figures.conflict_through_training(looks["step"], looks["cosine"], "vgg7-64 on CIFAR-100: cosine between two exits")
+title = "vgg7-64 on CIFAR-100: cosine between the gradients of two exits"
+player = FramePlayer(figures.conflict_through_training(looks["step"], looks["cosine"], title))
+player.frame = list(looks["step"]).index(500)  # a snapshot with conflict, of 700 steps
+player
 """
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-PARTS = {"explorer": ".dfs-explorer", "gallery": ".dfs-exit-gallery", "conflict": ".js-plotly-plot"}
+PARTS = {"explorer": ".dfs-explorer", "gallery": ".dfs-exit-gallery", "conflict": ".dfs-frames"}
 
 
 def main() -> None:
@@ -60,13 +65,10 @@ def main() -> None:
         running_browser() as browser,
     ):
         page = browser.new_page(viewport={"width": 1280, "height": 3600})  # JupyterLab renders what is in view
-        run_all_cells(lab, page, notebook, "pictures.ipynb", ready=".js-plotly-plot .slider-container")
+        run_all_cells(lab, page, notebook, "pictures.ipynb", ready=".dfs-frames")
         for part in PARTS.values():
             page.locator(part).wait_for()
         still(page, "gallery")
-        rail = page.locator(".slider-rail-touch-rect").bounding_box()
-        page.mouse.click(rail["x"] + 5 / 7 * rail["width"], rail["y"] + rail["height"] / 2)
-        page.get_by_text("step 500", exact=True).wait_for()  # a look with conflict, of 700 steps
         still(page, "conflict")
         still(page, "explorer")
         dark(page)
