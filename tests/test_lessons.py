@@ -619,3 +619,13 @@ def test_what_is_optional_and_guesses_do_not_count_as_figures():
     after = new_markdown_cell("## Back on the way")
     found = problems(new_notebook(cells=with_cells(guesses, *optional, after, guesses, at=8)(lesson())))
     assert found == ["figures: 10 outside optional sections, at most 6"]
+
+
+def test_the_teachers_guide_names_the_minutes_of_the_notebooks():
+    guide = (ROOT / "docs" / "teaching.md").read_text()
+    for path in NOTEBOOKS[:-1]:
+        text = markdown(nbformat.read(path, as_version=4))
+        (reading,) = re.findall(r"\*\*Time\*\* about (\d+) minutes", text)
+        exercises = re.findall(r"(?m)^\*\*(?:Exercise \d|\d+\.)[^\n]*?\((?:about )?(\d+) minutes", text)
+        (row,) = [line for line in guide.splitlines() if line.startswith("| [") and path.name in line]
+        assert row.endswith(f"| {reading} + {sum(map(int, exercises))} |"), path.name

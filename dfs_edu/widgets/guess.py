@@ -91,12 +91,13 @@ class Guess(page.Widget):
             raise traitlets.TraitError(f"value={found!r}: give a number from {setup['low']:g} to {setup['high']:g}")
         return float(found)
 
-    def compare(self, answer: str | float, why: str = "") -> Comparison:
-        """Return a widget that shows the reader's guess beside the measured answer, once there is a guess.
+    def compare(self, answer: str | float, why: str = "", how: str = "Measured") -> Comparison:
+        """Return a widget that shows the reader's guess beside the answer, once there is a guess.
 
         Args:
             answer: One of the choices, or a number, which may be outside the range of guesses.
             why: The reason, in a sentence: plain text, computed from the results.
+            how: Where the answer comes from, in a word, such as "Estimated".
 
         Raises:
             ValueError: The answer is not one of the choices, or not a finite number.
@@ -108,7 +109,7 @@ class Guess(page.Widget):
             raise ValueError(f"answer={answer!r}: give a finite number, because the guess is a number")
         if not isinstance(why, str):
             raise TypeError(f"why={why!r}: give a sentence")
-        return Comparison(self, answer if choices else float(answer), why)
+        return Comparison(self, answer if choices else float(answer), why, how)
 
     def static_bundle(self) -> dict[str, Any]:
         """Return the question as text and HTML; a guess is not a figure."""
@@ -131,6 +132,7 @@ class Comparison(page.Widget):
         guess: The question.
         answer: The measured answer.
         why: The reason.
+        how: "Measured", or another word for where the answer comes from.
 
     Attributes:
         setup: What the page needs and never changes.
@@ -143,9 +145,9 @@ class Comparison(page.Widget):
     value = traitlets.Any(None, allow_none=True).tag(sync=True)
     revealed = traitlets.Bool().tag(sync=True)
 
-    def __init__(self, guess: Guess, answer: str | float, why: str, **kwargs: Any):
+    def __init__(self, guess: Guess, answer: str | float, why: str, how: str, **kwargs: Any):
         silent = guess.scale == SMOKE
-        found = {"silent": SILENT} if silent else {"silent": "", "answer": answer, "why": why}
+        found = {"silent": SILENT} if silent else {"silent": "", "answer": answer, "why": why, "how": how}
         super().__init__(setup={**guess.setup, "kind": "comparison", **found}, value=guess.value, **kwargs)
         guess.observe(self._follow, "value")
 
@@ -159,7 +161,7 @@ class Comparison(page.Widget):
         if setup["silent"]:
             plain = " ".join(filter(None, [given, setup["silent"]]))
             return {"text/html": f"<p>{html.escape(plain)}</p>", "text/plain": plain}
-        says = " ".join(filter(None, [given, f"Measured: {written(setup['answer'], setup)}.", setup["why"]]))
+        says = " ".join(filter(None, [given, f"{setup['how']}: {written(setup['answer'], setup)}.", setup["why"]]))
         summary = f"<summary>{html.escape(setup['question'])} Show the answer</summary>"
         return {"text/html": f"<details>{summary}<p>{html.escape(says)}</p></details>", "text/plain": says}
 

@@ -103,8 +103,8 @@ function question(model, el, setup) {
 }
 
 // What the guess was worth, in a sentence.
-function verdict(value, { answer, ...setup }) {
-  const measured = `Measured: ${written(answer, setup)}.`;
+function verdict(value, { answer, how = "Measured", ...setup }) {
+  const measured = `${how}: ${written(answer, setup)}.`;
   if (value === null) return measured;
   if (value === answer) return `Your guess was right: ${written(answer, setup)}.`;
   const both = `You guessed: ${written(value, setup)}. ${measured}`;
