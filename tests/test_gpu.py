@@ -86,6 +86,7 @@ def test_methods_weigh_alike(method):
         torch.manual_seed(0)  # PCGrad draws lots
         trunk = list(net.stages.parameters())
         made = methods.make(method, len(net.heads), (), "sum")
+        made.begin([list(stage.parameters()) for stage in net.stages])
         made.backward(list(separate_losses(net(images), labels)), trunk, list(net.heads.parameters()))
         found.append([p.grad for p in trunk])
     for ours, theirs in zip(*found[::-1], strict=True):

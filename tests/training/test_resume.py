@@ -57,7 +57,7 @@ def test_with_dropout_too(tmp_path, monkeypatch):
     check(recipe_for("msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50"), tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("method", ["pcgrad", "nash-mtl"])
+@pytest.mark.parametrize("method", ["pcgrad", "nash-mtl", "gradvac", "pcd", "random", "graddrop", "bdl", "mixed-1"])
 def test_methods_that_draw_lots_or_remember_too(method, tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", method=method), tmp_path, monkeypatch)
 
