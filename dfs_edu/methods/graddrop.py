@@ -52,4 +52,7 @@ def kept(column: Sequence[Tensor | None]) -> Tensor | None:
     if not reaching:
         return None
     flat = torch.stack([g.flatten() for g in reaching])  # (k, n); zeros of exits that do not reach would change nothing
-    return torchjds("GradDrop")(flat).view_as(reaching[0])
+    combined = torch.empty_like(
+        reaching[0]
+    )  # in memory as the parameter is, which the fused optimizer takes for granted
+    return combined.copy_(torchjds("GradDrop")(flat).view_as(combined))

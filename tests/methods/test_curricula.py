@@ -12,6 +12,7 @@ from dfs_edu.backbones import build
 from dfs_edu.losses import separate_losses
 from dfs_edu.methods.curricula import Mixed
 from dfs_edu.training import arms
+from dfs_edu.training.optim import make_optimizer
 
 
 def train(method, **changes):
@@ -85,6 +86,27 @@ def test_heads_without_a_loss_stay_as_they_began(monkeypatch, optimizer):
     for part in ("stages", "heads"):
         moved = zip(getattr(start, part)[-1].parameters(), getattr(run.network, part)[-1].parameters(), strict=True)
         assert not all(torch.equal(before, after) for before, after in moved)
+
+
+def test_a_head_that_joins_late_begins_as_a_first_step_does():
+    """With the fused optimizer of a run as with torch's plain one, on a head that is off for the first two steps."""
+    recipe, found = dfs.recipes.get("digits/vgg7-4", lr=0.1), []
+    for plain in (False, True):
+        early, late = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+        options = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
+        parameters = [early, late]
+        optimizer = torch.optim.SGD(parameters, 0.1, **options) if plain else make_optimizer(parameters, recipe)
+        for step in range(4):
+            early.grad, late.grad = torch.arange(3.0), torch.arange(3.0) if step > 1 else None
+            optimizer.step()
+        found.append((early.detach(), late.detach()))
+    torch.testing.assert_close(*found)
+
+
+def test_training_goes_on_when_heads_join():
+    losses = torch.tensor([row["loss"] for row in train("gradual", epochs=4).record["epochs"]])
+    assert losses.isfinite().all()
+    assert (losses[-1, :-1] < losses[0, :-1]).all()
 
 
 # Names with a number

@@ -302,6 +302,16 @@ def test_every_method_gives_the_trunk_and_the_heads_finite_gradients_and_goes_on
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_every_gradient_lies_in_memory_as_its_parameter_does(name):
+    """Else the fused optimizer would add the wrong numbers, without a word."""
+    net, images, labels = tiny()
+    net.to(memory_format=torch.channels_last)
+    begun(name, net).backward(separate_losses(net(images), labels), *parts(net))
+    assert all(p.grad.stride() == p.stride() for p in net.parameters())
+    assert any(not p.is_contiguous() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains(name):
     recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", method=name)
     run = dfs.train(recipe, out=None, device="cpu", progress=False)
