@@ -1,9 +1,10 @@
 """ConFIG: the direction that has the same cosine with every exit's gradient (Liu, Chu and Thuerey, ICLR 2025).
 
-With unit vectors u_k = g_k / |g_k| as the rows of U, the published direction is pinv(U) 1, and its length is the sum of
-the projections of all g_k on it. Since pinv(U) = U^T pinv(U U^T), it needs the gradients' scalar products alone, here
-in float64; torchjd's ConFIG takes the pseudoinverse of the gradients themselves, which float32 rounds too coarsely for
-a million parameters. The two agree in float64.
+With the gradients, each divided by its length, as the rows of U, the published direction is ``pinv(U) @ 1``, and its
+length is the sum of the projections of all gradients on it. Since ``pinv(U) = U.T @ pinv(U @ U.T)``, scalar products
+are all that it needs, here in float64. torchjd's ConFIG takes the pseudoinverse of U itself, whose default tolerance
+grows with the number of columns: in float32, with a million parameters, it drops singular values below a tenth of the
+largest. In float64 the two agree.
 
 Cost: K backward passes, each as deep as its exit, and K gradients in memory.
 """
@@ -24,14 +25,14 @@ class ConflictFree(Aggregated):
     """ConFIG, with its step length; see ``methods.make``."""
 
     def weighting(self, exits: int) -> Callable[[Tensor], Tensor]:
-        """Return ``conflict_free``, whatever the number of exits."""
-        return conflict_free
+        """Return ``same_cosines``, whatever the number of exits."""
+        return same_cosines
 
 
-def conflict_free(gramian: Tensor) -> Tensor:
+def same_cosines(gramian: Tensor) -> Tensor:
     """Return the weights (n,) of n gradients, given their Gramian (n, n) in float64, with a diagonal above 0.
 
-    >>> conflict_free(torch.tensor([[1.0, 0.0], [0.0, 4.0]]).double()).tolist()  # (1, 0) and (0, 2) give (1.5, 1.5)
+    >>> same_cosines(torch.tensor([[1.0, 0.0], [0.0, 4.0]]).double()).tolist()  # (1, 0) and (0, 2) give (1.5, 1.5)
     [1.5, 0.75]
     """
     lengths = gramian.diagonal().sqrt()

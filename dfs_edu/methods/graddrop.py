@@ -1,7 +1,8 @@
 """GradDrop: for each weight, draw a sign and drop the exits' gradients of the other (Chen et al., NeurIPS 2020).
 
-Let g_k be the exits' gradients for one weight. The sign is positive with probability (1 + sum g_k / sum |g_k|) / 2, and
-those g_k that have it are added up. Where all agree, this is the sum. Exits that do not reach a weight count as zero.
+Let g_k be the exits' gradients for one weight. The sign is positive with probability
+``(1 + sum(g) / sum(abs(g))) / 2``, and those g_k that have it are added up. Where all agree, this is the sum. Exits
+that do not reach a weight count as zero.
 
 Two differences from the paper. It drops in the gradients of a shared layer's activations, image by image; torchjd, and
 so this file, in those of the parameters. And its step is scaled to the length of the plain sum's unless
