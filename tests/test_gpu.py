@@ -79,7 +79,7 @@ def test_the_conflict_between_exits(name, pixels, junction):
         np.testing.assert_allclose(*(getattr(report, attribute) for report in reports[::-1]), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", [name for name in methods.METHODS if name != "graddrop"])  # draws on the device
 def test_methods_weigh_alike(method):
     found = []
     for net, images, labels in twins("vgg7-4", 16, Joint()):

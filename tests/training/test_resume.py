@@ -13,7 +13,6 @@ import dfs_edu as dfs
 from dfs_edu.training import checkpoint
 from dfs_edu.training.recipes import get
 
-train_module = sys.modules["dfs_edu.training.trainer"]
 OPTIONS = {
     "plain": {},
     "everything": {"ema": 0.9, "accumulate": 2, "clip": 1.0, "label_smoothing": 0.1, "augmentation": "autoaugment"},
