@@ -167,6 +167,16 @@ def test_what_is_remembered_can_be_kept_and_loaded(name):
     assert torch.equal(steps[0], steps[2]) == (name not in ("gradvac", "pcd"))
 
 
+@pytest.mark.parametrize("name", [*NAMES, "config"])
+def test_the_step_is_as_long_as_the_sums_and_points_where_the_method_says(name):
+    J, steps = drawn(1), {}
+    for length in ("sum", "own"):
+        torch.manual_seed(0)
+        steps[length] = methods.make(name, 4, length=length).weights(J @ J.T) @ J
+    torch.testing.assert_close(steps["sum"].norm(), J.sum(0).norm())
+    torch.testing.assert_close(*(step / step.norm() for step in steps.values()))
+
+
 @pytest.mark.parametrize("name", ["mean", "config", "graddrop"])
 def test_gradients_that_agree_are_added_up(name):
     J = drawn(3).abs()[:1].expand(3, -1) * torch.tensor([[1.0], [2.0], [3.0]]).double()
@@ -191,6 +201,11 @@ def test_a_loss_that_is_not_finite_is_reported(name):
     images[0, 0, 0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="a gradient is not finite"):
         methods.make(name, 6).backward(separate_losses(net(images), labels), *parts(net))
+
+
+def test_the_mean_is_the_sum_at_the_sums_length():
+    weights = methods.make("mean", 4).weights(drawn(1) @ drawn(1).T)
+    torch.testing.assert_close(weights, torch.ones(4).double())
 
 
 def test_opposite_gradients_leave_config_nothing():
