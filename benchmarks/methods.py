@@ -57,6 +57,7 @@ def make_step(
     optimizer = torch.optim.SGD(net.parameters(), 0.01, 0.9, nesterov=True)
     trunk, heads = list(net.stages.parameters()), list(net.heads.parameters())
     rule = methods.make(method, len(net.heads))
+    rule.begin([list(stage.parameters()) for stage in net.stages])
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

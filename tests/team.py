@@ -22,6 +22,9 @@ CASES = {
     "lots drawn": ("vgg7-4", dfs.Surgery(0.5, exit_gradient="all"), {"method": "pcgrad"}),
     "frozen": ("vgg7-4", dfs.Surgery(0.5), {"frozen": 1, "ema": 0.9}),
     "frozen, by exit": ("vgg7-4", dfs.Surgery(0.5), {"frozen": 1, "method": "mgda"}),
+    "blocks": ("vgg7-4", dfs.Surgery(0.5), {"method": "bdl-final"}),
+    "signs drawn": ("vgg7-4", dfs.Joint(), {"method": "graddrop"}),
+    "last exit first": ("vgg7-4", dfs.Joint(), {"method": "mixed-1", "accumulate": 2, "clip": 1.0}),
     "projected": ("vgg7-4", dfs.Joint(), {"method": "upgrad"}),
     "transformer": ("vit-tiny-pixels32-patch8-depth4-width24-heads2", dfs.Equilibrium(), {"lr": 1e-3}),
 }

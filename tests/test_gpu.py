@@ -79,13 +79,14 @@ def test_the_conflict_between_exits(name, pixels, junction):
         np.testing.assert_allclose(*(getattr(report, attribute) for report in reports[::-1]), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", [name for name in methods.METHODS if name != "graddrop"])  # draws on the device
 def test_methods_weigh_alike(method):
     found = []
     for net, images, labels in twins("vgg7-4", 16, Joint()):
         torch.manual_seed(0)  # PCGrad draws lots
         trunk = list(net.stages.parameters())
         made = methods.make(method, len(net.heads), (), "sum")
+        made.begin([list(stage.parameters()) for stage in net.stages])
         made.backward(list(separate_losses(net(images), labels)), trunk, list(net.heads.parameters()))
         found.append([p.grad for p in trunk])
     for ours, theirs in zip(*found[::-1], strict=True):
@@ -135,6 +136,9 @@ OPTIONS = {
     "compiled": {"junction": Surgery(0.5), "compile": True},
     "projection": {"junction": dfs.cuts.Projection()},
     "pcgrad": {"method": "pcgrad"},
+    "signs drawn": {"method": "graddrop"},
+    "blocks": {"method": "bdl-final"},
+    "last exit first": {"method": "mixed-1", "compile": True},
     "everything": {"ema": 0.9, "accumulate": 2, "clip": 1.0, "label_smoothing": 0.1, "augmentation": "autoaugment"},
     "distillation, fp32": {"loss": "distillation", "precision": "fp32", "backbone": FAMILIES["resnet18"][0]},
     "adamw": {"backbone": FAMILIES["vit-tiny"][0]},

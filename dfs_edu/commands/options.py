@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from dfs_edu import methods
 from dfs_edu.commands.kinds import AnyFolder, Folder
 from dfs_edu.training import recipes
 from dfs_edu.training.fields import field_types
 from dfs_edu.training.recipes import Recipe, Scale
 
 _OWN = ("dataset", "backbone", "scale", "junction", "start", "content")  # have options of their own, or are filled in
-_MORE = {"pixels": [arg(aliases=["--image-size"])]}
+_MORE = {
+    "pixels": [arg(aliases=["--image-size"])],
+    "method": [arg(help_behavior_hint=lambda default: f"(default: {default}; all: {', '.join(methods.names())})")],
+}
 
 if TYPE_CHECKING:
     Fields = Recipe

@@ -31,20 +31,36 @@ from dfs_edu.methods.method import Method, named
 from dfs_edu.precision import widest
 
 
-def _torchjd(name: str, **options: Any) -> Any:
-    """An object of torchjd. Imported only when needed: it is an optional extra, and its solvers are slow to load."""
+class Stateful:
+    """A weighting that remembers something from step to step, and can say what."""
+
+    def __call__(self, gramian: Tensor) -> Tensor:
+        """Return the weights (n,) for a Gramian (n, n)."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next step depends on."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what ``state_dict`` returned."""
+        raise NotImplementedError
+
+
+def torchjds(name: str, **options: Any) -> Any:
+    """Return an object of torchjd, an optional extra whose solvers are slow to load: imported only when needed."""
     return getattr(need("torchjd.aggregation"), name)(**options)
 
 
 # name -> (number of exits) -> function of the Gramian (K, K) to the weights (K,)
 WEIGHTINGS: dict[str, Callable[[int], Callable[[Tensor], Tensor]]] = {
-    "pcgrad": lambda K: _torchjd("PCGradWeighting"),
-    "cagrad": lambda K: _torchjd("CAGradWeighting", c=0.5),
-    "mgda": lambda K: _torchjd("MGDAWeighting"),
-    "imtl-g": lambda K: _torchjd("IMTLGWeighting"),
+    "pcgrad": lambda K: torchjds("PCGradWeighting"),
+    "cagrad": lambda K: torchjds("CAGradWeighting", c=0.5),
+    "mgda": lambda K: torchjds("MGDAWeighting"),
+    "imtl-g": lambda K: torchjds("IMTLGWeighting"),
     "nash-mtl": lambda K: _Nash(K),
-    "upgrad": lambda K: _torchjd("UPGradWeighting"),
-    "aligned-mtl": lambda K: _torchjd("AlignedMTLWeighting"),
+    "upgrad": lambda K: torchjds("UPGradWeighting"),
+    "aligned-mtl": lambda K: torchjds("AlignedMTLWeighting"),
 }
 
 
@@ -72,20 +88,24 @@ class Aggregated(Method):
         # One gradient per exit, averaged over processes
         rows = jacobian(losses, [*trunk, *others])
         distributed.average(g for row in rows for g in row if g is not None)
+        shared, own = [row[: len(trunk)] for row in rows], [row[len(trunk) :] for row in rows]
 
-        # Their weights in the trunk
-        G = gramian([row[: len(trunk)] for row in rows])
+        # From all of them, one for the trunk; the plain sum for the others
+        G = gramian(shared)
         if not G.isfinite().all():  # the solvers would raise errors of their own
             raise FloatingPointError(f"a gradient is not finite; the losses are {[loss.item() for loss in losses]}")
-        weights = distributed.broadcast(self.weights(G)).tolist()
-
-        # The sums
-        for i, p in enumerate([*trunk, *others]):
-            factors = weights if i < len(trunk) else [1.0] * len(rows)
-            gradients = [w * g for w, g in zip(factors, (row[i] for row in rows), strict=True) if g is not None]
-            if gradients:
-                total = cast(Tensor, sum(gradients))
+        totals = [*self.combine(shared, G), *weighted_sum(own, [1.0] * len(own))]
+        for p, total in zip([*trunk, *others], totals, strict=True):
+            if total is not None:
                 p.grad = total if p.grad is None else p.grad + total
+
+    def combine(self, rows: Sequence[Sequence[Tensor | None]], gramian: Tensor) -> list[Tensor | None]:
+        """Return the trunk's gradient, one tensor per parameter, given K rows of a Jacobian and their Gramian."""
+        return weighted_sum(rows, distributed.broadcast(self.weights(gramian)).tolist())
+
+    def weighting(self, exits: int) -> Callable[[Tensor], Tensor]:
+        """Return a function of a Gramian (n, n) to the weights (n,) of its gradients, for a number of exits, n."""
+        return WEIGHTINGS[self.name](exits)
 
     def weights(self, gramian: Tensor) -> Tensor:
         """Return the weights (K,) of the gradients in the sum, for their Gramian (K, K); both float64."""
@@ -101,7 +121,7 @@ class Aggregated(Method):
         if n == 1:
             return torch.ones(1, dtype=torch.float64)
         if n not in self.weightings:
-            self.weightings[n] = WEIGHTINGS[self.name](n)
+            self.weightings[n] = self.weighting(n)
         try:
             weights = self.weightings[n](gramian).double()
         except (ValueError, ArithmeticError, RuntimeError) as error:  # every solver has its own
@@ -118,16 +138,17 @@ class Aggregated(Method):
         return weights * (target / length) if length > 0 else weights
 
     def state_dict(self) -> dict:
-        """Return where the solver of Nash-MTL starts its next step from; other methods remember nothing."""
-        return {n: weighting.state_dict() for n, weighting in self.weightings.items() if isinstance(weighting, _Nash)}
+        """Return what weightings remember, such as where Nash-MTL's solver starts from; most remember nothing."""
+        stateful = {n: weighting for n, weighting in self.weightings.items() if isinstance(weighting, Stateful)}
+        return {n: weighting.state_dict() for n, weighting in stateful.items()}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from what ``state_dict`` returned."""
         if "weights" in state:  # a checkpoint from before there was one state for each number of exits
             state = {len(state["weights"]): state}
-        for n, weights in state.items():
-            self.weightings[n] = nash = _Nash(n)
-            nash.load_state_dict(weights)
+        for n, remembered in state.items():
+            self.weightings[n] = weighting = self.weighting(n)
+            cast(Stateful, weighting).load_state_dict(remembered)
 
 
 def jacobian(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> list[list[Tensor | None]]:
@@ -150,11 +171,20 @@ def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
     return G
 
 
-class _Nash:
+def weighted_sum(rows: Sequence[Sequence[Tensor | None]], weights: Sequence[float]) -> list[Tensor | None]:
+    """Return the weighted sum of a Jacobian's rows, one tensor per parameter; None where no row reaches."""
+    sums: list[Tensor | None] = []
+    for column in zip(*rows, strict=True):
+        terms = [w * g for w, g in zip(weights, column, strict=True) if g is not None]
+        sums.append(cast(Tensor, sum(terms)) if terms else None)
+    return sums
+
+
+class _Nash(Stateful):
     """torchjd's Nash-MTL asks for gradients, but uses only their scalar products: any root of the Gramian will do."""
 
     def __init__(self, exits: int):
-        self.method = _torchjd("NashMTL", n_tasks=exits)
+        self.method = torchjds("NashMTL", n_tasks=exits)
 
     def __call__(self, gramian: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(gramian)

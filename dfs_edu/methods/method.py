@@ -28,7 +28,8 @@ class Method:
     * A step as a whole: ``step``.
     """
 
-    by_exit: ClassVar[bool] = False  # `backward` walks the graph once for each exit, which DDP does not allow
+    # `backward` walks the graph several times, or not to every head, which DDP does not allow: it averages by itself
+    by_exit: ClassVar[bool] = False
     in_parts: ClassVar[bool] = False  # a batch may come in parts, with a backward pass each (gradient accumulation)
     takes: ClassVar[tuple[str, ...]] = ()  # the options that it has: "weights", of the losses, and "step_length"
 
@@ -36,6 +37,13 @@ class Method:
     def of(cls, name: str, exits: int, weights: Sequence[float], length: str) -> Method:
         """Return the method of this name, for a number of exits and with the options that it takes."""
         return cls()
+
+    @classmethod
+    def check(cls, name: str, epochs: int) -> None:
+        """Raise ValueError, naming the value, unless the method of this name fits a run of so many epochs."""
+
+    def begin(self, stages: Sequence[Sequence[nn.Parameter]]) -> None:
+        """Learn which parameters each of the K stages holds, shallow to deep. Called once, before the first epoch."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Prepare for an epoch, counted from 0, of a run with the given number of epochs. Also called on resuming."""
@@ -67,7 +75,10 @@ M = TypeVar("M", bound=type[Method])
 
 
 def named(*names: str) -> Callable[[M], M]:
-    """Decorate a subclass of ``Method``: recipes and the command line know it by these names."""
+    """Decorate a subclass of ``Method``: recipes and the command line know it by these names.
+
+    A name that ends in "-N" stands for all that end in a whole number instead, as "mixed-3" does for "mixed-N".
+    """
 
     def register(method: M) -> M:
         NAMED.update(dict.fromkeys(names, method))

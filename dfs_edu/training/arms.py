@@ -120,14 +120,14 @@ def arm(text: str) -> dict[str, Any]:
 
 def _added(text: str) -> dict[str, Any]:
     """Read one addition of an arm."""
-    choices = {"method": methods.names(), "loss": ("distillation",), "initial": ("torch",)}
+    choices = {"loss": ("distillation",), "initial": ("torch",)}
     if text == "scratch":
         return {"start": None}
     for name, addition in ADDITIONS.items():
         if not addition.in_arms or not (match := re.fullmatch(addition.words.format("(.+)"), text)):
             continue
         value = match[1]
-        if name in choices and value in choices[name]:
+        if methods.find(value) if name == "method" else value in choices.get(name, ()):
             return {name: value}
         if name == "weights":
             return {name: tuple(map(float, value.split("-")))}

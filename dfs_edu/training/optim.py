@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | list[dict], recipe: Reci
     """Return SGD with momentum, plain or Nesterov's, or AdamW; fused: one kernel for each group of parameters."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameters,
         recipe.lr,
         momentum=recipe.momentum,
@@ -24,6 +25,22 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | list[dict], recipe: Reci
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    if recipe.momentum:
+        optimizer.register_step_pre_hook(_start_late)
+    return optimizer
+
+
+def _start_late(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Give parameters whose first gradient comes later than others' a momentum of zero, as every first step has.
+
+    The fused kernel takes the momenta of all parameters of a group, or of none.
+    """
+    for group in optimizer.param_groups:
+        moving = [p for p in group["params"] if p.grad is not None]
+        late = [p for p in moving if optimizer.state[p].get("momentum_buffer") is None]
+        if len(late) < len(moving):
+            for p in late:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:

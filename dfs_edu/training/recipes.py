@@ -77,7 +77,7 @@ class Recipe:
         content: First digits of the checksum of a folder's images, so that runs on other images have other names;
             `train` and studies fill it in.
         method: How the losses become one update of the trunk: "sum", or the name of another of methods/, such as
-            "pcgrad" or "upgrad".
+            "pcgrad", "bdl" or "mixed-2".
         weights: Weights of the losses in the sum, one for each exit. Empty: all are 1.
         step_length: With other methods than the sum: a step as long as the sum's, so that one learning rate is fair to
             all, or the method's own.
@@ -146,7 +146,7 @@ class Recipe:
             raise ValueError(f"frozen={self.frozen}: at most the {self.epochs} epochs of the run")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate={self.accumulate} parts do not divide a batch of {self.batch_size} images")
-        method = methods.check(self.method, self.weights, self.step_length)
+        method = methods.check(self.method, self.weights, self.step_length, self.epochs)
         if method.by_exit and not self.junction.linear:
             name = type(self.junction).__name__
             raise ValueError(f"method={self.method!r}: it pulls exits one by one, and {name} needs them together")

@@ -191,6 +191,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.make_network()
         self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
+        self.method.begin([list(stage.parameters()) for stage in self.network.stages])
         self.forward = forward_of(self)
 
         # Batches, in an order that follows from the seed, and what moves the weights

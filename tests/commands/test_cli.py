@@ -64,6 +64,8 @@ def test_every_field_of_a_recipe_is_an_option_with_its_help_and_the_recipe_s_own
         "Peak learning rate. (default: 0.1)",
         "(default: 250 280 295)",
         "--loss {cross-entropy,distillation}",
+        "(default: sum; all: sum, pcgrad, ",
+        " mixed-N, ",
     ):
         assert words in shown
     assert recipes.Recipe.__doc__.count("\n        ") >= len(dataclasses.fields(recipes.Recipe))

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import begun, parts, tiny
 from torch import nn
 
 import dfs_edu as dfs
@@ -19,7 +20,6 @@ from dfs_edu.methods import METHODS, Aggregated
 from dfs_edu.methods.aggregated import WEIGHTINGS, gramian, jacobian
 from dfs_edu.methods.weighted import Weighted
 
-JOINT = dfs.Joint()
 NAMES = sorted(WEIGHTINGS)
 NOT_CONFLICTING = ("mgda", "upgrad", "imtl-g", "nash-mtl")  # what each gives opposes no exit
 
@@ -163,18 +163,6 @@ def test_a_loss_that_is_not_finite_is_reported(name):
 # On networks: the rows of the Jacobian, heads, what does not reach
 
 
-def tiny(junction=JOINT, backbone="vgg7-4"):
-    torch.manual_seed(0)
-    net = dfs.build(backbone, 5, junction).double()
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(6, 3, 32, 32, generator=generator, dtype=torch.float64)
-    return net, images, torch.randint(5, (6,), generator=generator)
-
-
-def parts(net):
-    return list(net.stages.parameters()), list(net.heads.parameters())
-
-
 @pytest.mark.parametrize("junction", [dfs.Joint(), dfs.Surgery(0.5), dfs.Surgery(0.5, exit_gradient="all")], ids=str)
 @pytest.mark.parametrize("backbone", ["vgg7-4", "msdnet-cifar-blocks3-base1-step1-growth2"])
 def test_the_rows_are_autograds_gradient_of_each_exit(backbone, junction):
@@ -299,18 +287,28 @@ def test_optional_libraries_are_imported_only_when_they_are_needed():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_the_trunk_and_the_heads_finite_gradients_and_goes_on_from_its_state(name):
     net, images, labels = tiny()
-    method = methods.make(name, 6)
+    method = begun(name, net)
     for _ in range(2):
         method.backward(separate_losses(net(images), labels), *parts(net))
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    found = []
-    for one in (method, methods.make(name, 6)):
-        one.load_state_dict(copy.deepcopy(method.state_dict()))
+    state, found = copy.deepcopy(method.state_dict()), []
+    for one in (method, begun(name, net)):
+        one.load_state_dict(copy.deepcopy(state))
         net.zero_grad()
         torch.manual_seed(3)
         one.backward(separate_losses(net(images), labels), *parts(net))
         found.append([p.grad.clone() for p in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_gradient_lies_in_memory_as_its_parameter_does(name):
+    """Else the fused optimizer would add the wrong numbers, without a word."""
+    net, images, labels = tiny()
+    net.to(memory_format=torch.channels_last)
+    begun(name, net).backward(separate_losses(net(images), labels), *parts(net))
+    assert all(p.grad.stride() == p.stride() for p in net.parameters())
+    assert any(not p.is_contiguous() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -13,7 +13,6 @@ import dfs_edu as dfs
 from dfs_edu.training import checkpoint
 from dfs_edu.training.recipes import get
 
-train_module = sys.modules["dfs_edu.training.trainer"]
 OPTIONS = {
     "plain": {},
     "everything": {"ema": 0.9, "accumulate": 2, "clip": 1.0, "label_smoothing": 0.1, "augmentation": "autoaugment"},
@@ -57,7 +56,7 @@ def test_with_dropout_too(tmp_path, monkeypatch):
     check(recipe_for("msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50"), tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("method", ["pcgrad", "nash-mtl"])
+@pytest.mark.parametrize("method", ["pcgrad", "nash-mtl", "gradvac", "pcd", "random", "graddrop", "bdl", "mixed-1"])
 def test_methods_that_draw_lots_or_remember_too(method, tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", method=method), tmp_path, monkeypatch)
 

@@ -92,7 +92,7 @@ def test_then_all_of_it_moves():
     assert all(m.num_batches_tracked == steps for m in norms)  # of the second epoch alone
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "gradual"])  # which leaves heads out
 def test_every_method_takes_the_plain_gradients_of_the_heads(method):
     """A frozen trunk is no matter of conflict: whatever the method, heads go their own way."""
     plain, other = (train(recipe_for(frozen=2, method=name)) for name in ("sum", method))

@@ -33,6 +33,8 @@ def cells(arms, seeds=range(2), **changes):
         ("surgery-all-0.25", {"junction": dfs.Surgery(0.25, exit_gradient="all")}),
         ("surgery-own-0.5-scales+pcgrad", {"junction": dfs.Surgery(0.5, scales="all"), "method": "pcgrad"}),
         ("joint+upgrad", {"junction": dfs.Joint(), "method": "upgrad"}),
+        ("joint+bdl-final", {"junction": dfs.Joint(), "method": "bdl-final"}),
+        ("surgery+mixed-2", {"junction": dfs.Surgery(), "method": "mixed-2"}),
         ("joint+sum", {"junction": dfs.Joint(), "method": "sum"}),
         ("joint+distillation", {"junction": dfs.Joint(), "loss": "distillation"}),
         ("surgery+uncut-2", {"junction": dfs.Surgery(), "uncut": 2}),
