@@ -15,13 +15,13 @@ MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 .PHONY: help course lab voila test bench notebooks site clean again
 
 help:
-	@echo 'make course     run the course and print what it found: about 15 minutes; pages in build/course/'
+	@echo 'make course     run the course and print what it found: about 10 minutes; pages in build/course/'
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make voila      serve one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
 	@echo 'make test       check style and types, run the tests: about 25 minutes'
 	@echo 'make bench      measure speed and memory on this machine, as in docs/measured.md: about 30 minutes'
-	@echo 'make notebooks  run the course and write the executed notebooks back: about 15 minutes'
+	@echo 'make notebooks  run the course and write the executed notebooks back: about 10 minutes'
 	@echo 'make site       build the course as web pages, with the reference, in build/site/: half a minute'
 	@echo 'make clean      remove build/ and caches, but not runs/, data/ and .venv'
 	@echo
@@ -30,7 +30,7 @@ help:
 	@echo 'the CPU builds. PYTHON=python3.12 chooses another Python (3.11 or later).'
 
 course: $(STAMP)
-	@echo "Running the course at scale $(SCALE) on $(DATASET): 6 minutes at smoke, 15 at lesson, hours at full."
+	@echo "Running the course at scale $(SCALE) on $(DATASET): 5 minutes at smoke, 10 at lesson, hours at full."
 	@$(VENV) -m dfs_edu course --scale $(SCALE) --dataset $(DATASET) --jobs $(JOBS) --out build/course
 
 lab: $(STAMP)
@@ -59,7 +59,7 @@ bench: $(STAMP)
 	@$(VENV) -m benchmarks
 
 notebooks: $(STAMP)
-	@echo "Running the course with the notebooks' own parameters and writing them back: about 15 minutes."
+	@echo "Running the course with the notebooks' own parameters and writing them back: about 10 minutes."
 	@$(VENV) -m dfs_edu course --write-back --jobs $(JOBS)
 
 site: $(STAMP)

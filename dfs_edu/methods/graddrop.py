@@ -27,6 +27,10 @@ from dfs_edu.methods.method import named
 class SignDropout(Aggregated):
     """GradDrop without leak, with its step length; see ``methods.make``."""
 
+    def weights(self, gramian: Tensor) -> Tensor:
+        """Raise ValueError: it chooses number by number, and no weights of the exits' gradients describe that."""
+        raise ValueError("graddrop chooses number by number: it has no weights")
+
     def combine(self, rows: Sequence[Sequence[Tensor | None]], gramian: Tensor) -> list[Tensor | None]:
         """Return the trunk's gradient, one tensor per parameter, given K rows of a Jacobian and their Gramian."""
         if (gramian.diagonal() > 0).sum() < 2:  # no other sign to drop
@@ -53,7 +57,5 @@ def kept(column: Sequence[Tensor | None]) -> Tensor | None:
     if not reaching:
         return None
     flat = torch.stack([g.flatten() for g in reaching])  # (k, n); zeros of exits that do not reach would change nothing
-    combined = torch.empty_like(
-        reaching[0]
-    )  # in memory as the parameter is, which the fused optimizer takes for granted
+    combined = torch.empty_like(reaching[0])  # lies in memory as the parameter does, for the fused optimizer
     return combined.copy_(torchjds("GradDrop")(flat).view_as(combined))

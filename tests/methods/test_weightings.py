@@ -123,6 +123,11 @@ def test_config_is_torchjds_on_the_whole_jacobian(backbone):
     torch.testing.assert_close(flat(trunk), torchjd.aggregation.ConFIG()(J))
 
 
+def test_graddrop_has_no_weights_and_says_so():
+    with pytest.raises(ValueError, match="graddrop chooses number by number"):
+        methods.make("graddrop", 2).weights(torch.eye(2).double())
+
+
 @pytest.mark.parametrize("length", ["own", "sum"])
 @pytest.mark.parametrize("backbone", NESTED)
 def test_graddrop_is_torchjds_on_the_whole_jacobian(backbone, length):
