@@ -14,6 +14,7 @@ import os
 import re
 
 import nbformat
+from latex2mathml.converter import convert
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
@@ -25,6 +26,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 _ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 _PROGRESS = re.compile(r"\[(?:\d+:)?\d+:\d\d[<,]")  # tqdm's "[00:01<00:09, 3.2it/s]"
+_FORMULA = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 _ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
 HIDE = "hide-input"  # tag of a cell whose source is folded; the site's own program knows it as well
 LARGEST = 500_000  # bytes of a committed notebook; widgets that would make it larger keep their static figure alone
@@ -70,8 +72,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 def page(notebook: NotebookNode, title: str) -> str:
     """Return an executed notebook as one HTML page with interactive plotly figures that needs no network.
 
-    Formulas stay as they were typed, because MathJax would have to be fetched. The source of cells tagged "hide-input"
-    is folded.
+    Formulas become MathML, which browsers show by themselves; MathJax would have to be fetched. The source of cells
+    tagged "hide-input" is folded.
 
     Args:
         notebook: The executed notebook.
@@ -79,7 +81,7 @@ def page(notebook: NotebookNode, title: str) -> str:
     """
     from nbconvert import HTMLExporter
 
-    notebook = _with_widgets(_drawn_by_plotly(_tidy(notebook), engine=True))
+    notebook = _with_widgets(_drawn_by_plotly(_with_formulas(_tidy(notebook)), engine=True))
     blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load code from a CDN
     template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
     template += _FOLDED
@@ -96,6 +98,14 @@ def alive(text: str, engine: str) -> NotebookNode:
         engine: Address of plotly.js, ending in .js.
     """
     return _with_widgets(_drawn_by_plotly(nbformat.reads(text, as_version=4), engine))
+
+
+def _with_formulas(notebook: NotebookNode) -> NotebookNode:
+    """Its displayed formulas, between pairs of dollars, as MathML."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _FORMULA.sub(lambda match: convert(match[1].strip(), display="block"), cell.source)
+    return notebook
 
 
 def _rename_groups(notebook: NotebookNode) -> None:

@@ -165,6 +165,18 @@ def assert_alive(shown) -> None:
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_formulas_of_a_page_are_mathml():
+    cells = [
+        nbformat.v4.new_markdown_cell("So:\n\n$$\\cos(g, h) = \\frac{g \\cdot h}{|g|}$$"),
+        nbformat.v4.new_code_cell("'$$'"),
+    ]
+    html = publish.page(nbformat.v4.new_notebook(cells=cells), "formulas")
+    assert html.count("<math") == html.count('display="block"') == 1
+    assert "<mfrac>" in html
+    assert "\\frac" not in html
+    assert "$$" in html  # of the code
+
+
 @pytest.mark.browser
 @needs_chromium
 @pytest.mark.parametrize("committed", [False, True])
