@@ -81,7 +81,7 @@ def page(notebook: NotebookNode, title: str) -> str:
     """
     from nbconvert import HTMLExporter
 
-    notebook = _with_widgets(_drawn_by_plotly(_with_formulas(_tidy(notebook)), engine=True))
+    notebook = _with_widgets(_drawn_by_plotly(with_formulas(_tidy(notebook)), engine=True))
     blocks = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")  # each would load code from a CDN
     template = "{% extends 'lab/index.html.j2' %}" + "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
     template += _FOLDED
@@ -100,8 +100,8 @@ def alive(text: str, engine: str) -> NotebookNode:
     return _with_widgets(_drawn_by_plotly(nbformat.reads(text, as_version=4), engine))
 
 
-def _with_formulas(notebook: NotebookNode) -> NotebookNode:
-    """Its displayed formulas, between pairs of dollars, as MathML."""
+def with_formulas(notebook: NotebookNode) -> NotebookNode:
+    """Put MathML in place of the displayed formulas of a notebook, which stand between pairs of dollars."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _FORMULA.sub(lambda match: convert(match[1].strip(), display="block"), cell.source)

@@ -15,7 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from dfs_edu.course.publish import PLOTLY, alive
+from dfs_edu.course.publish import PLOTLY, alive, with_formulas
 from dfs_edu.course.report import RESULT
 from dfs_edu.extras import need
 from dfs_edu.files import write_whole
@@ -63,7 +63,7 @@ def slideshow(notebook: NotebookNode, title: str) -> str:
 
     shown = new_notebook(cells=list(_cells(notebook)), metadata=notebook.metadata)
     engine = f"{REVEAL}/plotly.min.js"
-    shown = alive(nbformat.writes(shown), engine)
+    shown = with_formulas(alive(nbformat.writes(shown), engine))
     blocks = "".join(f"{{% block {name} %}}{text}{{% endblock %}}" for name, text in _BLOCKS.items())
     exporter = SlidesExporter(raw_template="{% extends 'reveal/index.html.j2' %}" + blocks)
     exporter.exclude_input = exporter.exclude_input_prompt = exporter.exclude_output_prompt = True

@@ -56,6 +56,13 @@ def test_questions_figures_and_claims_are_shown(lesson):
         assert left_out not in body, left_out
 
 
+def test_a_formula_is_mathml(lesson):
+    lesson.cells[2].source += "\n\n$$\\frac{g}{h}$$"
+    page = slideshow(lesson, "01")
+    assert page.count("<mfrac>") == 1
+    assert "$$" not in page
+
+
 def test_prose_becomes_notes(lesson):
     notes = re.findall(r'<aside class="notes">(.*?)</aside>', slideshow(lesson, "01"), re.DOTALL)
     assert [any(text in note for note in notes) for text in ("A second paragraph", "Aside", "More prose")] == [True] * 3
