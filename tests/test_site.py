@@ -126,13 +126,15 @@ DRAWN = """figure => {
     const size = e => { const box = e.getBoundingClientRect(); return [box.width, box.height]; };
     const ink = figure.querySelectorAll(
         ".trace path, .trace rect, .trace text, .points path, .hm image, .im image, .layer-above path, .bars path, "
+        + ".layer-above image, "
         + ".boxes path, .textpoint text, .subplot image").length;
     const whole = figure.querySelector(".main-svg").getBoundingClientRect();
     const clipped = [...figure.querySelectorAll(".infolayer text")].filter(text => {
         const box = text.getBoundingClientRect();
         return box.width && (box.right > whole.right + 2 || box.left < whole.left - 2 || box.top < whole.top - 2);
     }).map(text => text.textContent);
-    return {size: size(figure.querySelector(".main-svg")), ink, clipped, traces: figure.data.length};
+    const drawings = (figure.layout.images ?? []).length;
+    return {size: size(figure.querySelector(".main-svg")), ink, clipped, parts: figure.data.length + drawings};
 }"""
 
 
@@ -148,7 +150,7 @@ def test_figures_are_drawn(site, page, notebook):
         )
         drawn = figures.nth(number).evaluate(DRAWN)
         assert min(drawn["size"]) > 100, (number, drawn)
-        assert drawn["traces"], (number, drawn)
+        assert drawn["parts"], (number, drawn)
         assert drawn["ink"], (number, drawn)
         assert drawn["clipped"] == [], (number, drawn)
 
