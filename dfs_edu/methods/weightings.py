@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from dfs_edu.extras import need
-from dfs_edu.methods.aggregated import Aggregated, Stateful
+from dfs_edu.methods.aggregated import Aggregated, Stateful, torchjds
 from dfs_edu.methods.method import named
 
 NAMES = ("dualproj", "fairgrad", "gradvac", "mean", "pcd", "random")  # torchjd itself is imported only when needed
@@ -40,9 +40,8 @@ class FromTorchjd(Aggregated):
 
     def weighting(self, exits: int) -> Stateful:
         """Return torchjd's weighting, for a number of exits."""
-        module = need("torchjd.aggregation")
-        (found,) = (key for key in dir(module) if key.lower() == f"{self.name}weighting")
-        return LastFirst(getattr(module, found)(**REQUIRED.get(self.name, {})), exits)
+        (found,) = (key for key in dir(need("torchjd.aggregation")) if key.lower() == f"{self.name}weighting")
+        return LastFirst(torchjds(found, **REQUIRED.get(self.name, {})), exits)
 
 
 class LastFirst(Stateful):

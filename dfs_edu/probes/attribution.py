@@ -7,13 +7,12 @@ junctions, made for training, do not count here (see watching.py).
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +24,9 @@ from dfs_edu.probes.checks import check_count, check_images, check_labels, check
 from dfs_edu.probes.extraction import cuts
 from dfs_edu.probes.watching import maps, watched
 from dfs_edu.surgery import Surgery
+
+if TYPE_CHECKING:
+    from captum.attr import IntegratedGradients, LayerConductance  # a second to import, so only where one is used
 
 BATCH = 32  # images at a time; along a path, twice as many points of it
 
@@ -51,13 +53,15 @@ def grad_cam(net: MultiExit, images: Tensor, targets: Tensor | None = None) -> n
     Source:
         Selvaraju et al., ICCV 2017; captum's LayerGradCam.
     """
+    from captum.attr import LayerAttribution, LayerGradCam
+
     with _watching(net, images, targets) as (net, places):
         cams = []
         for k, place in enumerate(maps(net, places, images)):
-            cam = partial(_captum("LayerGradCam")(_logits(net, k), place).attribute, relu_attributions=True)
+            cam = partial(LayerGradCam(_logits(net, k), place).attribute, relu_attributions=True)
             cams.append(_in_batches(cam, net, k, images, targets).detach())  # (B, 1, h, w)
     size = tuple(images.shape[2:])
-    enlarged = torch.stack([_captum("LayerAttribution").interpolate(cam, size, "bilinear")[:, 0] for cam in cams])
+    enlarged = torch.stack([LayerAttribution.interpolate(cam, size, "bilinear")[:, 0] for cam in cams])
     highest = enlarged.amax((2, 3), keepdim=True)
     return torch.where(highest > 0, enlarged / highest, 0).cpu().numpy()
 
@@ -86,11 +90,13 @@ def integrated_gradients(
     Source:
         Sundararajan et al., ICML 2017; captum's IntegratedGradients.
     """
+    from captum.attr import IntegratedGradients
+
     check_count(steps=steps)
     with _watching(net, images, targets) as (net, _):
         start, attributions = _baseline(baseline, images), []
         for k in range(len(net.stages)):
-            path = _along_path(_captum("IntegratedGradients")(_logits(net, k)), start, steps)
+            path = _along_path(IntegratedGradients(_logits(net, k)), start, steps)
             attributions.append(_in_batches(path, net, k, images, targets).sum(1))  # (B, H, W)
     return torch.stack(attributions).detach().cpu().numpy()
 
@@ -145,6 +151,8 @@ def conductance(
     Source:
         Dhamdhere et al., ICLR 2019; captum's LayerConductance.
     """
+    from captum.attr import LayerConductance
+
     check_count(steps=steps)
     parts = _parts(net, beta)
     with _watching(net, images, targets) as (net, places):
@@ -152,7 +160,7 @@ def conductance(
         flows = np.full((2, K - 1, K, len(images)), np.nan)
         for j in range(K):
             for k, cut in enumerate(parts[: j + 1]):  # the features that exit j's logit depends on
-                path = _along_path(_captum("LayerConductance")(_logits(net, j), places[k]), start, steps)
+                path = _along_path(LayerConductance(_logits(net, j), places[k]), start, steps)
                 through = _in_batches(path, net, j, images, targets).detach()
                 shared = torch.where(cut.is_shared(through), through, 0)
                 for part, flow in enumerate((shared, through - shared)):
@@ -178,12 +186,7 @@ def _gain(logits: Callable[[Tensor], Tensor], start: Tensor, images: Tensor, tar
     return logits(images).gather(1, target[:, None])[:, 0] - logits(start)[0, target]
 
 
-def _captum(name: str) -> Any:
-    """A class of captum. Imported only when it is needed, since that takes a second."""
-    return getattr(importlib.import_module("captum.attr"), name)
-
-
-def _along_path(method: Any, start: Tensor, steps: int) -> Callable:
+def _along_path(method: IntegratedGradients | LayerConductance, start: Tensor, steps: int) -> Callable:
     """A function (images, classes) -> what captum's method attributes from ``start`` to the images."""
 
     def attribute(images: Tensor, target: Tensor) -> Tensor:

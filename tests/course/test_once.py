@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from platformdirs import user_cache_path
 
 import dfs_edu as dfs
 from dfs_edu.course import once
@@ -38,6 +39,13 @@ def test_what_train_would_have_given():
     shared, alone = train_once(RECIPE, "cpu"), dfs.train(RECIPE, out=None, device="cpu", progress=False)
     assert shared.record["final"]["test_accuracy"] == alone.record["final"]["test_accuracy"]
     assert shared.folder is not None
+
+
+def test_where_the_checkout_is_read_only_runs_are_kept_in_the_users_cache(monkeypatch):
+    monkeypatch.delenv("DFS_EDU_RUNS")
+    assert once.folder() == once.PACKAGE.parent / "runs" / "once"
+    monkeypatch.setattr(once.os, "access", lambda path, mode: False)
+    assert once.folder() == user_cache_path("dfs_edu") / "once"
 
 
 def test_a_killed_run_is_resumed(monkeypatch):

@@ -104,8 +104,7 @@ def test_two_notebooks_run_at_once_and_share_the_cores(tmp_path, capfd, monkeypa
     alone = """
 import os
 from dfs_edu.course import record
-record("alone", threads=os.environ.get("OMP_NUM_THREADS", "as many as there are"))
-1 / 0"""
+record("alone", threads=os.environ.get("OMP_NUM_THREADS", "as many as there are"))"""
     source = """
 import os, pathlib, time
 from dfs_edu.course import record
@@ -115,7 +114,7 @@ while not pathlib.Path({other!r}).exists():
 record("met", threads=int(os.environ["OMP_NUM_THREADS"]), folder=os.getcwd())"""
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     notebooks = [
-        notebook(tmp_path / "a" / "00_fails.ipynb", alone),
+        notebook(tmp_path / "a" / "00_fails.ipynb", alone, "1 / 0"),
         notebook(tmp_path / "a" / "01_a.ipynb", source.format(mine=first, other=second)),
         notebook(tmp_path / "b" / "02_b.ipynb", source.format(mine=second, other=first)),
     ]
@@ -129,7 +128,7 @@ record("met", threads=int(os.environ["OMP_NUM_THREADS"]), folder=os.getcwd())"""
     printed = capfd.readouterr().out
     assert printed.count("minutes. met") == 2
     assert "00_fails.ipynb" in printed
-    assert "FAILED in the cell" in printed
+    assert "FAILED in the cell `1 / 0`" in printed
 
 
 def test_at_least_one_notebook_at_a_time(tmp_path):

@@ -21,9 +21,9 @@ def parts(net):
     return list(net.stages.parameters()), list(net.heads.parameters())
 
 
-def begun(name, net, **options):
-    """A method that knows the stages, as the trainer leaves it."""
-    method = methods.make(name, len(net.heads), **options)
+def begun(method, net):
+    """A method, or the one of this name, that knows the stages, as the trainer leaves it."""
+    method = methods.make(method, len(net.heads)) if isinstance(method, str) else method
     method.begin([list(stage.parameters()) for stage in net.stages])
     return method
 

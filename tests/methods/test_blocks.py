@@ -65,8 +65,7 @@ def test_the_gradient_is_that_of_a_detach_in_front_of_each_first_block(backbone,
 @pytest.mark.parametrize("junction", [dfs.Joint(), dfs.Surgery(0.5), dfs.Equilibrium()], ids=str)
 def test_with_as_many_blocks_as_exits_it_is_the_sum(junction):
     net, images, labels = tiny(junction)
-    method = BlockDependent(6, reach=6)
-    method.begin([list(stage.parameters()) for stage in net.stages])
+    method = begun(BlockDependent(6, reach=6), net)
     found = []
     for one in (method, methods.make("sum", 6)):
         net.zero_grad()
@@ -79,8 +78,7 @@ def test_with_as_many_blocks_as_exits_it_is_the_sum(junction):
 def test_with_one_block_it_is_local_learning():
     """No stage hears an exit behind its own."""
     net, images, labels = tiny()
-    method = BlockDependent(6, reach=1)
-    method.begin([list(stage.parameters()) for stage in net.stages])
+    method = begun(BlockDependent(6, reach=1), net)
     method.backward(separate_losses(net(images), labels), *parts(net))
     losses = separate_losses(net(images), labels)
     for stage, loss in zip(net.stages, losses, strict=True):
