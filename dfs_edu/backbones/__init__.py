@@ -107,6 +107,6 @@ def parse(name: str, **sizes: int) -> tuple[str, dict[str, int]]:
     for size, value in sizes.items():
         if size not in known:
             raise ValueError(f"{name}: {family} has no size {size!r}; it has {', '.join(known)}")
-        if type(value) is not int or value < (size != "dropout"):
+        if type(value) is not int or value < min(1, known[size]):  # dropout and others may be zero
             raise ValueError(f"{name}: {size}={value!r} is not a whole number above zero")
     return family, sizes

@@ -295,6 +295,15 @@ def test_where_convolutions_start():
         assert net[0].weight.var().item() == pytest.approx(variance, rel=0.02)
 
 
+def test_convolutions_of_the_first_head():
+    """vgg7-4-convs2: two convolutions of 4 x 4 x 3 x 3 weights each with their BatchNorm, and nothing else is new."""
+    plain, deeper = (build(name, 3) for name in ("vgg7-4", "vgg7-4-convs2"))
+    new = {name: p.numel() for name, p in deeper.named_parameters() if name not in dict(plain.named_parameters())}
+    assert all(name.startswith("heads.0.convs.") for name in new)
+    assert sum(new.values()) == 2 * (4 * 4 * 9 + 2 * 4)
+    assert cost(deeper).macs[0] - cost(plain).macs[0] == (2 * 4 * 4 * 9 * 32 * 32)
+
+
 def test_features_are_compared_before_dropout():
     """Of two passes that drop other halves, the embeddings are equal and the logits are not."""
     torch.manual_seed(0)
