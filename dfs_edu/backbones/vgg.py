@@ -2,7 +2,7 @@
 
 A stage is convolution 3x3, ReLU, BatchNorm and, at the end of a group, 2x2 max-pooling; a head is global average
 pooling and a linear classifier. As published, the convolutions after the first and the classifiers have no bias. The
-size ``convs`` gives the first head convolutions of its own, to ask whether exit 1 lacks a better head or a better trunk.
+size ``convs`` gives the first head convolutions of its own: does exit 1 lack a better head, or a better trunk?
 """
 
 from __future__ import annotations
