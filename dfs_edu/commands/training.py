@@ -17,7 +17,7 @@ from dfs_edu.commands.options import Choice, chosen
 from dfs_edu.files import check_writable
 from dfs_edu.surgery import Junction, Surgery
 from dfs_edu.tables import lines
-from dfs_edu.training import comparison, recipes, results  # fmt: skip
+from dfs_edu.training import ceilings, comparison, recipes, results
 from dfs_edu.training import study as grids
 from dfs_edu.training.arms import junction_from
 from dfs_edu.training.recipes import Recipe
@@ -99,7 +99,8 @@ class Study(Choice):
 
     Attributes:
         arms: The variants to compare: a junction and what is added to it, as in joint+pcgrad,
-            surgery-own-0.5+distillation, joint+uncut-2; after an @, another backbone.
+            surgery-own-0.5+distillation, joint+uncut-2; after an @, another backbone. "alone" stands for one arm per
+            exit, the network trained for that exit alone; a second table then compares the others with it.
         seeds: How many seeds, from --seed onwards.
         processes: How many processes train at once on this machine.
         report: Train nothing; show the runs that are finished.
@@ -143,6 +144,8 @@ def study(words: Sequence[str], prog: str) -> int:
     if options.csv:
         results.write_csv(comparison.rows(records), options.csv)
     print(comparison.table(records))
+    if ceilings.ALONE in options.arms and all("final" in record for record in records):
+        print(f"\n{ceilings.table(records)}")
     print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     return int(any("failed" in record for record in records))
 

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from dfs_edu.backbones import build, parse, pixels_of
 from dfs_edu.methods import make
-from dfs_edu.training import plugins, results
+from dfs_edu.training import ceilings, plugins, results
 from dfs_edu.training.arms import arm
 from dfs_edu.training.comparison import (  # noqa: F401  the other half of a study: what its records say
     by_arm,
@@ -48,9 +48,16 @@ ARMS = ("joint", "detached", "equilibrium", "surgery-own-0.5", "surgery-all-0.5"
 def grid(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Recipe]:
     """Return one recipe per run, seed by seed, so that all arms have their first run before any has its second.
 
+    Args:
+        recipe: What the arms change.
+        arms: In words; "alone" stands for one arm per exit, the network trained for it alone (see ceilings.py).
+        seeds: One run of each arm for each.
+
     Raises:
         ValueError: An arm cannot be read, or does not fit the recipe; the message names it.
     """
+    if ceilings.ALONE in arms:
+        arms = ceilings.expand(arms, _exits(recipe.backbone))
     chosen = dict.fromkeys(replace(recipe, **arm(text)) for text in arms)
     for one in chosen:
         _check(one, recipe)
@@ -62,9 +69,12 @@ def _check(one: Recipe, recipe: Recipe) -> None:
     (family, _), (wanted, _) = parse(one.backbone), parse(recipe.backbone)
     if family != wanted:
         raise ValueError(f"backbone {one.backbone!r}: its family has a recipe of its own, unlike {recipe.backbone}'s")
+    make(one.method, _exits(one.backbone), one.weights, one.step_length)
+
+
+def _exits(backbone: str) -> int:
     with torch.device("meta"):
-        exits = len(build(one.backbone, 2).heads)
-    make(one.method, exits, one.weights, one.step_length)
+        return len(build(backbone, 2).heads)
 
 
 def of_data(cells: Sequence[Recipe], root: str | os.PathLike | None = None) -> list[Recipe]:
