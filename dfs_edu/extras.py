@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import ModuleType
 
 EXTRAS = {
@@ -42,3 +45,16 @@ def need(module: str) -> ModuleType:
             raise
         advice = f"pip install 'dfs-edu[{EXTRAS[missing]}]'"
         raise MissingExtra(f"this needs {missing}, which is not installed: {advice}", name=missing) from error
+
+
+@contextmanager
+def hidden(module: str) -> Generator[None]:
+    """Let what is imported inside do without a module that it could use, but need not."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # ty: ignore[invalid-assignment]  which makes its import fail
+    try:
+        yield
+    finally:
+        del sys.modules[module]

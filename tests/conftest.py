@@ -2,10 +2,24 @@
 where other work shares the cores. Set before torch is imported, and handed on to the processes that tests start."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.modules.setdefault("rfc3987_syntax", None)  # as in figures/look.py; test modules import nbformat first
 
-import pytest
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def warm_kernels():
+    """Kernels of notebooks that this process executes start at once, see warm.py."""
+    from ipykernel import kernelspec
+    from warm import python
+
+    argv = [*python(), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernelspec, "get_kernel_dict", lambda: {"argv": argv, "language": "python"})
+        yield
 
 
 @pytest.fixture(scope="session")

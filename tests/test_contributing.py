@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from test_notebooks import complaints, cumulative_macs, fractions
+from warm import python
 
 from dfs_edu.course import runner as course
 
@@ -49,7 +49,7 @@ def git_apply(folder: Path, diff: str) -> None:
 def run(folder: Path, *words: str) -> str:
     """What a Python says in which the copy in `folder` is the package."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*python(), *words], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -133,6 +133,7 @@ def test_the_template_has_the_anatomy():
 
 
 @pytest.mark.notebook
+@pytest.mark.usefixtures("warm_kernels")
 def test_the_template_runs_and_the_guide_s_expectation_holds(tmp_path):
     (result,) = course.run([TEMPLATE], scale="smoke", device="cpu", out=tmp_path, timeout=300)
     assert result.error is None

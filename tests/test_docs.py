@@ -16,6 +16,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from torch import nn
+from warm import python
 
 import dfs_edu
 from dfs_edu.course import publish
@@ -104,7 +105,7 @@ def test_every_public_docstring_renders_without_a_warning(tmp_path):
     pytest.importorskip("sphinx", reason="no Sphinx: install the dev extras")
     settings = ["include_patterns=docs/reference/*", "root_doc=docs/reference/1_names"]
     settings.append("suppress_warnings=toc.not_included")  # there is no front page
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--builder", "dummy", "--conf-dir", "docs"]
+    command = [*python(), "-m", "sphinx", "--quiet", "--builder", "dummy", "--conf-dir", "docs"]
     command += [f"--define={setting}" for setting in settings]
     command += ["--doctree-dir", tmp_path / "doctrees", ".", tmp_path / "pages"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True)

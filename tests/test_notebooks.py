@@ -14,6 +14,8 @@ from dfs_edu.course import runner as course
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
+
 K = 6  # exits of the course's vgg7
 
 

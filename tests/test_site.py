@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 
 import nbformat
 import pytest
+from warm import python
 
 from dfs_edu.course.browser import chromium
 from dfs_edu.course.publish import PLOTLY, STATE
@@ -32,7 +32,7 @@ def site(tmp_path_factory) -> Path:
     """The folder of the pages, built as the Makefile builds them: a warning is an error."""
     (line,) = re.findall(r"^\t@\$\(VENV\) -m (sphinx .*) --doctree-dir", (ROOT / "Makefile").read_text(), re.MULTILINE)
     built = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", *line.split(), "--doctree-dir", built / "doctrees", ".", built / "pages"]
+    command = [*python(), "-m", *line.split(), "--doctree-dir", built / "doctrees", ".", built / "pages"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return built / "pages"

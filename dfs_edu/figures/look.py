@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-import plotly.io
 from plotly.subplots import make_subplots
 
-plotly.io.renderers.default = "plotly_mimetype"  # the others put all of plotly.js into every notebook
+from dfs_edu.extras import hidden
+
+# Plotly imports nbformat, and that jsonschema, which with this module would compile 38 grammars, in a second, to check
+# addresses that no notebook has
+with hidden("rfc3987_syntax"):
+    import plotly.io
+
+    plotly.io.renderers.default = "plotly_mimetype"  # the others put all of plotly.js into every notebook
 
 INK = "#7a7a7a"  # contrast of 4.3 on white and 4.4 on JupyterLab's dark background
 GRID = "rgba(128,128,128,0.25)"

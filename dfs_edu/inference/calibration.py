@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from dfs_edu.inference.outputs import Outputs
@@ -39,6 +38,8 @@ def fit_temperatures(outputs: Outputs) -> Tensor:
 
 def _temperature(logits: Tensor, label: Tensor) -> float:
     """The best temperature in RANGE for the logits (N, classes) of one exit."""
+    from scipy.optimize import brentq  # slow to import, needed here alone
+
     over_true = logits - logits.gather(1, label[:, None])  # (N, classes): by how much each class exceeds the true one
 
     def slope(log_t: float) -> float:  # derivative of the cross-entropy with respect to 1 / T

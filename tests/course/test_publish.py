@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from warm import python
 
 from dfs_edu.course import publish
 from dfs_edu.course.browser import chromium
@@ -203,7 +203,7 @@ def small_site(executed, tmp_path_factory) -> Path:
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Small"})
     (source / "notebooks" / "small.ipynb").write_text(json.dumps(notebook), "utf-8")
     settings = ["-D", "root_doc=notebooks/small", "-D", "include_patterns=notebooks/*"]
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--conf-dir", ROOT / "docs", *settings, source, built]
+    command = [*python(), "-m", "sphinx", "--quiet", "--conf-dir", ROOT / "docs", *settings, source, built]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

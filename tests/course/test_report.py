@@ -17,6 +17,9 @@ from dfs_edu import cli
 from dfs_edu.course import checks, publish, report
 from dfs_edu.course import runner as course
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
+
+
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 CHECKS = "from dfs_edu import checks, course"
 RIGHT = "def mine(prediction, label):\n    return (prediction == label).double().mean()\n\n\nchecks.accuracy(mine)"

@@ -25,6 +25,7 @@ from dfs_edu.values import plain
 
 DECLARED = 'SCALE = "lesson"\nDATASET = "digits"\nSEED = 0\nDEVICE = "cpu"'
 PLOT = 'import plotly.graph_objects as go\ngo.Figure(go.Scatter(x=[1, 2], y=[3, 4])).show("plotly_mimetype")'
+pytestmark = pytest.mark.usefixtures("warm_kernels")
 needs_chromium = pytest.mark.skipif(browser.chromium() is None, reason="no Chrome or Chromium installed")
 
 

@@ -242,6 +242,7 @@ def test_a_folder_of_images_is_trained_evaluated_and_probed(filled, tmp_path, ca
 
 
 @pytest.mark.notebook
+@pytest.mark.usefixtures("warm_kernels")
 def test_notebook_1_runs_on_a_folder(filled, tmp_path, monkeypatch):
     monkeypatch.setenv("DFS_EDU_DATA", str(filled))
     notebook = Path(__file__).parents[2] / "notebooks" / "01_why_several_exits.ipynb"

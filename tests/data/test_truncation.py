@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-import sys
 import zlib
 
 import pytest
 from PIL import Image
 from samples import cut, jpeg, png, sample, smooth
+from warm import python
 
 from dfs_edu.data import DataError
 from dfs_edu.data.decoding import decode
@@ -46,7 +46,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         assert str(error).startswith(f"{path}: not a readable image"), error
         print(path.stem, "refused")
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*python(), "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(BAD_PIXELS) + 2

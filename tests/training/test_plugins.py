@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import python
 
 from dfs_edu.cli import main
 from dfs_edu.training import results
@@ -55,7 +56,7 @@ def shell(folder, words: str):
     """In a process of its own, started in the folder as a user would."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     run = "import sys; sys.path.pop(0); from dfs_edu.cli import main; sys.exit(main())"  # as the installed command
-    command = [sys.executable, "-c", run, *words.split(), "--plugin", "mine_dfs"]
+    command = [*python(), "-c", run, *words.split(), "--plugin", "mine_dfs"]
     how = {"capture_output": True, "text": True, "timeout": 300, "env": os.environ | {"PYTHONPATH": path}}
     done = subprocess.run(command, cwd=folder, **how)
     assert done.returncode == 0, done.stderr

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 from dying import SAME, Killed, die_in_step
 from tiny import FAMILIES
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu.training import checkpoint
@@ -94,7 +94,7 @@ dfs.train(recipe, sys.argv[1], device="cpu", progress=False, resume=True)
 
 def start(out):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", FULL, str(out)], env=environment, capture_output=True, text=True)
+    return subprocess.run([*python(), "-c", FULL, str(out)], env=environment, capture_output=True, text=True)
 
 
 def test_a_disk_that_runs_full_stops_the_run_and_it_goes_on_when_there_is_room(tmp_path):

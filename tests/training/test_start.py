@@ -13,6 +13,7 @@ from dying import SAME, Killed, die_in_step
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES
 from torch import nn
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu.cli import main
@@ -248,7 +249,7 @@ def mypretrained(classes: int):
 def shell(folder, words):
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, str(folder)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dfs_edu", *words.split()]
+    command = [*python(), "-m", "dfs_edu", *words.split()]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
 
 

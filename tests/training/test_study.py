@@ -14,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 from scipy import stats
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu.cli import main
@@ -129,7 +130,7 @@ def test_done_cells_are_skipped_and_taken_ones_left_to_their_owner(tmp_path, mon
     (tmp_path / ".locks").mkdir()
     with FileLock(tmp_path / ".locks" / grid[0].name):
         elsewhere = subprocess.run(  # another process holds no lock of ours
-            [sys.executable, "-c", WORK, str(tmp_path)], capture_output=True, text=True, timeout=300
+            [*python(), "-c", WORK, str(tmp_path)], capture_output=True, text=True, timeout=300
         )
     assert elsewhere.stdout.split() == [grid[1].name], elsewhere.stderr
     study.work(grid, tmp_path, device="cpu", progress=False)
@@ -192,7 +193,7 @@ def test_an_arm_that_diverges_is_recorded_and_not_tried_again(tmp_path, capfd):
     words = "study digits/vgg7-4 --scale smoke --train-images 64 --held-out-images 32 --epochs 1 --seeds 1 --lr 1e6"
     words = [*words.split(), "--precision", "fp32", "--device", "cpu", "--arms", "joint", "joint+pcgrad"]
     done = subprocess.run(
-        [sys.executable, "-m", "dfs_edu", *words, "--out", tmp_path], capture_output=True, text=True, timeout=300
+        [*python(), "-m", "dfs_edu", *words, "--out", tmp_path], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -19,6 +19,7 @@ import pytest
 import torch
 from dying import SAME, Killed, die_in_step
 from safetensors.torch import load_file
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu import inference
@@ -577,7 +578,7 @@ def test_a_refused_run_leaves_nothing_behind(words, message, tmp_path, capsys):
 def test_in_a_process_of_its_own_too(tmp_path):
     """The status, and no traceback, as a shell sees them."""
     words = ["train", "digits/vgg7-4", "--scale", "smoke", "--device", "mps:9", "--out", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-m", "dfs_edu", *words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*python(), "-m", "dfs_edu", *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith("dfs-edu: device='mps:9'")
     assert "Traceback" not in done.stderr

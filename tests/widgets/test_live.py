@@ -1,12 +1,12 @@
 """Following a run: the figure grows, and a process that fails is not waited for in silence."""
 
 import subprocess
-import sys
 
 import nbformat
 import plotly.graph_objects as go
 import pytest
 from nbclient import NotebookClient
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu.training import results
@@ -55,7 +55,7 @@ def test_the_figure_grows_with_the_run(shown):
 
 
 def process(code):
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen([*python(), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_a_process_is_followed_to_its_end(shown, tmp_path):
