@@ -16,7 +16,7 @@ from dfs_edu.course.checks.leaving import average_macs, best_cut, early_exit, ge
 from dfs_edu.course.checks.methods import as_long, pcgrad, shortest
 from dfs_edu.course.checks.networks import accuracy, conv_macs, cumulative_macs, evenly, exits, front
 from dfs_edu.course.checks.serving import break_even, going_on, together, within
-from dfs_edu.course.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed
+from dfs_edu.course.checks.statistics import at_least_one, bootstrap, chosen, interval, seeds_needed, shared_cost
 from dfs_edu.course.checks.training import learning_rate, normalise, train, warm_up
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "saved",
     "seeds_needed",
     "selectivity",
+    "shared_cost",
     "shortest",
     "silent",
     "softmax",

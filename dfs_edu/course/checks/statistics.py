@@ -186,6 +186,54 @@ def chosen(attempt: Callable) -> Verdict:
     return compare(attempt, lambda v, t: t[v.argmax()], cases, mistakes, bounds=FRACTION)
 
 
+@exercise("what sharing costs")
+def shared_cost(attempt: Callable) -> Verdict:
+    """Check ``attempt(alone (n, K, K), joint (n, K)) -> (K,)``: alone minus joint at each exit, mean over n seeds.
+
+    ``alone[i, k, j]`` is the accuracy of exit j, seed i, in the network that was trained for exit k alone.
+    """
+
+    def own(alone: Tensor) -> Tensor:  # (n, K)
+        return alone.diagonal(dim1=1, dim2=2)
+
+    def right(alone, joint):
+        return (own(alone) - joint).mean(0)
+
+    def shifted(alone, joint):
+        return (own(alone).roll(1, 1) - joint).mean(0)
+
+    mistakes = [
+        (lambda a, j: -right(a, j), "the other way round: alone minus joint, so that a cost is positive"),
+        (lambda a, j: right(a, j).clamp(min=0), "keep the sign: an exit may be better off in company"),
+        (lambda a, j: right(a, j).abs(), "keep the sign: an exit may be better off in company"),
+        (lambda a, j: (a.amax(1) - j).mean(0), "exit k belongs to network k, whichever network does best at it"),
+        (lambda a, j: (a.mean(1) - j).mean(0), "exit k belongs to network k: the other networks did not train it"),
+        (
+            lambda a, j: (a.mean(2) - j).mean(0),
+            "only exit k of network k was trained: take it, not the mean of its exits",
+        ),
+        (lambda a, j: (a[:, -1] - j).mean(0), "that is the network of the last exit: each exit has its own"),
+        (lambda a, j: (a[:, 0] - j).mean(0), "that is the network of the first exit: each exit has its own"),
+        (shifted, "exit k belongs to network k, not to the one beside it"),
+        (lambda a, j: own(a) - j, "one number per exit: take the mean over the seeds, dimension 0"),
+        (lambda a, j: (own(a) - j).mean(1), "the mean over the seeds, dimension 0, not over the exits"),
+        (lambda a, j: right(a, j).mean(), "one number per exit, not one for all"),
+        (lambda a, j: (own(a) - j).sum(0), "the mean over the seeds, not the sum"),
+        (lambda a, j: (own(a) - j).median(0).values, "the mean over the seeds, not the median"),
+        (lambda a, j: own(a).mean(0), "subtract what joint training reaches"),
+        (lambda a, j: (own(a) / j).mean(0), "a difference, not a ratio"),
+    ]
+    cases = tensors(
+        ([[[0.6, 0.2], [0.3, 0.9]], [[0.5, 0.1], [0.2, 0.7]]], [[0.7, 0.5], [0.6, 0.6]]),  # exit 1 gains in company
+        (
+            [[[0.5, 0.1, 0.3], [0.6, 0.7, 0.2], [0.1, 0.4, 0.9]], [[0.4, 0.3, 0.1], [0.2, 0.8, 0.3], [0.2, 0.1, 0.8]]],
+            [[0.3, 0.6, 0.7], [0.4, 0.9, 0.8]],
+        ),
+    )
+    cases += [(torch.rand(n, K, K), torch.rand(n, K)) for n, K in ((3, 2), (5, 6), (4, 4))]
+    return compare(attempt, right, cases, mistakes, bounds=(-1, 1))
+
+
 def _t95(n: int, level: float = 0.975) -> float:
     """The quantile of Student's t for n seeds; at 0.975, that of a 95 % interval."""
     return float(stdtrit(n - 1, level))
