@@ -64,7 +64,7 @@ def _check(one: Recipe, recipe: Recipe) -> None:
         raise ValueError(f"backbone {one.backbone!r}: its family has a recipe of its own, unlike {recipe.backbone}'s")
     with torch.device("meta"):
         exits = len(build(one.backbone, 2).heads)
-    make(one.method, exits, one.weights, one.step_length)
+    make(one.method, exits, one.weights, one.step_length, one.epochs)
 
 
 def of_data(cells: Sequence[Recipe], root: str | os.PathLike | None = None) -> list[Recipe]:
