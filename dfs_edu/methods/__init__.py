@@ -7,6 +7,8 @@
 * ``Aggregated`` ("pcgrad" and others) computes the K gradients of the trunk one by one, and from their scalar products,
   at every step, the weights of their sum. ``FromTorchjd`` adds torchjd's other weightings ("dualproj" and others),
   ``ConflictFree`` ConFIG ("config"); ``SignDropout`` ("graddrop") combines the gradients number by number instead.
+* ``MetaFusion`` ("meta-gf", "meta-gf-published") and ``WeightPrediction`` ("wpn") are training procedures: the first
+  trains each exit for an epoch and fuses the weights, the second looks a step ahead to weight the losses of each image.
 
 A head gets the gradient of its own loss, however the trunk's gradients are combined; the weights of a sum scale the
 heads' gradients as well, and a loss that a curriculum has switched off gives its head none. Gradient equilibrium is not
@@ -27,9 +29,11 @@ from dfs_edu.methods.blocks import BlockDependent  # noqa: F401
 from dfs_edu.methods.conflict_free import ConflictFree  # noqa: F401
 from dfs_edu.methods.curricula import Gradual, Mixed  # noqa: F401
 from dfs_edu.methods.graddrop import SignDropout  # noqa: F401
+from dfs_edu.methods.meta_gf import MetaFusion  # noqa: F401
 from dfs_edu.methods.method import NAMED, Method
 from dfs_edu.methods.weighted import Weighted  # noqa: F401
 from dfs_edu.methods.weightings import FromTorchjd  # noqa: F401
+from dfs_edu.methods.wpn import WeightPrediction  # noqa: F401
 
 LENGTHS = ("sum", "own")
 LARGEST = 1e30  # of weights: far below the largest float32
