@@ -23,6 +23,8 @@ mean over the whole half, and look ahead at every hundredth step.) Two details d
 weight decay 1e-4, falls as a half cosine over the run, here once per epoch, there at every step. And several processes
 share out the images of the whole half, where theirs share out each process's part by itself.
 
+A junction's cuts and factors hold for the gradients of the look ahead, too, of the step as well as of what it is worth.
+
 It takes losses of single images, plain SGD without clipping, and modules that have a second derivative: distillation,
 AdamW, clipping, gradient accumulation, torch.compile and several GPUs, whose BatchNorm has none, are refused.
 
