@@ -98,6 +98,28 @@ def average(tensors: Iterable[Tensor]) -> None:
             tensor /= dist.get_world_size()
 
 
+def mean(t: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes, with gradients of any order; ``average`` has none."""
+    return _Sum.apply(t) / dist.get_world_size() if dist.is_initialized() else t
+
+
+def whole(t: Tensor) -> Tensor:
+    """Return the values of all images of a batch, (..., world * n) in its order, given those of this process, (..., n).
+
+    Gradients do not pass.
+    """
+    if not dist.is_initialized():
+        return t.detach()
+    parts = [torch.empty_like(t) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, t.detach().contiguous())
+    return torch.stack(parts, -1).flatten(-2)  # process r has every world-th image, from image r
+
+
+def part(t: Tensor) -> Tensor:
+    """Return the values of this process's images, given those of the whole batch: the inverse of ``whole``."""
+    return t[..., dist.get_rank() :: dist.get_world_size()] if dist.is_initialized() else t
+
+
 def broadcast(value: Any) -> Any:
     """Return the first process's value in every process, as for random draws; for plain values and CPU tensors."""
     if not dist.is_initialized():

@@ -35,6 +35,12 @@ def separate_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float =
     return [F.cross_entropy(logits_k, labels, label_smoothing=smoothing) for logits_k in wide]
 
 
+def image_losses(logits: Sequence[Tensor], labels: Tensor, smoothing: float = 0.0) -> list[Tensor]:
+    """Return the losses of each image, K tensors (B,); their means are ``separate_losses``."""
+    wide = [at_least_float32(logits_k) for logits_k in logits]
+    return [F.cross_entropy(logits_k, labels, reduction="none", label_smoothing=smoothing) for logits_k in wide]
+
+
 class Objective(nn.Module):
     """A network together with its loss.
 
@@ -49,11 +55,22 @@ class Objective(nn.Module):
         self.network, self.smoothing = network, smoothing
         self.distillation = Distillation.of(network, smoothing=smoothing) if loss == "distillation" else None
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return K losses () and K logits (B, classes), for images (B, 3, H, W) and labels (B,)."""
+    def forward(self, images: Tensor, labels: Tensor, each: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+        """Return K losses () and K logits (B, classes), for images (B, 3, H, W) and labels (B,).
+
+        Args:
+            images: A batch.
+            labels: Its labels.
+            each: Return the losses of each image, K x (B,), instead of their means.
+
+        Raises:
+            ValueError: Single images have no such loss: distillation measures features over a whole batch.
+        """
         if self.distillation is None:
             logits = self.network(images)
-            return separate_losses(logits, labels, self.smoothing), logits
+            return (image_losses if each else separate_losses)(logits, labels, self.smoothing), logits
+        if each:
+            raise ValueError("distillation measures features over a whole batch, not image by image")
         exits = self.network.embed(images)
         return self.distillation(exits, labels), [logits_k for _, logits_k in exits]
 

@@ -10,9 +10,12 @@ class Killed(BaseException):
     pass
 
 
-def die_in_step(patch, number):
-    """Raise Killed instead of taking the step of this number; the list returned counts all steps from then on."""
-    plain, steps = Method.step, []
+def die_in_step(patch, number, of=Method):
+    """Raise Killed instead of taking the step of this number; the list returned counts all steps from then on.
+
+    ``of`` is the class of the method, if it has a step of its own.
+    """
+    plain, steps = of.step, []
 
     def deadly(method, loop, *batch):
         steps.append(None)
@@ -20,5 +23,5 @@ def die_in_step(patch, number):
             raise Killed
         plain(method, loop, *batch)
 
-    patch.setattr(Method, "step", deadly)
+    patch.setattr(of, "step", deadly)
     return steps

@@ -26,6 +26,12 @@ CASES = {
     "signs drawn": ("vgg7-4", dfs.Joint(), {"method": "graddrop"}),
     "last exit first": ("vgg7-4", dfs.Joint(), {"method": "mixed-1", "accumulate": 2, "clip": 1.0}),
     "projected": ("vgg7-4", dfs.Joint(), {"method": "upgrad"}),
+    "fused": (
+        "msdnet-cifar-blocks2-base1-step1-growth4-width4",
+        dfs.Joint(),
+        {"method": "meta-gf", "epochs": 6, "accumulate": 2},
+    ),
+    "looking ahead": ("vgg7-4", dfs.Surgery(0.5), {"method": "wpn"}),
     "transformer": ("vit-tiny-pixels32-patch8-depth4-width24-heads2", dfs.Equilibrium(), {"lr": 1e-3}),
 }
 

@@ -212,6 +212,27 @@ def test_under_last_the_finer_scales_are_uncut(family):
     assert joint == last > every > 0 if "msdnet" in family else reached == [0, 0, 0]
 
 
+@every_family
+@some_junctions
+def test_second_derivatives_are_those_of_detach_and_cat(family, junction):
+    """How the gradient, as the junction has it, changes with the weights of the losses and with all parameters."""
+    images, labels = batch(family)
+    found = []
+    for run in (lambda net: net(images), lambda net: plain(net, images, junction)[1]):
+        net = network(family, junction)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no second derivative
+            losses = exit_losses(run(net), labels)
+        inputs = [torch.linspace(0.5, 1.5, len(losses)).double().requires_grad_(), *net.parameters()]
+        loss = (inputs[0] * losses).sum()
+        first = torch.autograd.grad(loss, inputs[1:], create_graph=True, materialize_grads=True)
+        torch.manual_seed(3)
+        along = sum((g * torch.randn_like(g)).sum() for g in first)
+        found.append(torch.autograd.grad(along, inputs, materialize_grads=True))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * max(1, b.abs().max().item()))
+    assert found[0][0].all()
+
+
 # What is skipped is used by nobody; what is computed, by somebody
 
 

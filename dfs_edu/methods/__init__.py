@@ -7,6 +7,8 @@
 * ``Aggregated`` ("pcgrad" and others) computes the K gradients of the trunk one by one, and from their scalar products,
   at every step, the weights of their sum. ``FromTorchjd`` adds torchjd's other weightings ("dualproj" and others),
   ``ConflictFree`` ConFIG ("config"); ``SignDropout`` ("graddrop") combines the gradients number by number instead.
+* ``MetaFusion`` ("meta-gf", "meta-gf-published") and ``WeightPrediction`` ("wpn") are training procedures: the first
+  trains each exit for an epoch and fuses the weights, the second looks a step ahead to weight the losses of each image.
 
 A head gets the gradient of its own loss, however the trunk's gradients are combined; the weights of a sum scale the
 heads' gradients as well, and a loss that a curriculum has switched off gives its head none. Gradient equilibrium is not
@@ -27,9 +29,11 @@ from dfs_edu.methods.blocks import BlockDependent  # noqa: F401
 from dfs_edu.methods.conflict_free import ConflictFree  # noqa: F401
 from dfs_edu.methods.curricula import Gradual, Mixed  # noqa: F401
 from dfs_edu.methods.graddrop import SignDropout  # noqa: F401
+from dfs_edu.methods.meta_gf import MetaFusion  # noqa: F401
 from dfs_edu.methods.method import NAMED, Method
 from dfs_edu.methods.weighted import Weighted  # noqa: F401
 from dfs_edu.methods.weightings import FromTorchjd  # noqa: F401
+from dfs_edu.methods.wpn import WeightPrediction  # noqa: F401
 
 LENGTHS = ("sum", "own")
 LARGEST = 1e30  # of weights: far below the largest float32
@@ -57,7 +61,13 @@ def find(name: str) -> type[Method] | None:
     return NAMED.get(name) or NAMED.get(re.sub("-(0|[1-9][0-9]{0,8})$", "-N", name))
 
 
-def check(name: str, weights: Sequence[float] = (), length: str = "sum", epochs: int | None = None) -> type[Method]:
+def check(
+    name: str,
+    weights: Sequence[float] = (),
+    length: str = "sum",
+    epochs: int | None = None,
+    exits: int | None = None,
+) -> type[Method]:
     """Return the class of a method.
 
     Args:
@@ -65,10 +75,11 @@ def check(name: str, weights: Sequence[float] = (), length: str = "sum", epochs:
         weights: See ``make``.
         length: See ``make``.
         epochs: Of the run, if they are known.
+        exits: Of the network, if they are known.
 
     Raises:
-        ValueError: There is no such method, it lacks an option, or the run is too short for it; the message names the
-            value.
+        ValueError: There is no such method, it lacks an option, or the run is too short for it or of another length
+            than it needs; the message names the value.
     """
     method = find(name)
     if method is None:
@@ -82,7 +93,7 @@ def check(name: str, weights: Sequence[float] = (), length: str = "sum", epochs:
     if weights and not (all(_is_weight(w) for w in weights) and any(weights)):
         raise ValueError(f"weights={tuple(weights)}: finite numbers from 0 to {LARGEST:g}, at least one above 0")
     if epochs is not None:
-        method.check(name, epochs)
+        method.check(name, epochs, exits)
     return method
 
 
@@ -90,7 +101,9 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
-def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "sum") -> Method:
+def make(
+    name: str, exits: int, weights: Sequence[float] = (), length: str = "sum", epochs: int | None = None
+) -> Method:
     """Return the method of this name for a number of exits.
 
     Args:
@@ -99,6 +112,7 @@ def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "su
         weights: Weights of the losses for "sum", K numbers from 0; empty: all 1.
         length: Length of the other methods' step. "sum": as long as the sum of the gradients would be, so that one
             learning rate is fair to all methods and only the direction differs. "own": as in each method's paper.
+        epochs: Of the run, if they are known: a method may need a certain number of them.
 
     Raises:
         ValueError: Any of these has another value; the message names it.
@@ -108,4 +122,4 @@ def make(name: str, exits: int, weights: Sequence[float] = (), length: str = "su
     >>> make("mgda", exits=2, length="own").weights(gramian).numpy().round(3)
     array([0.8, 0.2])
     """
-    return check(name, weights, length).of(name, exits, weights, length)
+    return check(name, weights, length, epochs, exits).of(name, exits, weights, length)

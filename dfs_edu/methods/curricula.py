@@ -74,7 +74,7 @@ class Mixed(Curriculum):
         return cls(exits, _number(name))
 
     @classmethod
-    def check(cls, name: str, epochs: int) -> None:
+    def check(cls, name: str, epochs: int, exits: int | None = None) -> None:
         if _number(name) >= epochs:
             raise ValueError(f"method={name!r}: the last exit alone for fewer than the {epochs} epochs of the run")
 

@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 NAMED: dict[str, type[Method]] = {}
 
 
 class Training(Protocol):
-    """What a method uses of the training that it is part of, see ``training.trainer.Trainer``."""
+    """What a method uses of the training that it is part of, see ``training.trainer.Trainer``.
+
+    Attributes:
+        forward: Network and loss, (x, y) -> losses K x (), logits K x (B, classes); with ``each=True``, losses K x (B,)
+            of each image.
+        autocast: Makes the context in which ``forward`` runs.
+        parameters: Those that are trained now: of the trunk, and all others.
+        optimizer: What moves them.
+        schedule: Of its learning rate, which advances once per batch, after ``Method.step``.
+    """
+
+    @property
+    def forward(self) -> nn.Module: ...
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager]: ...
+
+    @property
+    def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]: ...
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+
+    @property
+    def schedule(self) -> LRScheduler: ...
 
     def gradients(self, x: Tensor, y: Tensor) -> None:
         """Compute the losses of a batch, and from them gradients by the method's ``backward``."""
 
     def update(self) -> None:
-        """Move the weights along their gradients, clear these, and advance the learning rate."""
+        """Move the weights along their gradients, and clear these."""
 
 
 class Method:
@@ -30,8 +57,11 @@ class Method:
 
     # `backward` walks the graph several times, or not to every head, which DDP does not allow: it averages by itself
     by_exit: ClassVar[bool] = False
+    by_image: ClassVar[bool] = False  # `backward` gets the losses of each image, K x (B,), not their means
     in_parts: ClassVar[bool] = False  # a batch may come in parts, with a backward pass each (gradient accumulation)
+    divides: ClassVar[int] = 1  # number of equal parts into which `step` itself divides a batch
     takes: ClassVar[tuple[str, ...]] = ()  # the options that it has: "weights", of the losses, and "step_length"
+    refuses: ClassVar[tuple[str, ...]] = ()  # fields of a recipe that it does not work with: they keep their defaults
 
     @classmethod
     def of(cls, name: str, exits: int, weights: Sequence[float], length: str) -> Method:
@@ -39,8 +69,14 @@ class Method:
         return cls()
 
     @classmethod
-    def check(cls, name: str, epochs: int) -> None:
-        """Raise ValueError, naming the value, unless the method of this name fits a run of so many epochs."""
+    def check(cls, name: str, epochs: int, exits: int | None = None) -> None:
+        """Raise ValueError, naming the value, unless the method of this name fits a run.
+
+        Args:
+            name: Of the method.
+            epochs: Of the run.
+            exits: Of the network; None as long as only the recipe is known.
+        """
 
     def begin(self, stages: Sequence[Sequence[nn.Parameter]]) -> None:
         """Learn which parameters each of the K stages holds, shallow to deep. Called once, before the first epoch."""
@@ -57,7 +93,7 @@ class Method:
         """Add to ``.grad`` of the parameters.
 
         Args:
-            losses: K losses (), one per exit.
+            losses: K losses (), one per exit; of a method with ``by_image``, K x (B,).
             trunk: Parameters that exits share; empty while the trunk is frozen.
             others: All other parameters, those of the heads above all.
         """

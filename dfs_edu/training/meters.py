@@ -28,7 +28,7 @@ class Meters:
         self.rates: list[list] = []
         self.seconds = 0.0
 
-    def add(self, losses: Sequence[Tensor], logits: Sequence[Tensor], y: Tensor, parts: int) -> None:
+    def add(self, losses: Sequence[Tensor], logits: Sequence[Tensor], y: Tensor, parts: float) -> None:
         """Add one of ``parts`` parts of a batch: losses K x (), logits K x (B, classes), labels y (B,)."""
         self.losses += torch.stack(list(losses)).detach() / parts
         self.correct += torch.stack([(logits_k.argmax(1) == y).sum() for logits_k in logits])

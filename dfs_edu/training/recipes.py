@@ -150,6 +150,9 @@ class Recipe:
         if method.by_exit and not self.junction.linear:
             name = type(self.junction).__name__
             raise ValueError(f"method={self.method!r}: it pulls exits one by one, and {name} needs them together")
+        for field in fields(self):
+            if field.name in method.refuses and (value := getattr(self, field.name)) != field.default:
+                raise ValueError(f"{field.name}={value!r}: {self.method} works with {field.default!r} only")
         if self.accumulate > 1 and not method.in_parts:
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
         if self.accumulate > 1 and self.loss == "distillation":

@@ -69,7 +69,7 @@ def _check(one: Recipe, recipe: Recipe) -> None:
     (family, _), (wanted, _) = parse(one.backbone), parse(recipe.backbone)
     if family != wanted:
         raise ValueError(f"backbone {one.backbone!r}: its family has a recipe of its own, unlike {recipe.backbone}'s")
-    make(one.method, _exits(one.backbone), one.weights, one.step_length)
+    make(one.method, _exits(one.backbone), one.weights, one.step_length, one.epochs)
 
 
 def _exits(backbone: str) -> int:

@@ -190,14 +190,16 @@ class Trainer:
         # The network, its losses, and how K losses become one update. Initial weights follow from the seed alone
         torch.manual_seed(recipe.seed)
         self.make_network()
-        self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
+        self.method = methods.make(
+            recipe.method, len(self.network.heads), recipe.weights, recipe.step_length, recipe.epochs
+        )
         self.method.begin([list(stage.parameters()) for stage in self.network.stages])
         self.forward = forward_of(self)
 
         # Batches, in an order that follows from the seed, and what moves the weights
         order = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
         self.batches = data.batches(dataset.train, dataset, recipe.batch_size, device=device, train=True, **order)
-        check_parts(self.batches, recipe, team)
+        check_parts(self.batches, recipe, team, self.method.divides)
         groups = [{"params": part} for part in self.parameters] if recipe.frozen else self.objective.parameters()
         self.optimizer = make_optimizer(groups, recipe)
         self.schedule = make_schedule(self.optimizer, recipe, steps_per_epoch=len(self.batches))
@@ -244,6 +246,7 @@ class Trainer:
             began = time.monotonic() - self.meters.seconds
             for x, y in self.batches:
                 self.method.step(self, x, y)  # gradients, then update, unless the method has it otherwise
+                self.schedule.step()
                 self.meters.seconds = time.monotonic() - began
                 began += self.watch.compare(self)  # comparing is not training
 
@@ -278,9 +281,10 @@ class Trainer:
             spread = self.forward if isinstance(self.forward, DistributedDataParallel) else None
             with spread.no_sync() if spread and i < parts else nullcontext():  # gradients are exchanged once per step
                 with self.autocast():
-                    losses, logits = self.forward(x_i, y_i)  # K x (), K x (B, classes)
+                    losses, logits = self.forward(x_i, y_i, each=self.method.by_image)  # K x (), K x (B, classes)
                 self.method.backward([loss / parts for loss in losses], *self.parameters)
-            self.meters.add(losses, logits, y_i, parts)
+            means = [loss.mean() for loss in losses]
+            self.meters.add(means, logits, y_i, self.batches.batch_size / self.team.world / len(y_i))
 
     def update(self) -> None:
         """Move the weights along their gradients, and clear these."""
@@ -289,7 +293,6 @@ class Trainer:
         self.meters.rates.append([self.steps_taken, self.optimizer.param_groups[0]["lr"]])
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.schedule.step()
         if self.average:
             self.average.update_parameters(self.network)
 
@@ -377,8 +380,10 @@ def check_shares(dataset: data.Dataset, team: Team) -> None:
             raise ValueError(f"{len(split)} images of {split.name} cannot be divided among {team.world} processes")
 
 
-def check_parts(batches: data.Batches | data.Streamed, recipe: Recipe, team: Team) -> None:
-    """Raise ValueError if the images of a process cannot be divided into equal parts."""
+def check_parts(batches: data.Batches | data.Streamed, recipe: Recipe, team: Team, divides: int) -> None:
+    """Raise ValueError if the images of a process cannot be divided into equal parts, as recipe and method ask."""
     share = batches.batch_size // team.world
+    if share % divides:
+        raise ValueError(f"{recipe.method} divides a batch into {divides} equal parts: not {share} images of a process")
     if share % recipe.accumulate:
         raise ValueError(f"accumulate={recipe.accumulate} parts do not divide the {share} images of a process")

@@ -1,5 +1,7 @@
 """A tiny network with a batch, for tests of methods: in float64, with a nested trunk."""
 
+import contextlib
+
 import torch
 
 import dfs_edu as dfs
@@ -30,3 +32,59 @@ def begun(method, net):
 
 def gradients(net):
     return [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+
+
+class Nested(torch.nn.Module):
+    """A trunk of two nested stages and a head after each, with its losses, written out: exit 1 reads stage 1 alone."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = {"first": (4, 6), "second": (6, 5), "head1": (6, 3), "head2": (5, 3)}
+        for name, (inside, outside) in sizes.items():
+            self.register_module(name, torch.nn.Linear(inside, outside, dtype=torch.float64))
+
+    def forward(self, x, y, each=False):
+        shallow = self.first(x).tanh()
+        logits = [self.head1(shallow), self.head2(self.second(shallow).tanh())]
+        how = "none" if each else "mean"
+        return [torch.nn.functional.cross_entropy(logits_k, y, reduction=how) for logits_k in logits], logits
+
+    @property
+    def parts(self):
+        """Trunk and heads."""
+        pairs = (self.first, self.second), (self.head1, self.head2)
+        return [[p for module in pair for p in module.parameters()] for pair in pairs]
+
+
+class Loop:
+    """What a method uses of the trainer, in a few lines; the learning rate is constant unless there are milestones."""
+
+    autocast = contextlib.nullcontext
+
+    def __init__(self, method, forward, trunk, others, milestones=(), **sgd):
+        self.method, self.forward, self.parameters = method, forward, (trunk, others)
+        self.optimizer = torch.optim.SGD([*trunk, *others], **sgd)
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones)
+        self.rates = []
+        method.begin([trunk])
+
+    def gradients(self, x, y):
+        losses, _ = self.forward(x, y, each=self.method.by_image)
+        self.method.backward(losses, *self.parameters)
+
+    def update(self):
+        self.rates.append(self.schedule.get_last_lr()[0])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def epoch(self, epoch, epochs, batches):
+        self.method.begin_epoch(epoch, epochs)
+        for x, y in batches:
+            self.method.step(self, x, y)
+            self.schedule.step()
+
+
+def drawn_batches(count, images=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda: torch.randn(images, 4, generator=generator, dtype=torch.float64)  # noqa: E731
+    return [(draw(), torch.randint(3, (images,), generator=generator)) for _ in range(count)]

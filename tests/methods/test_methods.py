@@ -311,13 +311,21 @@ def test_every_gradient_lies_in_memory_as_its_parameter_does(name):
     assert any(not p.is_contiguous() for p in net.parameters())
 
 
+def fits(name, epochs):
+    try:
+        return bool(methods.make(name, 6, epochs=epochs))
+    except ValueError:
+        return False
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains(name):
-    recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", method=name)
+    epochs = next(n for n in range(1, 10) if fits(name, n))
+    recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", method=name, epochs=epochs)
     run = dfs.train(recipe, out=None, device="cpu", progress=False)
     assert run.record["recipe"]["method"] == name
     assert name == "sum" or f"-{name}-" in run.record["recipe"]["name"]
-    (row,) = run.record["epochs"]
+    *_, row = run.record["epochs"]
     assert all(math.isfinite(loss) for loss in row["loss"])
     assert row["loss"][-1] < 2.5  # ln 10 = 2.3 at the start
 

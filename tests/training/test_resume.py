@@ -10,6 +10,9 @@ from tiny import FAMILIES
 from warm import python
 
 import dfs_edu as dfs
+from dfs_edu.methods.meta_gf import MetaFusion
+from dfs_edu.methods.method import Method
+from dfs_edu.methods.wpn import WeightPrediction
 from dfs_edu.training import checkpoint
 from dfs_edu.training.recipes import get
 
@@ -29,11 +32,11 @@ def train(recipe, out, **kwargs):
     return dfs.train(recipe, out, device="cpu", progress=False, **kwargs)
 
 
-def check(recipe, tmp_path, monkeypatch, step=4):
+def check(recipe, tmp_path, monkeypatch, step=4, of=Method):
     """Killed in the middle of a step, with a checkpoint after each, and resumed."""
     whole = train(recipe, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        die_in_step(patch, step)
+        die_in_step(patch, step, of)
         with pytest.raises(Killed):
             train(recipe, tmp_path / "killed", checkpoint_steps=1)
     torch.manual_seed(99)  # another process has other random numbers
@@ -59,6 +62,21 @@ def test_with_dropout_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["pcgrad", "nash-mtl", "gradvac", "pcd", "random", "graddrop", "bdl", "mixed-1"])
 def test_methods_that_draw_lots_or_remember_too(method, tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", method=method), tmp_path, monkeypatch)
+
+
+TWO_EXITS = "msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50"
+
+
+# Of two rounds of 3 x 3 steps: the first and another one of an exit's pass, of the fusion, and of the second round
+@pytest.mark.parametrize("step", [4, 6, 7, 9, 10, 14, 17])
+def test_a_method_of_several_passes_too(step, tmp_path, monkeypatch):
+    recipe = recipe_for(TWO_EXITS, method="meta-gf", epochs=6)
+    check(recipe, tmp_path, monkeypatch, step, MetaFusion)
+
+
+@pytest.mark.parametrize("step", [2, 4])  # each with two updates; three steps an epoch
+def test_a_method_that_looks_ahead_too(step, tmp_path, monkeypatch):
+    check(recipe_for(TWO_EXITS, method="wpn", frozen=1), tmp_path, monkeypatch, step, WeightPrediction)
 
 
 def test_the_conflict_is_tracked_and_nothing_else_changes(tmp_path, monkeypatch):
