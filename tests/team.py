@@ -26,6 +26,8 @@ CASES = {
     "signs drawn": ("vgg7-4", dfs.Joint(), {"method": "graddrop"}),
     "last exit first": ("vgg7-4", dfs.Joint(), {"method": "mixed-1", "accumulate": 2, "clip": 1.0}),
     "projected": ("vgg7-4", dfs.Joint(), {"method": "upgrad"}),
+    "annealed": ("vgg7-4", dfs.Joint(), {"loss": "annealed-distillation", "clip": 1.0}),
+    "boosted": ("vgg7-4", dfs.Equilibrium(), {"loss": "boosted"}),
     "transformer": ("vit-tiny-pixels32-patch8-depth4-width24-heads2", dfs.Equilibrium(), {"lr": 1e-3}),
 }
 

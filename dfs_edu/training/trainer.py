@@ -214,6 +214,7 @@ class Trainer:
         """Build the network and its losses, and find the parameters that exits share (the trunk's)."""
         recipe = self.recipe
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
+        self.network.answer_by(recipe.answers)
         if recipe.initial == "torch":
             initial.torch_default([self.network])
         self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False

@@ -61,6 +61,12 @@ def test_methods_that_draw_lots_or_remember_too(method, tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", method=method), tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("loss", ["annealed-distillation", "ensemble-distillation", "boosted"])
+def test_other_losses_too(loss, tmp_path, monkeypatch):
+    """A temperature that rises is remembered."""
+    check(recipe_for("vgg7-4", loss=loss), tmp_path, monkeypatch)
+
+
 def test_the_conflict_is_tracked_and_nothing_else_changes(tmp_path, monkeypatch):
     """With dropout, whose lots the looks must not draw; killed and resumed, the looks are those of the whole run."""
     recipe = recipe_for("msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50")
