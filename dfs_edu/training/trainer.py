@@ -27,7 +27,7 @@ from dfs_edu.losses import Objective
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.training import checkpoint, conflicts, events, health, heap, progress, results, state
 from dfs_edu.training.device import bf16_pays, pick_device
-from dfs_edu.training.evaluation import evaluate
+from dfs_edu.training.evaluation import evaluate, evaluate_at_the_end
 from dfs_edu.training.forward import forward_of
 from dfs_edu.training.inputs import check_side, fill_content, fill_start, load_data
 from dfs_edu.training.meters import Meters
@@ -323,12 +323,9 @@ class Trainer:
         if self.folder and "final" in self.record:
             outputs = [inference.Outputs.load(self.folder / f"{split}.npz") for split in ("validation", "test")]
             return Run(network, self.record, *outputs, self.folder)
-        validation, test = evaluate(self, self.dataset.validation), evaluate(self, self.dataset.test)
-        self.record["final"] = {
-            "validation_accuracy": validation.accuracy.tolist(),
-            "test_accuracy": test.accuracy.tolist(),
-            "seconds": round(sum(row["seconds"] for row in self.record["epochs"]), 2),
-        }
+        validation, test, final = evaluate_at_the_end(self)
+        seconds = round(sum(row["seconds"] for row in self.record["epochs"]), 2)
+        self.record["final"] = final | {"seconds": seconds}
         if self.folder and self.team.leads:
             weights = as_safetensors({name: t.contiguous() for name, t in network.state_dict().items()})
             write_whole(self.folder / WEIGHTS, lambda file: file.write(weights))
