@@ -11,7 +11,13 @@ NAMED: dict[str, type[Method]] = {}
 
 
 class Training(Protocol):
-    """What a method uses of the training that it is part of, see ``training.trainer.Trainer``."""
+    """What a method uses of the training that it is part of, see ``training.trainer.Trainer``.
+
+    Attributes:
+        losses: Images x, labels y -> the K losses () as they are now, without gradients; nothing else changes.
+    """
+
+    losses: Callable[[Tensor, Tensor], Sequence[Tensor]]
 
     def gradients(self, x: Tensor, y: Tensor) -> None:
         """Compute the losses of a batch, and from them gradients by the method's ``backward``."""

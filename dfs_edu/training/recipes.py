@@ -20,6 +20,7 @@ from annotated_types import Interval
 from dfs_edu import losses, methods
 from dfs_edu.backbones import parse
 from dfs_edu.data import DATASETS
+from dfs_edu.data.mixing import Mixing
 from dfs_edu.data.splits import LARGEST_SIDE
 from dfs_edu.losses import Loss
 from dfs_edu.surgery import Joint, Junction
@@ -72,6 +73,8 @@ class Recipe:
         ema: Decay of a moving average of the weights, which is evaluated in their place. None: no average.
         augmentation: "crop" is random crops, mirrored where the images allow; "autoaugment" adds CIFAR-10's policy and
             Cutout of half the image's side.
+        mixing: "mixup" trains on weighted means of two images, "cutmix" on images with a rectangle of another one;
+            labels are mixed alike (data/mixing.py).
         train_images: Number of training images to use. None: all.
         held_out_images: Number of validation images, and of test images, to use. None: all.
         pixels: Side of the images, if the data set can be read at any size. None: what the backbone was made for.
@@ -110,6 +113,7 @@ class Recipe:
     accumulate: Count = 1
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     augmentation: Literal["crop", "autoaugment"] = "crop"
+    mixing: Mixing = "none"
     train_images: Count | None = None
     held_out_images: Count | None = None
     pixels: Annotated[int, Interval(ge=1, le=LARGEST_SIDE)] | None = None

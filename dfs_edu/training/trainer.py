@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from dfs_edu.multiexit import MultiExit
 from dfs_edu.training import checkpoint, conflicts, events, health, heap, progress, results, state
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.evaluation import evaluate, evaluate_at_the_end
-from dfs_edu.training.forward import forward_of
+from dfs_edu.training.forward import forward_of, losses_now
 from dfs_edu.training.inputs import check_side, fill_content, fill_start, load_data
 from dfs_edu.training.meters import Meters
 from dfs_edu.training.optim import make_optimizer, make_schedule, moving_average
@@ -193,10 +193,12 @@ class Trainer:
         self.method = methods.make(recipe.method, len(self.network.heads), recipe.weights, recipe.step_length)
         self.method.begin([list(stage.parameters()) for stage in self.network.stages])
         self.forward = forward_of(self)
+        self.losses: Callable[[Tensor, Tensor], Sequence[Tensor]] = partial(losses_now, self)
 
         # Batches, in an order that follows from the seed, and what moves the weights
-        order = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
-        self.batches = data.batches(dataset.train, dataset, recipe.batch_size, device=device, train=True, **order)
+        how: dict[str, Any] = {"augmentation": recipe.augmentation, "mixing": recipe.mixing, "seed": recipe.seed}
+        how |= {"device": device, "rank": team.rank, "world": team.world}
+        self.batches = data.batches(dataset.train, dataset, recipe.batch_size, train=True, **how)
         check_parts(self.batches, recipe, team)
         groups = [{"params": part} for part in self.parameters] if recipe.frozen else self.objective.parameters()
         self.optimizer = make_optimizer(groups, recipe)
