@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from dfs_edu.answers import rule_of
 from dfs_edu.splitgrad import Conv2d, Mask, Masks, propagate
 from dfs_edu.surgery import Joint, Junction, State
 
@@ -40,10 +41,12 @@ class MultiExit(nn.Module):
         heads: Modules; head k turns what exit k sees into logits (B, classes).
         junctions: One junction for all exits, or a list of K.
         smallest: Least height and width, in pixels, of an image that every stage and head can read.
+        answers: What exits make of their own logits and of earlier answers: "own" leaves them as they are, the other
+            rules are in answers.py.
 
     Raises:
         TypeError: ``junctions`` holds something that is not a junction.
-        ValueError: There is not one stage, head and junction for every exit.
+        ValueError: There is not one stage, head and junction for every exit, or no such rule.
     """
 
     def __init__(
@@ -52,12 +55,19 @@ class MultiExit(nn.Module):
         heads: Sequence[nn.Module],
         junctions: Junction | Sequence[Junction] = Joint(),
         smallest: int = 1,
+        answers: str = "own",
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.heads = nn.ModuleList(heads)
         self.smallest = smallest
+        self.answer_by(answers)
         self.join(junctions)
+
+    def answer_by(self, answers: str) -> None:
+        """Choose what exits answer, by a rule's name; weights stay. Raises ValueError if there is no such rule."""
+        rule_of(answers)
+        self.answers = answers
 
     def join(self, junctions: Junction | Sequence[Junction]) -> None:
         """Put in other junctions, one for all exits or a list of K; weights stay. Raises what ``MultiExit`` does."""
@@ -97,7 +107,7 @@ class MultiExit(nn.Module):
         >>> exits.send(torch.tensor([1, 3])).shape  # two images go on
         torch.Size([2, 10])
         """
-        return self._walk(x, lambda head, seen: head(seen))
+        return self._walk(x)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return K logits (B, classes), shallow to deep, for images (B, C, H, W)."""
@@ -105,18 +115,24 @@ class MultiExit(nn.Module):
 
     def embed(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return (embedding (B, D_k), logits (B, classes)) of each exit. Every head must be a ``Head``."""
-        return list(self._walk(x, lambda head, seen: head.both(seen)))
+        return list(self._walk(x, embeds=True))
 
-    def _walk(self, x: Tensor, answer: Callable) -> Generator[Any, Tensor | None, None]:
-        """The loop of a multi-exit network; answer(head, seen) is what an exit yields."""
+    def _walk(self, x: Tensor, embeds: bool = False) -> Generator[Any, Tensor | None, None]:
+        """The loop of a multi-exit network. An exit yields its answer, after its embedding if ``embeds``."""
         H, W = x.shape[-2:]
         if min(H, W) < self.smallest:
             raise ValueError(f"images of {H}x{W} pixels: this network needs {self.smallest}x{self.smallest} or more")
         state: State = x
-        for stage, junction, head in zip(self.stages, self.junctions, self.heads, strict=True):
+        rule, carried = rule_of(self.answers), None
+        parts = zip(self.stages, self.junctions, self.heads, strict=True)
+        for k, (stage, junction, head) in enumerate(parts, start=1):
             onward, seen = junction(stage(state))
-            remaining = yield answer(head, seen)
-            state = onward if remaining is None else select(onward, remaining)
+            embedding, logits = cast(Head, head).both(seen) if embeds else (None, head(seen))
+            answer, carried = rule(logits, carried, k)
+            remaining = yield (embedding, answer) if embeds else answer
+            state = onward
+            if remaining is not None:
+                state, carried = select(onward, remaining), None if carried is None else carried[remaining]
 
 
 def _live_views(junction: Junction, live: Masks) -> tuple[Masks, Masks]:

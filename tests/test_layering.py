@@ -32,7 +32,7 @@ LAYERS = (
     ("probes",),
     ("backbones", "losses", "methods"),
     ("multiexit", "cuts"),
-    ("splitgrad", "distributed"),
+    ("splitgrad", "distributed", "answers"),
     ("surgery", "extras", "files", "intervals", "modes", "precision", "tables", "values"),
 )
 LEVEL = {room: len(LAYERS) - i for i, layer in enumerate(LAYERS) for room in layer}

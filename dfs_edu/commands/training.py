@@ -106,6 +106,8 @@ class Study(Choice):
         report: Train nothing; show the runs that are finished.
         keep: Write recipe, environment and result of all runs into this file.
         csv: Write the table into this file, one row per arm and exit.
+        answers: What the table is about, of every arm: the exits' own answers, or the mean or the product of the
+            probabilities of the exits so far.
     """
 
     arms: tuple[str, ...] = grids.ARMS
@@ -114,6 +116,7 @@ class Study(Choice):
     report: Flag = False
     keep: File = None
     csv: File = None
+    answers: Literal["own", "mean", "product"] = "own"
 
 
 def study(words: Sequence[str], prog: str) -> int:
@@ -141,11 +144,12 @@ def study(words: Sequence[str], prog: str) -> int:
     records = grids.collect(cells, options.out)
     if options.keep:
         comparison.keep(records, options.keep)
+    shown = comparison.answering(records, options.answers)
     if options.csv:
-        results.write_csv(comparison.rows(records), options.csv)
-    print(comparison.table(records))
+        results.write_csv(comparison.rows(shown), options.csv)
+    print(comparison.table(shown))
     if ceilings.ALONE in options.arms and all("final" in record for record in records):
-        print(f"\n{ceilings.table(records)}")
+        print(f"\n{ceilings.table(shown)}")
     print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     return int(any("failed" in record for record in records))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dfs_edu.data.augmentation import augment
 from dfs_edu.data.dataset import Dataset
+from dfs_edu.data.mixing import Mixing, mix
 from dfs_edu.data.ondisk import Files
 from dfs_edu.data.splits import Augmentation, Split
 
@@ -20,7 +21,8 @@ AT_ONCE = 2048 * 32 * 32  # pixels that are augmented together: fewer take a GPU
 class Epochs:
     """What all batches have in common, wherever the split is: one iteration is one epoch of (images, labels).
 
-    Images are float32, normalised, (B, 3, H, W) and channels-last; labels are (B,). Both are on the device.
+    Images are float32, normalised, (B, 3, H, W) and channels-last; labels are (B,), or each class's share (B, classes)
+    where images are mixed. Both are on the device.
 
     Args:
         split: The images to read.
@@ -34,9 +36,11 @@ class Epochs:
         rank: Index of this process among those that share each batch. It gets every world-th image from the rank-th
             onwards, so that parts of their batches, too, make up parts of the whole batch.
         world: Number of these processes.
+        mixing: In training, mix each image with another one: "mixup" or "cutmix" (mixing.py).
 
     Raises:
-        ValueError: The batch size is not a whole number above zero, or the batch cannot be shared evenly.
+        ValueError: The batch size is not a whole number above zero, or the batch cannot be shared evenly, if images are
+            mixed in pairs.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Epochs:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
+        mixing: Mixing = "none",
     ):
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: at least one image per batch")
@@ -56,7 +61,10 @@ class Epochs:
         self.batch_size = min(batch_size, len(split))
         if self.batch_size % world:
             raise ValueError(f"a batch of {self.batch_size} images cannot be divided evenly among {world} processes")
+        if mixing != "none" and world > 1 and self.batch_size // world % 2:
+            raise ValueError(f"mixing={mixing!r}: the {self.batch_size // world} images of a process make no pairs")
         self.device, self.rank, self.world = torch.device(device), rank, world
+        self.mixing, self.classes = mixing, len(dataset.classes)
         self.mean = 255 * torch.tensor(dataset.mean, device=device).view(3, 1, 1)
         self.std = 255 * torch.tensor(dataset.std, device=device).view(3, 1, 1)
         self.epoch = self.batch = 0
@@ -73,6 +81,13 @@ class Epochs:
         """Turn uint8 (B, 3, H, W) into float32 with mean 0 and deviation 1 per channel over the data set."""
         return (images - self.mean).div_(self.std).contiguous(memory_format=torch.channels_last)
 
+    def mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the batch that was read last, float32 images (B, 3, H, W) and labels (B,), if it is to be mixed."""
+        if not self.train or self.mixing == "none":
+            return images, labels
+        images, labels = mix(images, labels, self.classes, self.mixing, self._random(self.batch, 1))
+        return images.contiguous(memory_format=torch.channels_last), labels
+
     def denormalise(self, images: Tensor) -> Tensor:
         """Undo ``normalise``: float32 (B, 3, H, W) -> uint8."""
         return (images * self.std + self.mean).round().to(torch.uint8)
@@ -84,6 +99,11 @@ class Epochs:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from where another iterator over the same split was."""
         self.seed, self.epoch, self.batch = state["seed"], state["epoch"], state["batch"]
+
+    def _random(self, *position: int) -> torch.Generator:
+        """A generator on the CPU, whatever the device, so that every device sees the same images."""
+        seed = np.random.SeedSequence([self.seed, self.epoch, *position]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(seed) >> 1)
 
 
 class Batches(Epochs):
@@ -119,7 +139,7 @@ class Batches(Epochs):
             group = batches[self.batch : self.batch + at_once]
             for images, indices in zip(self._read(group), group, strict=True):
                 self.batch += 1
-                yield self.normalise(images[self.part]), self.labels[indices[self.part]]
+                yield self.mixed(self.normalise(images[self.part]), self.labels[indices[self.part]])
         self.epoch, self.batch = self.epoch + 1, 0
 
     def _read(self, group: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -132,8 +152,3 @@ class Batches(Epochs):
             positions = range(self.batch + 1, self.batch + 1 + len(group))
             images = augment(images, self.augmentation, *map(self._random, positions))
         return images.split(self.batch_size)
-
-    def _random(self, *position: int) -> torch.Generator:
-        """A generator on the CPU, whatever the device, so that every device sees the same images."""
-        seed = np.random.SeedSequence([self.seed, self.epoch, *position]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(seed) >> 1)

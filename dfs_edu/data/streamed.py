@@ -81,7 +81,7 @@ class Streamed(Epochs):
             if len(shown):
                 labels = self.split.labels[indices[shown.numpy()]]
                 images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-                yield self.normalise(images), labels.to(self.device, non_blocking=True)
+                yield self.mixed(self.normalise(images), labels.to(self.device, non_blocking=True))
         self.epoch, self.batch = self.epoch + 1, 0
 
     @property

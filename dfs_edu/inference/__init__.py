@@ -20,6 +20,7 @@ from dfs_edu.inference.checks import checked_macs, checked_thresholds
 from dfs_edu.inference.criteria import CRITERIA, Judge
 from dfs_edu.inference.curves import Curve, Point, apply, bootstrap, budget_curve
 from dfs_edu.inference.early import EarlyExit
+from dfs_edu.inference.ensembles import Tally
 from dfs_edu.inference.outputs import Outputs, collect
 from dfs_edu.inference.policy import Policy, fit_policies
 from dfs_edu.inference.solver import best_thresholds
@@ -34,6 +35,7 @@ __all__ = [
     "Point",
     "Policy",
     "Reliability",
+    "Tally",
     "apply",
     "best_thresholds",
     "bootstrap",

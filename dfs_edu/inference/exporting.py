@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from dfs_edu.answers import boosted
 from dfs_edu.extras import need
 from dfs_edu.files import check_writable
 from dfs_edu.inference import Judge, checked_thresholds, runtime
@@ -84,8 +85,10 @@ def export(
     Raises:
         ImportError: a package of the extra ``export`` is missing.
         FileExistsError: the folder exists already.
-        ValueError: arguments that do not fit the network.
+        ValueError: arguments that do not fit the network, or one that answers by a rule other than "own" and "boosted".
     """
+    if net.answers not in ("own", "boosted"):
+        raise ValueError(f"answers={net.answers!r}: networks that answer by own or boosted can be exported")
     versions = exporter_versions()
     folder, K, shape = new_folder(folder), len(net.heads), checked_shape(input_shape)
     known = cast(nn.Linear, net.heads[-1].fc).out_features
@@ -97,6 +100,7 @@ def export(
         "versions": versions,
         "picture": {"shape": shape, "mean": [float(m) for m in mean], "std": [float(s) for s in std]},
         "classes": list(classes),
+        "answers": net.answers,
         "criterion": criterion,
         "thresholds": checked_thresholds(thresholds, K).tolist(),
         "temperatures": Judge(K, criterion, temperatures).temperatures,
@@ -165,20 +169,45 @@ class Part(nn.Module):
         return tuple(out) if isinstance(out, list) else out
 
 
-def parts(net: MultiExit, shape: tuple[int, int, int]) -> Iterator[tuple[Literal["stages", "heads"], Part]]:
-    """Each stage and head as a ``Part``, in the order in which they run, with the key of its list in the manifest."""
+class Boosted(nn.Module):
+    """A head of a network that answers by "boosted", whose last input is the previous exit's answer.
+
+    Args:
+        head: the head by itself.
+        k: the exit, the first is 1.
+        before: an answer of the exit before, for the example's images.
+    """
+
+    def __init__(self, head: Part, k: int, before: Tensor) -> None:
+        super().__init__()
+        self.head, self.k = head, k
+        self.example: tuple[Tensor, ...] = (*head.example, before)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The exit's answer (B, classes), given the state, tensors (B, ...), and the answer before (B, classes)."""
+        *state, before = inputs
+        return boosted(cast(Tensor, self.head(*state)), before, self.k)[0]
+
+
+def parts(net: MultiExit, shape: tuple[int, int, int]) -> Iterator[tuple[Literal["stages", "heads"], Part | Boosted]]:
+    """Each stage and head as a module with an example, in the order in which they run, with its key in the manifest."""
     weight = next(net.parameters())
     state: State = torch.zeros(BATCH, *shape, device=weight.device, dtype=weight.dtype)
     before: Junction | None = None
-    for stage, junction, head in zip(net.stages, net.junctions, net.heads, strict=True):
+    answer: Tensor | None = None
+    modules = zip(net.stages, net.junctions, net.heads, strict=True)
+    for k, (stage, junction, head) in enumerate(modules, start=1):
         part = Part(stage, before, 0, state)
         yield "stages", part
         feature = part(*part.example)
         state, before = list(feature) if isinstance(feature, tuple) else feature, junction
-        yield "heads", Part(head, junction, 1, state)
+        exit = Part(head, junction, 1, state)
+        exit = exit if answer is None else Boosted(exit, k, answer)
+        yield "heads", exit
+        answer = exit(*exit.example) if net.answers == "boosted" else None
 
 
-def write(part: Part, folder: Path, name: str) -> dict[str, Any]:
+def write(part: Part | Boosted, folder: Path, name: str) -> dict[str, Any]:
     """Write both files of a part, and return its entry in the manifest."""
     part = part.eval()
     out = part(*part.example)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,6 +153,7 @@ def collect(
     criterion: str = "confidence",
     temperatures: Sequence[float] | Tensor | None = None,
     logits: bool = False,
+    each: Callable[[Sequence[Tensor], Tensor], None] | None = None,
 ) -> Outputs:
     """Run the network on all batches and return every exit's score and prediction, in the order of the images.
 
@@ -165,6 +166,7 @@ def collect(
         criterion: how sure an exit is, see ``CRITERIA``.
         temperatures: K numbers by which the exits' logits are divided first (see ``fit_temperatures``); None: 1.
         logits: keep the logits as well, float32 on the CPU: K N classes numbers.
+        each: called with every batch's K logits (B, classes) and labels (B,), such as an ``ensembles.Tally``.
 
     Raises:
         ValueError: no name of the split, one that contradicts the batches', or no images.
@@ -186,6 +188,8 @@ def collect(
             score, prediction = zip(*map(judge, exits), strict=True)
             answers.append((torch.stack(score), torch.stack(prediction), labels))  # (K, B), (K, B), (B,)
             finite.append(torch.stack([logits_k.isfinite().all() for logits_k in exits]))  # (K,)
+            if each is not None:
+                each(exits, labels)
             if logits:
                 kept.append(torch.stack(exits).float().cpu())  # (K, B, classes)
     if not answers:
@@ -220,6 +224,8 @@ def fingerprint(net: nn.Module) -> str:
     for name, value in net.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    if isinstance(net, MultiExit) and net.answers != "own":  # the same weights give other outputs
+        digest.update(net.answers.encode())
     return digest.hexdigest()[:16]
 
 

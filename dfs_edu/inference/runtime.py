@@ -134,15 +134,17 @@ class Runner:
 
     def _walk(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, Callable[[np.ndarray], None]]]:
         """Each exit's logits, computed when asked for, and a function that takes a mask of the images that go on."""
-        state = [self._normalised(images)]
+        state, before = [self._normalised(images)], []  # before: the previous answer, if heads read it
 
         def keep(stays: np.ndarray) -> None:
             if not stays.all():
-                state[:] = [part[stays] for part in state]
+                state[:], before[:] = ([part[stays] for part in parts] for parts in (state, before))
 
         for stage, head in zip(self.stages, self.heads, strict=True):
             state[:] = run(stage, state)
-            yield run(head, state)[0], keep
+            (answer,) = run(head, [*state, *before])
+            before[:] = [answer] if self.manifest.get("answers") == "boosted" else []
+            yield answer, keep
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
         """float32 (B, 3, H, W) of mean 0 and deviation 1; ValueError for images of another shape or type."""

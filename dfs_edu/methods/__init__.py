@@ -3,6 +3,8 @@
 * ``Weighted`` ("sum") adds up the losses, plain or weighted, in a single backward pass.
 * ``Mixed`` and ``Gradual`` ("mixed-N", "gradual") add up the losses of some exits only, more of them as training goes
   on, also in a single pass.
+* ``Shifting`` ("shifting") and ``Scalarized`` ("dwa", "famo" and others) weight the losses by the epoch, and by the
+  losses themselves, also in a single pass.
 * ``BlockDependent`` ("bdl", "bdl-final") lets each exit train only the blocks just before it, in several passes.
 * ``Aggregated`` ("pcgrad" and others) computes the K gradients of the trunk one by one, and from their scalar products,
   at every step, the weights of their sum. ``FromTorchjd`` adds torchjd's other weightings ("dualproj" and others),
@@ -31,6 +33,8 @@ from dfs_edu.methods.curricula import Gradual, Mixed  # noqa: F401
 from dfs_edu.methods.graddrop import SignDropout  # noqa: F401
 from dfs_edu.methods.meta_gf import MetaFusion  # noqa: F401
 from dfs_edu.methods.method import NAMED, Method
+from dfs_edu.methods.scalarized import Scalarized  # noqa: F401
+from dfs_edu.methods.shifting import Shifting  # noqa: F401
 from dfs_edu.methods.weighted import Weighted  # noqa: F401
 from dfs_edu.methods.weightings import FromTorchjd  # noqa: F401
 from dfs_edu.methods.wpn import WeightPrediction  # noqa: F401

@@ -10,7 +10,7 @@ blocks each, 15 blocks for 7 exits, where the plain sum goes through 7. Those of
 goes through all blocks, the others through m: 16 blocks for 7 exits. There is one forward pass, so BatchNorm's averages
 move once; in the authors' code, where a block runs several times per step, they move several times.
 
-Their self-distillation, a term besides these losses, is not part of it.
+Their self-distillation, a term besides these losses, is a loss here: "joint+bdl+block-distillation" has both.
 """
 
 from __future__ import annotations

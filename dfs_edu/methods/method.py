@@ -17,6 +17,7 @@ class Training(Protocol):
     """What a method uses of the training that it is part of, see ``training.trainer.Trainer``.
 
     Attributes:
+        losses: Images x, labels y -> the K losses () as they are now, without gradients; nothing else changes.
         forward: Network and loss, (x, y) -> losses K x (), logits K x (B, classes); with ``each=True``, losses K x (B,)
             of each image.
         autocast: Makes the context in which ``forward`` runs.
@@ -24,6 +25,8 @@ class Training(Protocol):
         optimizer: What moves them.
         schedule: Of its learning rate, which advances once per batch, after ``Method.step``.
     """
+
+    losses: Callable[[Tensor, Tensor], Sequence[Tensor]]
 
     @property
     def forward(self) -> nn.Module: ...

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dfs_edu.answers import rule_of
 from dfs_edu.modes import as_found
 from dfs_edu.multiexit import MultiExit, State
 from dfs_edu.probes.checks import check_images, check_labels, check_network
@@ -106,10 +107,12 @@ def in_segments(net: MultiExit, images: Tensor, labels: Tensor) -> Generator[lis
 def _forward(net: MultiExit, images: Tensor, labels: Tensor) -> list[Segment]:
     segments: list[Segment] = []
     state, entered = images.detach(), []
+    rule, carried = rule_of(net.answers), None
     for k, (stage, junction, head) in enumerate(zip(net.stages, net.junctions, net.heads, strict=True), start=1):
         feature = stage(state)
         onward, seen = junction(feature)
-        logits = head(seen)
+        logits, carried = rule(head(seen), carried, k)
+        carried = None if carried is None else carried.detach()  # no exit pulls through another one's answer
         if labels.max() >= logits.shape[1]:  # on a GPU, cross_entropy would end the process instead
             raise ValueError(f"labels up to {labels.max()}: exit {k} has {logits.shape[1]} classes, 0 the first")
         loss = nn.functional.cross_entropy(logits, labels)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfs_edu.answers import rule_of
 from dfs_edu.modes import as_found, evaluating, in_any_mode
 from dfs_edu.multiexit import MultiExit, State
 from dfs_edu.probes.extraction import PARTS, Batches, cuts
@@ -71,14 +72,14 @@ def ablation(net: MultiExit, batches: Batches, beta: float | None = None, fill: 
         fills = _means(net, batches) if fill == "mean" else [None] * K
         for images, labels in batches:
             total += len(labels)
-            for k, (feature, logits) in enumerate(_exits(net, net.stages[0](images))):
+            for k, (feature, logits, carried) in enumerate(_exits(net, net.stages[0](images))):
                 right[k] += _right(logits, labels)
                 # Once more from here, without either part.
                 if (surgery := cut[k]) is None:
                     continue
                 for part in PARTS:
                     ablated = _without(feature, surgery, part, fills[k])
-                    for j, (_, logits) in enumerate(_exits(net, ablated, k), start=k):
+                    for j, (_, logits, _) in enumerate(_exits(net, ablated, k, carried), start=k):
                         right_without[part][k, j] += _right(logits, labels)
     if not total:
         raise ValueError("batches holds no images, or none a second time: give a list")
@@ -87,11 +88,19 @@ def ablation(net: MultiExit, batches: Batches, beta: float | None = None, fill: 
     return Ablation(right / total, without)
 
 
-def _exits(net: MultiExit, feature: State, k: int = 0) -> Iterator[tuple[State, Tensor]]:
-    """The feature and the logits of exit k, from 0, and of each deeper one, computed from the feature of exit k."""
+def _exits(
+    net: MultiExit, feature: State, k: int = 0, carried: Tensor | None = None
+) -> Iterator[tuple[State, Tensor, Tensor | None]]:
+    """The feature and the answer of exit k, from 0, and of each deeper one, computed from the feature of exit k.
+
+    Third comes what was carried on to that exit's answer from the exits before it (see answers.py).
+    """
+    rule = rule_of(net.answers)
     for j in range(k, len(net.stages)):
         onward, seen = net.junctions[j](feature)
-        yield feature, net.heads[j](seen)
+        answer, following = rule(net.heads[j](seen), carried, j + 1)
+        yield feature, answer, carried
+        carried = following
         if j + 1 < len(net.stages):
             feature = net.stages[j + 1](onward)
 
@@ -117,7 +126,7 @@ def _means(net: MultiExit, batches: Batches) -> list[State]:
     sums, total = [], 0
     for images, labels in batches:
         total += len(labels)
-        batch = [_each(lambda f: f.sum(0), feature) for feature, _ in _exits(net, net.stages[0](images))]
+        batch = [_each(lambda f: f.sum(0), feature) for feature, *_ in _exits(net, net.stages[0](images))]
         sums = [_each(torch.add, *pair) for pair in zip(sums, batch, strict=True)] if sums else batch
     return [_each(lambda s: s / total, state) for state in sums]
 

@@ -43,7 +43,8 @@ def watched(net: MultiExit) -> tuple[MultiExit, list[nn.Module]]:
     net = copy.deepcopy(net).eval().requires_grad_(False)
     places: list[nn.Module] = [nn.Identity() for _ in net.junctions]
     junctions = [Watched(junction, place) for junction, place in zip(net.junctions, places, strict=True)]
-    return MultiExit(list(net.stages), list(net.heads), junctions, net.smallest), places  # it skips no gradient
+    # It skips no gradient
+    return MultiExit(list(net.stages), list(net.heads), junctions, net.smallest, net.answers), places
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from dfs_edu import cuts, methods
+from dfs_edu.data.mixing import MIXINGS
+from dfs_edu.losses import LOSSES
 from dfs_edu.surgery import Detached, Equilibrium, Joint, Junction, Surgery
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ ADDITIONS = {
     "step_length": Addition("{}-step", ", {} step", "sum", in_arms=False),
     "weights": Addition("weighted-{}", ", weights {}", ()),
     "loss": Addition("{}", ", {}", "cross-entropy"),
+    "mixing": Addition("{}", ", {}", "none"),
     "pixels": Addition("pixels{}", "", None, in_arms=False),
     "content": Addition("{}", "", None, in_arms=False),
 }
@@ -120,7 +123,7 @@ def arm(text: str) -> dict[str, Any]:
 
 def _added(text: str) -> dict[str, Any]:
     """Read one addition of an arm."""
-    choices = {"loss": ("distillation",), "initial": ("torch",)}
+    choices = {"loss": LOSSES[1:], "initial": ("torch",), "mixing": MIXINGS[1:]}
     if text == "scratch":
         return {"start": None}
     for name, addition in ADDITIONS.items():
@@ -134,7 +137,7 @@ def _added(text: str) -> dict[str, Any]:
         if isinstance(addition.default, int) and value.isdecimal():
             return {name: int(value)}
     counted = [addition.words.format("N") for addition in ADDITIONS.values() if isinstance(addition.default, int)]
-    known = [*methods.names(), "distillation", "initial-torch", "scratch", *counted, "weighted-W1-W2-..."]
+    known = [*methods.names(), *LOSSES[1:], *MIXINGS[1:], "initial-torch", "scratch", *counted, "weighted-W1-W2-..."]
     raise ValueError(f"{text!r}: add one of {', '.join(known)}")
 
 

@@ -8,13 +8,41 @@ from typing import Any
 
 import numpy as np
 
+from dfs_edu.answers import ENSEMBLES
 from dfs_edu.intervals import LEAST, interval, p_values
 from dfs_edu.tables import lines, printable
 from dfs_edu.training import arms, results
 from dfs_edu.values import plain
 
 Records = Sequence[dict[str, Any]]
+ANSWERS = "answers"  # in a record, whose accuracies these are if not the exits' own; see `answering`
 OTHER = " of "  # between the words of an arm and the backbone that it has instead of the study's
+
+
+def answering(records: Records, answers: str) -> list[dict[str, Any]]:
+    """Return the same records with the accuracies of another answer in the place of the exits' own, in every arm alike.
+
+    What ``table``, ``rows`` and the others say of them holds for this answer, so no arm is compared with its ensemble
+    against one without.
+
+    Args:
+        records: Of a study, finished or not.
+        answers: An ensemble of the exits so far, "mean" or "product" (answers.py), or "own".
+
+    Raises:
+        ValueError: There is no such answer, or a finished run, older than these measurements, does not have it.
+    """
+    if answers == "own":
+        return list(records)
+    if answers not in ENSEMBLES:
+        raise ValueError(f"answers={answers!r}: use one of own, {', '.join(ENSEMBLES)}")
+    changed = []
+    for record in records:
+        final = record.get("final")
+        if final and answers not in final.get("ensembles", {}):
+            raise ValueError(f"{record['recipe']['name']} is older than the measurement of ensembles: train it again")
+        changed.append(record | {"final": final | final["ensembles"][answers], ANSWERS: answers} if final else record)
+    return changed
 
 
 def by_arm(records: Records) -> dict[str, dict[int, dict]]:
@@ -124,7 +152,8 @@ def table(records: Records, split: str = "test") -> str:
         rows.append([name, str(len(runs)), *cells, "" if ratio is None else f"{ratio:.2f}"])
     gaps = differences(records, split)
     lower = [[name, str(len(points)), *_cells(points, exits, "+"), ""] for name, points in gaps.items()]
-    head = [f"{split}, %", "n", *(f"exit {k + 1}" for k in range(exits)), "mean", "time"]
+    answers = "".join(f", {name} of exits so far" for name in {record.get(ANSWERS) for record in records} if name)
+    head = [f"{split}{answers}, %", "n", *(f"exit {k + 1}" for k in range(exits)), "mean", "time"]
     backbones = {record["recipe"]["backbone"] for runs in runs_of.values() for record in runs.values()}
     title = f"minus {next(iter(runs_of))}{', or minus the first of the same backbone' * (len(backbones) > 1)}:"
     shown = lines(head, [*rows, "", title, *lower], align="<>")

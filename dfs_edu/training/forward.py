@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dfs_edu import distributed
 from dfs_edu.losses import Objective
+from dfs_edu.modes import as_found
 
 if TYPE_CHECKING:
     from dfs_edu.training.trainer import Trainer
@@ -30,6 +31,12 @@ def forward_of(trainer: Trainer) -> nn.Module:
     ids = [device.index] if device.type == "cuda" else None
     idle = distributed.has_idle(trainer.network, trainer.dataset.pixels)  # a parameter that feeds no exit
     return DistributedDataParallel(forward, device_ids=ids, find_unused_parameters=idle)
+
+
+def losses_now(trainer: Trainer, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return K losses () of a batch, in training mode without gradients; buffers and random state are put back."""
+    with as_found(trainer.objective), torch.no_grad(), trainer.autocast():
+        return trainer.objective(x, y)[0]
 
 
 def _compiled_by_exit(objective: Objective) -> nn.Module:

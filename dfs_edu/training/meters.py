@@ -29,7 +29,11 @@ class Meters:
         self.seconds = 0.0
 
     def add(self, losses: Sequence[Tensor], logits: Sequence[Tensor], y: Tensor, parts: float) -> None:
-        """Add one of ``parts`` parts of a batch: losses K x (), logits K x (B, classes), labels y (B,)."""
+        """Add one of ``parts`` parts of a batch: losses K x (), logits K x (B, classes), labels y (B,).
+
+        Of mixed images, labels are the share of each class, (B, classes), and the largest one counts as the right one.
+        """
+        y = y if y.ndim == 1 else y.argmax(1)
         self.losses += torch.stack(list(losses)).detach() / parts
         self.correct += torch.stack([(logits_k.argmax(1) == y).sum() for logits_k in logits])
 

@@ -17,10 +17,12 @@ from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Interval
 
-from dfs_edu import methods
+from dfs_edu import losses, methods
 from dfs_edu.backbones import parse
 from dfs_edu.data import DATASETS
+from dfs_edu.data.mixing import Mixing
 from dfs_edu.data.splits import LARGEST_SIDE
+from dfs_edu.losses import Loss
 from dfs_edu.surgery import Joint, Junction
 from dfs_edu.training import arms
 from dfs_edu.training.fields import accepts, check, field_types, make_plain
@@ -71,6 +73,8 @@ class Recipe:
         ema: Decay of a moving average of the weights, which is evaluated in their place. None: no average.
         augmentation: "crop" is random crops, mirrored where the images allow; "autoaugment" adds CIFAR-10's policy and
             Cutout of half the image's side.
+        mixing: "mixup" trains on weighted means of two images, "cutmix" on images with a rectangle of another one;
+            labels are mixed alike (data/mixing.py).
         train_images: Number of training images to use. None: all.
         held_out_images: Number of validation images, and of test images, to use. None: all.
         pixels: Side of the images, if the data set can be read at any size. None: what the backbone was made for.
@@ -81,7 +85,7 @@ class Recipe:
         weights: Weights of the losses in the sum, one for each exit. Empty: all are 1.
         step_length: With other methods than the sum: a step as long as the sum's, so that one learning rate is fair to
             all, or the method's own.
-        loss: "cross-entropy" at each exit; "distillation" lets the last exit teach the others (losses.py).
+        loss: "cross-entropy" at each exit; "distillation" lets the last exit teach the others; more in losses/.
         label_smoothing: Share of the target that is spread over all classes.
         precision: "auto" is bf16 where the machine is faster with it, else fp32.
         compile: Compile the network with torch.compile: a slow start, then faster steps. Needs a C++ compiler on a CPU.
@@ -109,6 +113,7 @@ class Recipe:
     accumulate: Count = 1
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     augmentation: Literal["crop", "autoaugment"] = "crop"
+    mixing: Mixing = "none"
     train_images: Count | None = None
     held_out_images: Count | None = None
     pixels: Annotated[int, Interval(ge=1, le=LARGEST_SIDE)] | None = None
@@ -116,7 +121,7 @@ class Recipe:
     method: str = "sum"
     weights: tuple[float, ...] = ()
     step_length: Literal["sum", "own"] = "sum"
-    loss: Literal["cross-entropy", "distillation"] = "cross-entropy"
+    loss: Loss = "cross-entropy"
     label_smoothing: Fraction = 0.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
@@ -155,12 +160,17 @@ class Recipe:
                 raise ValueError(f"{field.name}={value!r}: {self.method} works with {field.default!r} only")
         if self.accumulate > 1 and not method.in_parts:
             raise ValueError(f"accumulate={self.accumulate}: {self.method} needs a whole batch for a step")
-        if self.accumulate > 1 and self.loss == "distillation":
-            raise ValueError(f"accumulate={self.accumulate}: distillation measures features over a whole batch")
+        if self.accumulate > 1 and not losses.in_parts(self.loss):
+            raise ValueError(f"accumulate={self.accumulate}: {self.loss} is measured over a whole batch")
 
     def junction_in(self, epoch: int) -> Junction:
         """Return the junction of an epoch, counted from 0: the first `uncut` epochs are trained jointly."""
         return Joint() if epoch < self.uncut else self.junction
+
+    @property
+    def answers(self) -> str:
+        """What exits answer, a rule of answers.py: their own logits, unless the loss is "boosted"."""
+        return losses.answers_of(self.loss)
 
     @property
     def name(self) -> str:

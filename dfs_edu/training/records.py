@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Interval
 
+from dfs_edu.answers import ENSEMBLES
 from dfs_edu.data import Dataset
 from dfs_edu.files import check_file, write_whole
 from dfs_edu.training import fields, machine
@@ -24,10 +25,11 @@ MOST = 2**28  # bytes of a record: more than that of a long run with a snapshot 
 # The form of a record, as far as readers rely on it; its types are annotations as in fields.py. What has a "?" may be
 # missing: a run under way has no "final", and older records lack other parts.
 _ACCURACIES = tuple[Annotated[float, Interval(ge=0, le=1)], ...]  # one for each exit
+_MEASURED = {"validation_accuracy": _ACCURACIES, "test_accuracy": _ACCURACIES}
 _FORM = {
     "recipe": {"name?": str},  # for the rest see `recipes.check_types`
     "epochs": [{"validation_accuracy": _ACCURACIES, "seconds": float, "pictures_per_second?": float}],
-    "final?": {"validation_accuracy": _ACCURACIES, "test_accuracy": _ACCURACIES, "seconds?": float},
+    "final?": {**_MEASURED, "ensembles?": {f"{name}?": _MEASURED for name in ENSEMBLES}, "seconds?": float},
     "data?": {"classes?": tuple[str, ...]},
     "environment?": {},
     "conflict?": {},
@@ -101,7 +103,8 @@ def check(record: Any) -> None:
     _check_part("record", record, _FORM)
     accuracies = [row["validation_accuracy"] for row in record["epochs"]]
     if final := record.get("final"):
-        accuracies += [final["validation_accuracy"], final["test_accuracy"]]
+        measured = [final, *final.get("ensembles", {}).values()]
+        accuracies += [one[f"{split}_accuracy"] for one in measured for split in ("validation", "test")]
     exits = {len(values) for values in accuracies}
     if len(exits) > 1 or 0 in exits:
         raise ValueError(f"accuracies of {' and '.join(map(str, sorted(exits)))} exits")

@@ -50,6 +50,7 @@ def load_network(folder: str | os.PathLike) -> tuple[MultiExit, dict[str, Any]]:
     recipe = Recipe.from_dict(record["recipe"])
     classes, weights = load_weights(folder / WEIGHTS, recipe)
     network = build(recipe.backbone, classes, recipe.junction)
+    network.answer_by(recipe.answers)
     network.load_state_dict({name: tensor.to(network.state_dict()[name].dtype) for name, tensor in weights.items()})
     return network.eval(), record
 

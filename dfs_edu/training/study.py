@@ -26,6 +26,7 @@ from dfs_edu.methods import make
 from dfs_edu.training import ceilings, plugins, results
 from dfs_edu.training.arms import arm
 from dfs_edu.training.comparison import (  # noqa: F401  the other half of a study: what its records say
+    answering,
     by_arm,
     corrected,
     differences,

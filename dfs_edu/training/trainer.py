@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from dfs_edu.losses import Objective
 from dfs_edu.multiexit import MultiExit
 from dfs_edu.training import checkpoint, conflicts, events, health, heap, progress, results, state
 from dfs_edu.training.device import bf16_pays, pick_device
-from dfs_edu.training.evaluation import evaluate
-from dfs_edu.training.forward import forward_of
+from dfs_edu.training.evaluation import evaluate, evaluate_at_the_end
+from dfs_edu.training.forward import forward_of, losses_now
 from dfs_edu.training.inputs import check_side, fill_content, fill_start, load_data
 from dfs_edu.training.meters import Meters
 from dfs_edu.training.optim import make_optimizer, make_schedule, moving_average
@@ -195,10 +195,12 @@ class Trainer:
         )
         self.method.begin([list(stage.parameters()) for stage in self.network.stages])
         self.forward = forward_of(self)
+        self.losses: Callable[[Tensor, Tensor], Sequence[Tensor]] = partial(losses_now, self)
 
         # Batches, in an order that follows from the seed, and what moves the weights
-        order = {"seed": recipe.seed, "augmentation": recipe.augmentation, "rank": team.rank, "world": team.world}
-        self.batches = data.batches(dataset.train, dataset, recipe.batch_size, device=device, train=True, **order)
+        how: dict[str, Any] = {"augmentation": recipe.augmentation, "mixing": recipe.mixing, "seed": recipe.seed}
+        how |= {"device": device, "rank": team.rank, "world": team.world}
+        self.batches = data.batches(dataset.train, dataset, recipe.batch_size, train=True, **how)
         check_parts(self.batches, recipe, team, self.method.divides)
         groups = [{"params": part} for part in self.parameters] if recipe.frozen else self.objective.parameters()
         self.optimizer = make_optimizer(groups, recipe)
@@ -216,6 +218,7 @@ class Trainer:
         """Build the network and its losses, and find the parameters that exits share (the trunk's)."""
         recipe = self.recipe
         self.network = build(recipe.backbone, len(self.dataset.classes), recipe.junction)
+        self.network.answer_by(recipe.answers)
         if recipe.initial == "torch":
             initial.torch_default([self.network])
         self.trunk, self.frozen = [p for p in self.network.stages.parameters() if p.requires_grad], False
@@ -258,9 +261,7 @@ class Trainer:
 
                 # Stop, or save if it is time to
                 if stop.is_set():
-                    if (
-                        self.team.world == 1
-                    ):  # several processes do not stop at the same step: their last checkpoint stands
+                    if self.team.world == 1:  # several do not stop at the same step: their last checkpoint stands
                         state.save(self)
                     bar.close()
                     raise KeyboardInterrupt(f"stopped; `--resume` continues from {self.folder}")
@@ -325,12 +326,9 @@ class Trainer:
         if self.folder and "final" in self.record:
             outputs = [inference.Outputs.load(self.folder / f"{split}.npz") for split in ("validation", "test")]
             return Run(network, self.record, *outputs, self.folder)
-        validation, test = evaluate(self, self.dataset.validation), evaluate(self, self.dataset.test)
-        self.record["final"] = {
-            "validation_accuracy": validation.accuracy.tolist(),
-            "test_accuracy": test.accuracy.tolist(),
-            "seconds": round(sum(row["seconds"] for row in self.record["epochs"]), 2),
-        }
+        validation, test, final = evaluate_at_the_end(self)
+        seconds = round(sum(row["seconds"] for row in self.record["epochs"]), 2)
+        self.record["final"] = final | {"seconds": seconds}
         if self.folder and self.team.leads:
             weights = as_safetensors({name: t.contiguous() for name, t in network.state_dict().items()})
             write_whole(self.folder / WEIGHTS, lambda file: file.write(weights))

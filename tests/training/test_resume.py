@@ -16,6 +16,8 @@ from dfs_edu.methods.wpn import WeightPrediction
 from dfs_edu.training import checkpoint
 from dfs_edu.training.recipes import get
 
+METHODS = ["pcgrad", "nash-mtl", "gradvac", "pcd", "random", "graddrop", "bdl", "mixed-1"]
+METHODS += ["dwa", "famo", "uw", "shifting"]
 OPTIONS = {
     "plain": {},
     "everything": {"ema": 0.9, "accumulate": 2, "clip": 1.0, "label_smoothing": 0.1, "augmentation": "autoaugment"},
@@ -59,7 +61,7 @@ def test_with_dropout_too(tmp_path, monkeypatch):
     check(recipe_for("msdnet-cifar-blocks2-base1-step1-growth4-width4-dropout50"), tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("method", ["pcgrad", "nash-mtl", "gradvac", "pcd", "random", "graddrop", "bdl", "mixed-1"])
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_that_draw_lots_or_remember_too(method, tmp_path, monkeypatch):
     check(recipe_for("vgg7-4", method=method), tmp_path, monkeypatch)
 
@@ -77,6 +79,17 @@ def test_a_method_of_several_passes_too(step, tmp_path, monkeypatch):
 @pytest.mark.parametrize("step", [2, 4])  # each with two updates; three steps an epoch
 def test_a_method_that_looks_ahead_too(step, tmp_path, monkeypatch):
     check(recipe_for(TWO_EXITS, method="wpn", frozen=1), tmp_path, monkeypatch, step, WeightPrediction)
+
+
+@pytest.mark.parametrize("loss", ["annealed-distillation", "ensemble-distillation", "boosted"])
+def test_other_losses_too(loss, tmp_path, monkeypatch):
+    """A temperature that rises is remembered."""
+    check(recipe_for("vgg7-4", loss=loss), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixed_images_too(mixing, tmp_path, monkeypatch):
+    check(recipe_for("vgg7-4", mixing=mixing, label_smoothing=0.1), tmp_path, monkeypatch)
 
 
 def test_the_conflict_is_tracked_and_nothing_else_changes(tmp_path, monkeypatch):

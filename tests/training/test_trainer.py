@@ -33,7 +33,7 @@ from dfs_edu.training.device import pick_device
 from dfs_edu.training.optim import make_schedule
 from dfs_edu.training.recipes import Recipe, get
 
-losses_module = sys.modules["dfs_edu.losses"]
+losses_module = sys.modules["dfs_edu.losses.objective"]
 HERE = Path(__file__).parent
 PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))  # of a new process
 SMALL = {"scale": "smoke", "train_images": 192, "held_out_images": 64, "epochs": 2}  # 2 epochs of 3 steps
