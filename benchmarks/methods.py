@@ -1,7 +1,8 @@
 """A training step of each method against the plain sum of the losses: time, and memory.
 
 Time: the methods take turns. Memory: the peak of all tensors that a step makes and that are alive together, beyond the
-network, its optimizer's state and the batch. Gradient equilibrium is a junction, and is here for comparison.
+network, its optimizer's state and the batch. Gradient equilibrium is a junction, and is here for comparison. Methods
+with a step of their own are left out; their files say what they cost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import dfs_edu as dfs
 from benchmarks.turns import arguments, prepared, taken
 from dfs_edu import methods
 from dfs_edu.losses import separate_losses
+from dfs_edu.methods.method import Method
 from dfs_edu.surgery import Junction
 from dfs_edu.training import heap
 from dfs_edu.training.machine import device_name
@@ -35,7 +37,9 @@ def main() -> None:
 
 def compare(backbone: str, batch: int, rounds: int, device: torch.device) -> None:
     bf16 = bf16_pays(device)
-    pairs: dict[str, tuple[str, Junction]] = {name: (name, dfs.Joint()) for name in methods.METHODS}
+    kinds = {name: methods.find(name) for name in methods.METHODS}
+    plain = [name for name, kind in kinds.items() if kind and kind.step is Method.step]  # one update per step
+    pairs: dict[str, tuple[str, Junction]] = {name: (name, dfs.Joint()) for name in plain}
     pairs["equilibrium"] = ("sum", dfs.Equilibrium())
     made = {name: make_step(backbone, batch, *pair, device, bf16) for name, pair in pairs.items()}
     steps = {name: step for name, (step, _) in made.items()}

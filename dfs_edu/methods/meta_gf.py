@@ -198,7 +198,7 @@ class MetaFusion(Method):
             self.start = []  # no further pass begins there
 
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
-        """Run one backward pass of the losses of this epoch's pass, in the first batch of a run's passes two."""
+        """Run one backward pass of this epoch's losses, and once per exit another to see which tensors it reaches."""
         if self.turn < self.exits and self.turn == len(self.reach):
             found = torch.autograd.grad(losses[self.turn], [*trunk, *others], retain_graph=True, allow_unused=True)
             self.reach.append([g is not None for g in found])

@@ -62,7 +62,7 @@ class WeightPrediction(Method):
 
     Args:
         exits: Number of exits, K.
-        strength: How far weights may be from 1: K losses alike in [-1, 1] times this number, less their mean.
+        strength: How much a prediction, a number from -1 to 1, moves a weight away from 1.
     """
 
     by_exit = True  # gradients of several passes, averaged here
@@ -102,8 +102,8 @@ class WeightPrediction(Method):
     def backward(self, losses: Sequence[Tensor], trunk: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
         """Run one backward pass of the weighted sum of the losses."""
         with torch.no_grad():
-            weights = self.weights(by_exit(losses))
-        (weights * by_exit(losses)).sum(0).mean().backward()
+            weights = self.weights(stacked(losses))
+        (weights * stacked(losses)).sum(0).mean().backward()
         distributed.average(p.grad for p in (*trunk, *others) if p.grad is not None)
 
     def weights(self, losses: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class WeightPrediction(Method):
         """Train the predictor on how well the other half fares after a step on a half that it has weighted."""
         parameters = {name: p for name, p in training.forward.named_parameters() if p.requires_grad}
         buffers = {name: buffer.clone() for name, buffer in training.forward.named_buffers()}
-        losses = by_exit(run(training, buffers, half)[0])
+        losses = stacked(run(training, buffers, half)[0])
         loss = (self.weights(losses) * losses).sum(0).mean()
         gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
 
@@ -131,7 +131,7 @@ class WeightPrediction(Method):
         losses, logits = run(training, moved | buffers, other)
         confidence = torch.stack([at_least_float32(logits_k).softmax(1).amax(1) for logits_k in logits])
         taken = share_out(distributed.whole(confidence))  # (K, N), of all processes' images
-        kept = distributed.part(taken) * by_exit(losses)  # (K, n), of this one's
+        kept = distributed.part(taken) * stacked(losses)  # (K, n), of this one's
         means = kept.mean(1) / taken.to(kept).mean(1).clamp(min=1 / taken.shape[1])  # 0 for an exit without images
         weights = list(self.predictor.parameters())
         found = torch.autograd.grad(means.sum(), weights)
@@ -159,8 +159,8 @@ def run(training: Training, values: dict[str, Tensor], batch: Batch) -> tuple[li
         return functional_call(training.forward, values, batch, {"each": True})
 
 
-def by_exit(losses: Sequence[Tensor]) -> Tensor:
-    """Return K losses (B,) as (K, B)."""
+def stacked(losses: Sequence[Tensor]) -> Tensor:
+    """Return K losses (B,) as (K, B); of K losses (), B is 1."""
     return torch.stack(list(losses)).reshape(len(losses), -1)
 
 
