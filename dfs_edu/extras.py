@@ -14,6 +14,7 @@ EXTRAS = {
     "onnxscript": "export",
     "qpsolvers": "methods",
     "quadprog": "methods",
+    "ray": "cluster",
     "sphinx_revealjs": "course",
     "timm": "vision",
     "torchjd": "methods",
