@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("course", "lab", "voila", "test", "bench", "notebooks", "site")
+TARGETS = ("course", "lab", "voila", "test", "bench", "gpu", "notebooks", "site")
 CONDA_NAMES = {"torch": "pytorch", "ray": "ray-core"}
 # Left to `pip install -e .[course]`: what is not on conda-forge, and what builds the site
 PIP_ALONE = {"torchjd", "sphinx", "furo", "myst-nb", "latex2mathml", "sphinx-revealjs"}

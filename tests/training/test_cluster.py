@@ -19,7 +19,7 @@ from dfs_edu.training import checkpoint, cluster, results, study
 ROOT = Path(__file__).parents[2]
 ray_needed = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed: the extra [cluster]")
 STORE = 80 * 2**20  # bytes, Ray's minimum nearly
-RUNNING = 300  # seconds, more than any study here takes
+RUNNING = 600  # seconds, more than any study here takes on a busy machine
 
 # A method that is slow and writes down each step, with the process and the raylet that started it; and two that fail
 PLUGIN = """
@@ -120,6 +120,7 @@ def wait_for(ready, driver: subprocess.Popen):
 
 
 @ray_needed
+@pytest.mark.kill
 def test_ctrl_c_saves_and_stops(machines, folder):
     driver = started(folder, "--arms", "joint+slow", "--out", "runs", "--on", machines.address)
     wait_for(lambda: steps(folder), driver)
@@ -134,6 +135,7 @@ def test_ctrl_c_saves_and_stops(machines, folder):
 
 
 @ray_needed
+@pytest.mark.kill
 def test_an_error_that_is_no_result_ends_the_study_and_is_not_tried_again(machines, folder):
     driver = started(folder, "--arms", "joint+broken", "--out", "runs", "--on", machines.address)
     _, said = driver.communicate(timeout=RUNNING)
@@ -143,6 +145,7 @@ def test_an_error_that_is_no_result_ends_the_study_and_is_not_tried_again(machin
 
 
 @ray_needed
+@pytest.mark.kill
 def test_runs_survive_their_process_and_their_machine(machines, folder):
     """The last test with this cluster, since it loses a machine."""
     arms = ["--arms", "joint+slow", "surgery+slow", "joint+diverging"]
@@ -174,20 +177,17 @@ def test_runs_survive_their_process_and_their_machine(machines, folder):
     for _, taken in slow:
         first, second = dict.fromkeys(process for process, _, _ in taken)
         before, after = ([n for process, _, n in taken if process == one] for one in (first, second))
-        assert before == list(range(len(before)))
-        assert after == list(range(after[0], 16))
-        assert 4 <= after[0] <= len(before)
-        assert after[0] % 4 == 0  # saved after an epoch
+        assert before == list(range(1, len(before) + 1))
+        assert after == list(range(after[0], 17))
+        assert 5 <= after[0] <= len(before) + 1
+        assert after[0] % 4 == 1  # saved after an epoch of four steps
 
     # As if nothing had happened
     local = started(folder, *arms, "--out", "local")
-    assert local.communicate(timeout=RUNNING)[0] == table or table_without_time(folder)
+    said = local.communicate(timeout=RUNNING)[1]
+    assert local.returncode == 1, said
+    assert len(results.runs(folder / "local")) == 3
     same_runs(folder / "cluster", folder / "local")
-
-
-def table_without_time(folder) -> bool:
-    """Times differ, accuracies do not: `same_runs` compares these."""
-    return len(results.runs(folder / "local")) == len(results.runs(folder / "cluster")) == 3
 
 
 def same_runs(ours, theirs):
