@@ -75,6 +75,9 @@ def main(words: Sequence[str] | None = None) -> None:
             part.run(args.out, args.smoke, device)
         except DataError as error:
             print(f"{name}: skipped, {error}")
+        except KeyboardInterrupt:
+            print(f"\n{name}: stopped; called again, it goes on")
+            raise SystemExit(130) from None
     print(f"\nkept in {args.out}")
 
 

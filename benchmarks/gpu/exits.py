@@ -29,13 +29,14 @@ BACKBONES = ("vgg7-64", "resnet18", "msdnet-cifar")
 SMOKE = ("vgg7-4",)
 BATCHES = (1, 32, 256)
 ROUNDS, WARM_UP, CALLS = 11, 3, 8
+IMAGES = 512  # at most, per round
 LEAVE = {"a quarter": 0.25, "half": 0.5, "nearly all": 0.9}  # fraction that leaves before the last exit
 
 
 def flops(smoke: bool) -> dict[str, float]:
     """FLOPs of the part, by network, as if no image left early: whole, eager and captured, for each setting."""
-    calls = CALLS * (ROUNDS + WARM_UP) * sum(BATCHES) * (1 + 2 * len(LEAVE))
-    return {name: 2.0 * calls * float(_macs(name)[-1]) for name in (SMOKE if smoke else BACKBONES)}
+    images = sum(min(IMAGES, CALLS * batch) for batch in BATCHES) * (ROUNDS + WARM_UP) * 3 * len(LEAVE)
+    return {name: 2.0 * images * float(_macs(name)[-1]) for name in (SMOKE if smoke else BACKBONES)}
 
 
 def _macs(backbone: str) -> Tensor:
@@ -59,7 +60,7 @@ def run(out: Path, smoke: bool, device: torch.device) -> None:
 
 def compare(backbone: str, batch: int, early: float, device: torch.device, rounds: int) -> dict[str, float]:
     """Return milliseconds per call of the whole network, of `EarlyExit` and of `GraphedExit`, and how they agree."""
-    net, images, _ = prepared(backbone, max(512, batch) if rounds > 1 else 64, device)
+    net, images, _ = prepared(backbone, IMAGES if rounds > 1 else 64, device)
     settle(net, images)
     with evaluating(net):
         logits = torch.stack(net(images)).float().cpu()

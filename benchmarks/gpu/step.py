@@ -148,7 +148,7 @@ def _steps(backbone: str, batch: int, device: torch.device, rounds: int) -> floa
     for _ in range(WARM_UP if rounds > 1 else 1):
         step()
     _wait(device)
-    _together.wait(timeout=300)
+    _together.wait(timeout=600)
     start = time.perf_counter()
     for _ in range(rounds):
         step()

@@ -243,10 +243,12 @@ def check_nodes(ray: Any, task: Task, nodes: Sequence[dict[str, Any]]) -> None:
     for answer in ready:
         try:
             ray.get(answer)
-        except OSError:  # of `check`
-            raise
-        except ray.exceptions.RayError as error:  # as where this package is missing
-            raise OSError(f"machine {answers[answer]} of the cluster: {_line(error)}") from error
+        except ray.exceptions.RayError as error:
+            cause = _cause(error)
+            if isinstance(cause, OSError):  # of `check`
+                raise cause from error
+            # as where this package is missing
+            raise OSError(f"machine {answers[answer]} of the cluster: {_line(cause)}") from error
     if late:
         raise OSError(f"machine {answers[late[0]]} of the cluster did not answer within {ANSWER} seconds")
 
@@ -296,9 +298,14 @@ def _result(ray: Any, run: Any, name: str) -> str:
     try:
         return ray.get(run)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
+        raise _cause(error) from error
     except ray.exceptions.RayError as error:
         raise ChildProcessError(f"{name}: {_line(error)}; started again, the study goes on") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what was raised on the machine, without the traceback that Ray writes into its message."""
+    return getattr(error, "cause", None) or error
 
 
 def _line(error: BaseException) -> str:
