@@ -63,8 +63,8 @@ bench: $(STAMP)
 	@$(VENV) -m benchmarks
 
 gpu: $(STAMP)
-	@echo "Running what waits for a GPU, hours in all; results in build/gpu/. Stop it with Ctrl-C; it goes on next time."
-	@$(VENV) -m benchmarks.gpu $(SMOKE) --parts $(PARTS) --out build/gpu
+	@echo "Running what waits for a GPU, hours in all; results in runs/gpu/. Stop it with Ctrl-C; it goes on next time."
+	@$(VENV) -m benchmarks.gpu $(SMOKE) --parts $(PARTS) --out runs/gpu
 
 notebooks: $(STAMP)
 	@echo "Running the course with the notebooks' own parameters and writing them back: about 10 minutes."

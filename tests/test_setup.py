@@ -299,6 +299,13 @@ def test_test_stops_at_the_first_failure(checkout):
     assert calls == ["-m ruff check ."]
 
 
+def test_gpu_runs_the_parts_that_are_named_where_clean_does_not_reach(checkout):
+    _, calls = make(checkout, "gpu", "PARTS=tests step", "SMOKE=--smoke")
+    assert calls[-1] == "-m benchmarks.gpu --smoke --parts tests step --out runs/gpu"
+    _, calls = make(checkout, "gpu")
+    assert calls[-1] == "-m benchmarks.gpu --parts tests step vgg7 msdnet exits --out runs/gpu"
+
+
 def test_a_site_is_built_anew_and_warnings_are_errors(checkout):
     stale = checkout / "build" / "site" / "01_old_name.html"
     stale.parent.mkdir(parents=True)

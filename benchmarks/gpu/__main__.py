@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which, in this order")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, also on a CPU: does every part run?")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), metavar="DIR")
     parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--tflops", type=float, help="assumed for all networks, instead of what was measured on an H200"
