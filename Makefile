@@ -3,6 +3,8 @@ PYTHON ?= python3
 SCALE ?= lesson
 DATASET ?= digits
 JOBS ?= 2
+PARTS ?= tests step vgg7 msdnet exits
+SMOKE ?=
 
 VENV := .venv/bin/python
 STAMP := .venv/.installed
@@ -12,7 +14,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd)" ] || echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab voila test bench notebooks site clean again
+.PHONY: help course lab voila test bench gpu notebooks site clean again
 
 help:
 	@echo 'make course     run the course and print what it found: about 10 minutes; pages in build/course/'
@@ -21,6 +23,8 @@ help:
 	@echo 'make voila      serve one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
 	@echo 'make test       check style and types, run the tests: about 25 minutes'
 	@echo 'make bench      measure speed and memory on this machine, as in docs/measured.md: about 30 minutes'
+	@echo 'make gpu        on a GPU: its tests, faster steps, the published runs; goes on where it was stopped: hours'
+	@echo '                PARTS="tests step vgg7 msdnet exits"  SMOKE=--smoke (tiny, also on a CPU); by part: docs/measured.md'
 	@echo 'make notebooks  run the course and write the executed notebooks back: about 10 minutes'
 	@echo 'make site       build the course as web pages, with the reference, in build/site/: half a minute'
 	@echo 'make clean      remove build/ and caches, but not runs/, data/ and .venv'
@@ -57,6 +61,10 @@ test: $(STAMP)
 bench: $(STAMP)
 	@echo "Measuring: about 30 minutes. Do not use the machine for anything else until it is done."
 	@$(VENV) -m benchmarks
+
+gpu: $(STAMP)
+	@echo "Running what waits for a GPU, hours in all; results in runs/gpu/. Stop it with Ctrl-C; it goes on next time."
+	@$(VENV) -m benchmarks.gpu $(SMOKE) --parts $(PARTS) --out runs/gpu
 
 notebooks: $(STAMP)
 	@echo "Running the course with the notebooks' own parameters and writing them back: about 10 minutes."

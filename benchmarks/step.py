@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -93,6 +94,7 @@ def make_step(backbone: str, batch: int, junction: Junction, device: torch.devic
     return update
 
 
+@cache
 def step_flops(backbone: str, junction: Junction) -> np.ndarray:
     """FLOPs per image of a training step: of the whole step, and of its backward pass."""
     with torch.device("meta"):

@@ -17,6 +17,7 @@ EXTRAS = {
     "onnxscript": "export",
     "qpsolvers": "methods",
     "quadprog": "methods",
+    "ray": "cluster",
     "sphinx_revealjs": "course",
     "timm": "vision",
     "torchjd": "methods",

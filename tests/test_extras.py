@@ -38,6 +38,7 @@ import dfs_edu.figures, dfs_edu.widgets.explorer, dfs_edu.course
 )
 NEEDS = {
     "methods": 'dfs_edu.methods.make("upgrad", 3).weights(torch.eye(3).double())',
+    "cluster": 'import dfs_edu.training.cluster; dfs_edu.training.cluster.connected("local").__enter__()',
     "vision": 'dfs_edu.build("vit-tiny", 10)',
     "export": 'dfs_edu.inference.exporting.export(dfs_edu.build("vgg7-4", 10), "exported", classes=list("0123456789"), '
     "mean=[0.0] * 3, std=[1.0] * 3, thresholds=[0.5] * 5 + [0.0])",

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("course", "lab", "voila", "test", "bench", "notebooks", "site")
-CONDA_NAMES = {"torch": "pytorch"}
+TARGETS = ("course", "lab", "voila", "test", "bench", "gpu", "notebooks", "site")
+CONDA_NAMES = {"torch": "pytorch", "ray": "ray-core"}
 # Left to `pip install -e .[course]`: what is not on conda-forge, and what builds the site
 PIP_ALONE = {"torchjd", "sphinx", "furo", "myst-nb", "latex2mathml", "sphinx-revealjs"}
 
@@ -297,6 +297,13 @@ def test_test_stops_at_the_first_failure(checkout):
     done, calls = make(checkout, "test")
     assert done.returncode != 0
     assert calls == ["-m ruff check ."]
+
+
+def test_gpu_runs_the_parts_that_are_named_where_clean_does_not_reach(checkout):
+    _, calls = make(checkout, "gpu", "PARTS=tests step", "SMOKE=--smoke")
+    assert calls[-1] == "-m benchmarks.gpu --smoke --parts tests step --out runs/gpu"
+    _, calls = make(checkout, "gpu")
+    assert calls[-1] == "-m benchmarks.gpu --parts tests step vgg7 msdnet exits --out runs/gpu"
 
 
 def test_a_site_is_built_anew_and_warnings_are_errors(checkout):

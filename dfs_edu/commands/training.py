@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from tyro.conf import arg
 
 from dfs_edu import distributed
 from dfs_edu.backbones import build
@@ -17,7 +18,7 @@ from dfs_edu.commands.options import Choice, chosen
 from dfs_edu.files import check_writable
 from dfs_edu.surgery import Junction, Surgery
 from dfs_edu.tables import lines
-from dfs_edu.training import ceilings, comparison, recipes, results
+from dfs_edu.training import ceilings, cluster, comparison, recipes, results
 from dfs_edu.training import study as grids
 from dfs_edu.training.arms import junction_from
 from dfs_edu.training.recipes import Recipe
@@ -94,8 +95,8 @@ def _junction(options: Train) -> Junction:
 class Study(Choice):
     """Compare junctions and methods on an equal recipe, over seeds.
 
-    Trains what is missing, then prints the table. Any number of processes may work on one study; the exit status is 1
-    if a run failed.
+    Trains what is missing, then prints the table. Any number of processes of one machine may work on one study; several
+    machines do by --on. The exit status is 1 if a run failed.
 
     Attributes:
         arms: The variants to compare: a junction and what is added to it, as in joint+pcgrad,
@@ -103,6 +104,10 @@ class Study(Choice):
             exit, the network trained for that exit alone; a second table then compares the others with it.
         seeds: How many seeds, from --seed onwards.
         processes: How many processes train at once on this machine.
+        on: Train on a cluster, by Ray: ray (of $RAY_ADDRESS, or running on this machine), local (made of this machine
+            alone), HOST:PORT, or ray://HOST:PORT from outside. All machines share --out and the data.
+        cpus: With --on: cores of a run (default 1).
+        gpus: With --on: GPUs of a run; 0.25 lets four share one (default 1 if there are any).
         report: Train nothing; show the runs that are finished.
         keep: Write recipe, environment and result of all runs into this file.
         csv: Write the table into this file, one row per arm and exit.
@@ -113,6 +118,9 @@ class Study(Choice):
     arms: tuple[str, ...] = grids.ARMS
     seeds: int = 3
     processes: int = 1
+    on: Annotated[str | None, arg(metavar="CLUSTER")] = None
+    cpus: int | None = None
+    gpus: float | None = None
     report: Flag = False
     keep: File = None
     csv: File = None
@@ -129,6 +137,11 @@ def study(words: Sequence[str], prog: str) -> int:
     if options.seeds < 1 or options.processes < 1:
         raise ValueError(f"--seeds {options.seeds}, --processes {options.processes}: whole numbers above zero")
 
+    if options.on is None and (options.cpus, options.gpus) != (None, None):
+        raise ValueError("--cpus and --gpus are what a run on a cluster gets: name one by --on")
+    if options.on is not None and options.processes > 1:
+        raise ValueError("--processes train on this machine, --on lets a cluster train: give one of them")
+
     # All that can be wrong is noticed before hours of training
     digits, start = find(options.start) if options.start else (None, None)
     recipe = recipes.get(options.name, scale=options.scale, start=digits, **changes)
@@ -140,7 +153,7 @@ def study(words: Sequence[str], prog: str) -> int:
 
     if not options.report:
         check_writable(options.out)
-        grids.work_together(cells, options.out, options.processes, options.device, root=options.data, start=start)
+        _work(cells, options, start)
     records = grids.collect(cells, options.out)
     if options.keep:
         comparison.keep(records, options.keep)
@@ -152,6 +165,16 @@ def study(words: Sequence[str], prog: str) -> int:
         print(f"\n{ceilings.table(shown)}")
     print(f"\n{sum('final' in record for record in records)} of {len(records)} runs are finished")
     return int(any("failed" in record for record in records))
+
+
+def _work(cells: Sequence[Recipe], options: Study, start: Start | None) -> None:
+    """Train what is missing, here or on a cluster."""
+    common = {"root": options.data, "start": start, "device": options.device}
+    if options.on is None:
+        grids.work_together(cells, options.out, options.processes, **common)
+    else:
+        cpus = 1 if options.cpus is None else options.cpus
+        cluster.work(cells, options.out, options.on, cpus=cpus, gpus=options.gpus, **common)
 
 
 def _check_start(cells: Sequence[Recipe], arms: Sequence[str], start: Start | None) -> None:

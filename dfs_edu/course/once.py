@@ -19,7 +19,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dfs_edu import methods
-from dfs_edu.training import results
+from dfs_edu.training import machine, results
 from dfs_edu.training.device import bf16_pays, pick_device
 from dfs_edu.training.inputs import load_data
 from dfs_edu.training.recipes import Recipe
@@ -94,12 +94,7 @@ def key(recipe: Recipe, device: str, track: int | None, root: str | os.PathLike 
 @cache
 def code() -> str:
     """Return the hash of the package's sources that a run depends on."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE)
-        if name.parts[0] not in UNRELATED:
-            digest.update(name.as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
+    return machine.sources(PACKAGE, UNRELATED)
 
 
 def _record(run: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ __all__ = [
     "batches",
     "find",
     "load",
+    "locate",
     "places",
 ]
 
@@ -55,12 +56,10 @@ def load(name: str, root: str | os.PathLike | None = None, pixels: int | None = 
         raise DataError(f"data set {name!r} is not known; use one of {', '.join(DATASETS)}")
     if pixels is not None:
         check_side(pixels)
-    size = {} if pixels is None else {"pixels": pixels}
-    if name == "imagenet":
-        return imagenet.load(find_imagenet(root), **size)
-    if name == "folder":
-        return folder.load(places(root)[0], **size)
-    dataset = digits.load() if name == "digits" else cifar100.load(find(cifar100.FOLDER, root))
+    size, home = {} if pixels is None else {"pixels": pixels}, locate(name, root)
+    if name in ANY_SIZE and home:
+        return (imagenet if name == "imagenet" else folder).load(home, **size)
+    dataset = cifar100.load(home) if home else digits.load()
     if pixels not in (None, dataset.pixels):
         raise DataError(f"{name} has images of {dataset.pixels}x{dataset.pixels}, not {pixels}x{pixels} pixels")
     return dataset
@@ -89,6 +88,23 @@ def batches(
     if augmentation != "crop":
         raise ValueError(f"augmentation={augmentation!r} needs images in memory; those of {dataset.name} are streamed")
     return Streamed(split, dataset, *options, **more)
+
+
+def locate(name: str, root: str | os.PathLike | None = None) -> Path | None:
+    """Return the folder that ``load`` reads a data set from; None for digits, which are embedded.
+
+    Args:
+        name: Of the data set.
+        root: See ``load``.
+
+    Raises:
+        DataError: CIFAR-100 or ImageNet is missing; the message says where it was looked for.
+    """
+    if name == "folder":
+        return places(root)[0]
+    if name == "imagenet":
+        return find_imagenet(root)
+    return find(cifar100.FOLDER, root) if name == "cifar100" else None
 
 
 def places(root: str | os.PathLike | None = None) -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,21 @@ def revision() -> str | None:
         return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def sources(folder: Path, left_out: Collection[str] = ()) -> str:
+    """Return the SHA-256 of the Python files in a folder, by which two machines or two days compare their code.
+
+    Args:
+        folder: Of a package.
+        left_out: Names of files and folders in it that do not count.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder)
+        if name.parts[0] not in left_out:
+            digest.update(name.as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def peak_memory(device: torch.device) -> int:

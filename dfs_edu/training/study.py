@@ -2,8 +2,8 @@
 
 An arm is what is compared (see arms.py): "joint", "surgery-own-0.5", "joint+pcgrad", ``surgery-own-0.67@vgg7-24``. The
 last one has a backbone of its own, of the same family so that the rest of the recipe fits. The process that trains a
-run of the grid holds a lock on it, so any number of processes, on machines that share the folder, can work on one
-study. Finished runs are skipped, stopped ones are resumed.
+run of the grid holds a lock on it, so any number of processes on one machine can work on one study; several machines
+share one by Ray (cluster.py). Finished runs are skipped, stopped ones are resumed.
 """
 
 from __future__ import annotations
@@ -115,14 +115,20 @@ def work(cells: Sequence[Recipe], out: str | Path, **options: Any) -> None:
         if is_over(recipe, out):
             continue
         with claimed(recipe, out) as claim:
-            if not claim or is_over(recipe, out):
-                continue
-            try:
-                own: dict[str, Any] = options if recipe.start else options | {"start": None}
-                train(recipe, out, resume=True, **own)
-            except FloatingPointError as error:
-                record = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
-                results.write(Path(out) / recipe.name / results.RECORD, record | {"failed": str(error)})
+            if claim:
+                train_cell(recipe, out, **options)
+
+
+def train_cell(recipe: Recipe, out: str | Path, **options: Any) -> None:
+    """Train one run of a grid, from its last checkpoint if there is one, unless it is over; see `work`."""
+    if is_over(recipe, out):
+        return
+    try:
+        own: dict[str, Any] = options if recipe.start else options | {"start": None}
+        train(recipe, out, resume=True, **own)
+    except FloatingPointError as error:
+        record = record_of(recipe, out) or {"recipe": recipe.to_dict(), "epochs": []}
+        results.write(Path(out) / recipe.name / results.RECORD, record | {"failed": str(error)})
 
 
 def record_of(recipe: Recipe, out: str | Path) -> dict | None:
@@ -148,7 +154,10 @@ def is_over(recipe: Recipe, out: str | Path) -> bool:
 
 @contextmanager
 def claimed(recipe: Recipe, out: str | Path) -> Generator[bool, None, None]:
-    """Claim a run, and yield whether it is ours; the claim ends with the process, however that ends."""
+    """Claim a run among the processes of this machine, and yield whether it is ours.
+
+    The claim ends with the process, however that ends.
+    """
     locks = Path(out) / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / recipe.name, blocking=False)
