@@ -28,8 +28,6 @@ CASES = {
     "projected": ("vgg7-4", dfs.Joint(), {"method": "upgrad"}),
     "annealed": ("vgg7-4", dfs.Joint(), {"loss": "annealed-distillation", "clip": 1.0}),
     "mixup": ("vgg7-4", dfs.Joint(), {"mixing": "mixup", "accumulate": 2}),
-    "cutmix": ("vgg7-4", dfs.Joint(), {"mixing": "cutmix", "loss": "distillation"}),
-    "learnt weights": ("vgg7-4", dfs.Joint(), {"method": "uw"}),
     "losses after the step": ("vgg7-4", dfs.Joint(), {"method": "famo"}),
     "boosted": ("vgg7-4", dfs.Equilibrium(), {"loss": "boosted"}),
     "transformer": ("vit-tiny-pixels32-patch8-depth4-width24-heads2", dfs.Equilibrium(), {"lr": 1e-3}),

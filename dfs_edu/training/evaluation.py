@@ -39,7 +39,8 @@ def evaluate_at_the_end(trainer: Trainer) -> tuple[inference.Outputs, inference.
 
     Returns:
         Outputs of the validation and of the test split, and "validation_accuracy" and "test_accuracy", K numbers each,
-        of what the exits answer. "ensembles" has the same two for each ensemble of exits 1 to k (answers.py).
+        of what the exits answer. "ensembles" has the same two for each ensemble of the answers of exits 1 to k
+        (answers.py).
     """
     found: list[inference.Outputs] = []
     final: dict[str, Any] = {"ensembles": {name: {} for name in ENSEMBLES}}
