@@ -100,8 +100,8 @@ def frozen():
     return train(recipe_for(frozen=2)).network.state_dict()
 
 
-# "gradual" leaves heads out; a step of its own may weight them, or take turns
-OTHERS = {"sum", "gradual", *(name for name in METHODS if methods.find(name).step is not Method.step)}
+# "gradual" leaves heads out, "shifting" weights them; a step of its own may weight them, too, or take turns
+OTHERS = {"sum", "gradual", "shifting", *(name for name in METHODS if methods.find(name).step is not Method.step)}
 
 
 @pytest.mark.parametrize("method", sorted({*METHODS} - OTHERS))
