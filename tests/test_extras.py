@@ -1,11 +1,11 @@
 """What needs no optional dependency works without any; what needs one names the extra that brings it."""
 
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from warm import python
 
 from dfs_edu.extras import EXTRAS, MissingExtra, need
 
@@ -46,7 +46,7 @@ NEEDS = {
 
 
 def alone(code: str, folder) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run([*python(), "-c", code], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_the_core_works_without_any_extra(tmp_path):

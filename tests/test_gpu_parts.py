@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import FAMILIES
+from warm import python
 
 import dfs_edu as dfs
 from benchmarks.early_exit import settle
@@ -106,7 +106,7 @@ def test_tests_that_have_a_result_are_not_run_again(tmp_path):
     (tmp_path / "test_two.py").write_text("def test_good():\n    pass\n\n\ndef test_bad():\n    assert 1 == 2\n")
     file = tmp_path / "tests.jsonl"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "pytest", "test_two.py", "-p", "benchmarks.gpu.checks", "-p", "no:xdist"]
+    command = [*python(), "-m", "pytest", "test_two.py", "-p", "benchmarks.gpu.checks", "-p", "no:xdist"]
 
     def run() -> int:
         environment = os.environ | {"PYTHONPATH": path, checks.KEPT: str(file)}

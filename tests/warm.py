@@ -161,13 +161,14 @@ def _become(request: dict, streams: list[int], sockets: list[socket.socket], pip
         one.close()
     for end in pipes:
         os.close(end)
+    environment = request["environment"]
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
     for number, (name, stream) in enumerate(zip(("stdin", "stdout", "stderr"), streams, strict=True)):
         os.dup2(stream, number)
         os.close(stream)
-        file = open(number, "w" if number else "r", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+        file = open(number, "w" if number else "r", encoding=encoding, buffering=1, closefd=False)  # noqa: SIM115
         setattr(sys, name, file)
         setattr(sys, f"__{name}__", file)
-    environment = request["environment"]
     if "JPY_PARENT_PID" in environment:  # a kernel ends when its parent does
         environment["JPY_PARENT_PID"] = str(os.getppid())
     os.environ.clear()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu import build, cli, probes
@@ -256,10 +257,9 @@ def test_runs_lists_compares_and_names_the_best(tmp_path, capsys):
     assert "no run in" in capsys.readouterr().err
 
 
-def in_a_process(*code, **environment):
-    done = subprocess.run(
-        [sys.executable, *code], env=os.environ | environment, capture_output=True, text=True, check=False
-    )
+def in_a_process(*code, start=None, **environment):
+    words = [*(start or python()), *code]
+    done = subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout
 
@@ -277,7 +277,7 @@ except SystemExit:
     pass
 print("imported", sorted(set({heavy!r}) & set(sys.modules)))
 """
-    imported = in_a_process("-c", code).rsplit("imported ", 1)[1]
+    imported = in_a_process("-c", code, start=[sys.executable]).rsplit("imported ", 1)[1]
     assert not [name for name in heavy if repr(name) in imported and name not in allowed]
 
 

@@ -4,12 +4,12 @@ import hashlib
 import os
 import pickle
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from warm import python
 
 from dfs_edu import data
 from dfs_edu.data import DataError, cifar100
@@ -163,6 +163,6 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19, "hal
 """
     for content, said in ((b"}r\x00\x00\x00\x08.", "not a whole pickle"), (harmful, "holds a _DType")):
         root = damaged(cifar_folder, tmp_path / str(len(content)), "train", content)
-        done = subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*python(), "-c", script, str(root)], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert said in done.stdout

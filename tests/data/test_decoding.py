@@ -3,7 +3,6 @@
 import io
 import struct
 import subprocess
-import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from samples import pil, png, smooth, write
 from torchvision.transforms import v2
+from warm import python
 
 from dfs_edu.data import DataError
 from dfs_edu.data.decoding import centred, decode
@@ -159,7 +159,7 @@ decode(sys.argv[2])
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
     write(tmp_path / "small.png", smooth(1))
-    words = [sys.executable, "-c", script, str(tmp_path / "small.png"), str(tmp_path / "x.png")]
+    words = [*python(), "-c", script, str(tmp_path / "small.png"), str(tmp_path / "x.png")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 12 * side**2

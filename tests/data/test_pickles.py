@@ -4,11 +4,11 @@ import os
 import pickle
 import struct
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from warm import python
 
 from dfs_edu.data import DataError, cifar100
 
@@ -83,7 +83,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert used < 2**19, f"{used} KiB for {path}"
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*python(), "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, (done.returncode, done.stdout[-200:], done.stderr)
     assert done.stdout.count("refused") == len(BOTTOMLESS)
 

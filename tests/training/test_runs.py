@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from warm import python
 
 import dfs_edu as dfs
 from dfs_edu import cli, data
@@ -312,7 +312,7 @@ def test_a_small_run_that_names_a_huge_network_is_refused_before_it_is_made(run)
         "vit-tiny-depth2000",
         "vgg7-" + "9" * 5000,
     ]
-    said = subprocess.run([sys.executable, "-c", BIG, run, *names], capture_output=True, text=True, timeout=100)
+    said = subprocess.run([*python(), "-c", BIG, run, *names], capture_output=True, text=True, timeout=100)
     assert said.returncode == 0, said.stderr
     assert re.findall(r"status (\d)", said.stdout) == ["1"] * len(names)
     assert int(said.stdout.split()[-1]) < 50
