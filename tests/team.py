@@ -19,6 +19,11 @@ CASES = {
         dfs.Surgery(0.5, scales="all"),
         {"label_smoothing": 0.1},
     ),
+    "compiled": (
+        "msdnet-cifar-blocks2-base1-step1-growth4-width4",
+        dfs.Surgery(0.5, exit_gradient="all"),
+        {"compile": True, "ema": 0.9, "accumulate": 2},
+    ),
     "lots drawn": ("vgg7-4", dfs.Surgery(0.5, exit_gradient="all"), {"method": "pcgrad"}),
     "frozen": ("vgg7-4", dfs.Surgery(0.5), {"frozen": 1, "ema": 0.9}),
     "frozen, by exit": ("vgg7-4", dfs.Surgery(0.5), {"frozen": 1, "method": "mgda"}),

@@ -69,6 +69,19 @@ def test_all_arms_on_digits():
         assert f"{row(TITLES.get(name, name), values, 1)} {time} |" in said
 
 
+def test_every_exit_alone():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    found = study.ceilings.reached(study.recorded("digits-vgg7-16-lesson-alone"))
+    for name, values in found.items():
+        assert row(name, values, 1) in said
+        assert name == "alone" or row(f"*alone minus {name}*", found["alone"] - values, 1, "+") in said
+    partners = [run for run in study.recorded("digits-vgg7-16-lesson-partners") if sum(run["recipe"]["weights"]) == 2]
+    alone = found["alone"][:3, -1]
+    gaps = [alone[run["recipe"]["seed"]] - study.percent(run)[-2] for run in partners]  # seed by seed
+    assert len(partners) == 15
+    assert np.reshape(gaps, (3, 5)).mean(0).max() < 0.5
+
+
 def test_other_junctions_and_methods_on_cifar100():
     said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     records = study.recorded("cifar100-vgg7-64-lesson")

@@ -271,6 +271,17 @@ def who_wins(found: dict) -> None:
     assert found["winners"]
 
 
+def why_exits_compete(found: dict) -> None:
+    assert len(found["digits"]) == K
+    assert found["digits"][0] < 0  # exit 1 is better in company
+    assert max(found["digits"][3:]) < 0.02  # the deep exits pay little
+    assert 0.05 < found["cifar100"] < 0.1
+    assert list(found["partners"]) == [f"exit {k}" for k in range(1, K)]
+    assert set(found["trained"]) == {"joint", "exit 3 alone"}
+    for accuracy in found["trained"].values():
+        fractions(accuracy)
+
+
 # Number of a notebook -> what must hold of the values that it recorded, at smoke scale on digits.
 EXPECT: dict[str, Callable[[dict], None]] = {
     "00": start_here,
@@ -287,6 +298,7 @@ EXPECT: dict[str, Callable[[dict], None]] = {
     "10": which_backbone_and_your_own,
     "11": rival_answers,
     "12": who_wins,
+    "12b": why_exits_compete,
     "13": a_full_cifar100_run,
     "14": a_full_imagenet_run,
     "15": take_it_away,
@@ -307,6 +319,7 @@ SAME_AS_COMMITTED = {
     "10": ["macs", "at_40", "cifar100", "peak", "places"],
     "11": ["opposed", "rivals", "photographs"],
     "12": ["digits", "cifar100", "cuts", "longer", "sure"],
+    "12b": ["digits", "cifar100", "partners"],
     "13": ["work", "gaps", "minutes"],
     "14": ["step", "macs", "hours", "peak", "widths", "seeds"],
     "15": ["macs", "case"],

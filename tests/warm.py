@@ -7,8 +7,8 @@ signals, and with the same status. Only LIBRARIES are shared; dfs_edu is importe
 Not for tests of what is imported and when, of variables that libraries read while they load (OMP_NUM_THREADS), or of
 killed processes: a killed client takes its fork along, but a moment later.
 
-    python warm.py serve SOCKET PID    the server, which ends with the process PID
-    python warm.py -m MODULE ...       a client, as is -c CODE ...; the variable DFS_EDU_WARM holds the socket
+    python warm.py serve SOCKET PID      the server, which ends with the process PID
+    python warm.py SOCKET -m MODULE ...  a client, as is -c CODE ...
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import NoReturn
 
 LIBRARIES = """
@@ -28,13 +29,12 @@ nbformat safetensors.torch tyro tqdm.auto annotated_types filelock
 HEADER = 16  # digits of a message's length
 
 
+@cache
 def python() -> list[str]:
     """Return the words that start a process, as ``[sys.executable]`` does; the first call starts the server."""
     if not hasattr(os, "pidfd_open"):  # only Linux has it
         return [sys.executable]
-    if "DFS_EDU_WARM" not in os.environ:
-        os.environ["DFS_EDU_WARM"] = _started()
-    return [sys.executable, "-I", "-S", __file__]
+    return [sys.executable, "-I", "-S", __file__, _started()]
 
 
 def _started() -> str:
@@ -56,10 +56,10 @@ def _started() -> str:
     return socket_of
 
 
-def client(arguments: list[str]) -> None:
+def client(path: str, arguments: list[str]) -> None:
     """Ask the server for a fork, hand it the standard streams, and end as it ends."""
     server = socket.socket(socket.AF_UNIX)
-    server.connect(os.environ["DFS_EDU_WARM"])
+    server.connect(path)
     request = json.dumps({"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
     socket.send_fds(server, [f"{len(request):{HEADER}}".encode()], [0, 1, 2])
     server.sendall(request)
@@ -228,4 +228,4 @@ if __name__ == "__main__":
         asked = serve(sys.argv[2], int(sys.argv[3]))
         ends(lambda: run(asked))
     else:
-        client(sys.argv[1:])
+        client(sys.argv[1], sys.argv[2:])
