@@ -64,7 +64,8 @@ def test_every_field_of_a_recipe_is_an_option_with_its_help_and_the_recipe_s_own
     for words in (
         "Peak learning rate. (default: 0.1)",
         "(default: 250 280 295)",
-        "--loss {cross-entropy,distillation}",
+        "--schedule {onecycle,multistep}",
+        "--loss {cross-entropy,distillation,distillation-logits,",
         "(default: sum; all: sum, pcgrad, ",
         " mixed-N, ",
     ):
