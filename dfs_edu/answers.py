@@ -68,8 +68,8 @@ def answered(name: str, logits: Sequence[Tensor]) -> list[Tensor]:
     """Return what K exits answer, K x (B, classes), by a rule, given all their logits.
 
     >>> sure, undecided = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
-    >>> [answer.exp().numpy().round(2).tolist() for answer in answered("mean", [sure, undecided])]
-    [[[0.9, 0.1]], [[0.7, 0.3]]]
+    >>> [(100 * answer.exp()).round().int().tolist() for answer in answered("mean", [sure, undecided])]  # in percent
+    [[[90, 10]], [[70, 30]]]
     """
     rule, carried, answers = rule_of(name), None, []
     for k, logits_k in enumerate(logits, start=1):

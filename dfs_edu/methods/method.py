@@ -18,30 +18,34 @@ class Training(Protocol):
 
     Attributes:
         losses: Images x, labels y -> the K losses () as they are now, without gradients; nothing else changes.
-        forward: Network and loss, (x, y) -> losses K x (), logits K x (B, classes); with ``each=True``, losses K x (B,)
-            of each image.
-        autocast: Makes the context in which ``forward`` runs.
-        parameters: Those that are trained now: of the trunk, and all others.
-        optimizer: What moves them.
-        schedule: Of its learning rate, which advances once per batch, after ``Method.step``.
     """
 
     losses: Callable[[Tensor, Tensor], Sequence[Tensor]]
 
     @property
-    def forward(self) -> nn.Module: ...
+    def forward(self) -> nn.Module:
+        """Network and loss: (x, y) -> losses K x (), logits K x (B, classes); with ``each=True``, losses K x (B,)."""
+        ...
 
     @property
-    def autocast(self) -> Callable[[], AbstractContextManager]: ...
+    def autocast(self) -> Callable[[], AbstractContextManager]:
+        """What makes the context in which ``forward`` runs."""
+        ...
 
     @property
-    def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]: ...
+    def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Those that are trained now: of the trunk, and all others."""
+        ...
 
     @property
-    def optimizer(self) -> Optimizer: ...
+    def optimizer(self) -> Optimizer:
+        """What moves the parameters."""
+        ...
 
     @property
-    def schedule(self) -> LRScheduler: ...
+    def schedule(self) -> LRScheduler:
+        """The schedule of the learning rate, which advances once per batch, after ``Method.step``."""
+        ...
 
     def gradients(self, x: Tensor, y: Tensor) -> None:
         """Compute the losses of a batch, and from them gradients by the method's ``backward``."""

@@ -200,6 +200,7 @@ class Pictures:
     """What Batches asks of a data set."""
 
     mean = std = (0.5, 0.4, 0.3)
+    classes = ("cat", "dog")
     augmentation: data.Augmentation
 
 

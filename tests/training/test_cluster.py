@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,8 +97,9 @@ def started(folder, *words: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "dfs_edu", "study", *small.split(), "--precision", "fp32", "--device", "cpu"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     how = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
-    environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.Popen([*command, "--plugin", "noted_dfs", *words], cwd=folder, env=environment, **how)
+    how["env"] = os.environ | {"PYTHONPATH": path}
+    how["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell ignores it in the background
+    return subprocess.Popen([*command, "--plugin", "noted_dfs", *words], cwd=folder, **how)
 
 
 def steps(folder) -> dict[str, list[list[int]]]:
