@@ -21,7 +21,7 @@ help:
 	@echo '                SCALE=smoke|lesson|full  DATASET=digits|cifar100|folder   (now: SCALE=$(SCALE) DATASET=$(DATASET))'
 	@echo 'make lab        open the course in JupyterLab, reachable from this machine only'
 	@echo 'make voila      serve one notebook as a page without code: make voila NOTEBOOK=notebooks/08_when_to_stop.ipynb'
-	@echo 'make test       check style and types, run the tests: about 25 minutes'
+	@echo 'make test       check style and types, run the tests: about 35 minutes'
 	@echo 'make bench      measure speed and memory on this machine, as in docs/measured.md: about 30 minutes'
 	@echo 'make gpu        on a GPU: its tests, faster steps, the published runs; goes on where it was stopped: hours'
 	@echo '                PARTS="tests step vgg7 msdnet exits"  SMOKE=--smoke (tiny, also on a CPU); by part: docs/measured.md'
@@ -50,7 +50,7 @@ voila: $(STAMP)
 	@JUPYTER_PREFER_ENV_PATH=1 $(VENV) -m voila "$(NOTEBOOK)" --Voila.ip=127.0.0.1 --token
 
 test: $(STAMP)
-	@echo "Checking style and types, then running the tests: about 25 minutes."
+	@echo "Checking style and types, then running the tests: about 35 minutes."
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m ty check
