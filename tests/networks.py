@@ -1,12 +1,15 @@
-"""A tiny network with a batch, for tests of methods: in float64, with a nested trunk."""
+"""A tiny network with a batch, for tests of methods, in float64, with a nested trunk; and whole runs of small ones."""
 
 import contextlib
+import math
 
 import torch
 
 import dfs_edu as dfs
 from dfs_edu import methods
+from dfs_edu.training import arms
 
+TWO_EXITS = "msdnet-cifar-blocks2-base1-step1-growth4-width4"
 NESTED = ("vgg7-4", "msdnet-cifar-blocks3-base1-step1-growth2")
 JOINT = dfs.Joint()
 
@@ -88,3 +91,23 @@ def drawn_batches(count, images=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(images, 4, generator=generator, dtype=torch.float64)  # noqa: E731
     return [(draw(), torch.randint(3, (images,), generator=generator)) for _ in range(count)]
+
+
+def trained_with(changes, **options):
+    """Every loss of the last epoch of a run is finite; a change "track" is an option of training, not of the recipe."""
+    track = {"track": changes["track"]} if "track" in changes else {}
+    changes = {name: value for name, value in changes.items() if name != "track"}
+    recipe = dfs.recipes.get(f"digits/{TWO_EXITS}", **options, **changes)
+    run = dfs.train(recipe, out=None, device="cpu", progress=False, **track)
+    assert all(math.isfinite(loss) for loss in run.record["epochs"][-1]["loss"])
+
+
+def trained_as_an_arm(field, value):
+    """Train what the arm "joint+VALUE" says, after its words were read, written and read again."""
+    changes = arms.arm(f"joint+{value}")
+    assert changes == {"junction": dfs.Joint(), field: value}
+    recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", **changes)
+    assert recipe.name == f"digits-vgg7-4-smoke-joint-{value}-seed0"
+    assert arms.label(recipe.to_dict()) == f"joint, {value}"
+    assert type(recipe).from_dict(recipe.to_dict()) == recipe
+    return dfs.train(recipe, out=None, device="cpu", progress=False)

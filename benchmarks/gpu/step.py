@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import dfs_edu as dfs
+from benchmarks.augment import synchronise
 from benchmarks.engine import plain_step
 from benchmarks.gpu.graphs import captured
 from benchmarks.gpu.kept import Kept
@@ -147,15 +148,10 @@ def _steps(backbone: str, batch: int, device: torch.device, rounds: int) -> floa
     step = make(backbone, batch, device, Variant(), BACKEND)
     for _ in range(WARM_UP if rounds > 1 else 1):
         step()
-    _wait(device)
+    synchronise(device)
     _together.wait(timeout=600)
     start = time.perf_counter()
     for _ in range(rounds):
         step()
-    _wait(device)
+    synchronise(device)
     return (time.perf_counter() - start) / rounds
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dfs_edu.intervals import LEAST, interval
+from dfs_edu.intervals import LEAST
 from dfs_edu.tables import lines
 from dfs_edu.training import arms
-from dfs_edu.training.comparison import Records, by_arm, percent
+from dfs_edu.training.comparison import Records, by_arm, cells, percent
 
 ALONE = "alone"
 
@@ -60,13 +60,9 @@ def table(records: Records, split: str = "test") -> str:
     """Return a table: alone, then each arm with the gap between the two, seed by seed; means and 95 % t-intervals."""
     found = reached(records, split)
     alone = found.pop(ALONE)
-    rows = [[ALONE, *_cells(alone)]]
+    rows = [[ALONE, *cells(alone)]]
     for name, values in found.items():
-        rows += [[name, *_cells(values)], [f"alone minus {name}", *_cells(alone - values, "+")]]
+        rows += [[name, *cells(values)], [f"alone minus {name}", *cells(alone - values, "+")]]
     head = [f"{split}, %, n = {len(alone)}", *(f"exit {k + 1}" for k in range(alone.shape[1]))]
     note = [] if len(alone) >= LEAST else ["", f"below {LEAST} seeds: no intervals, and nothing is shown"]
     return "\n".join([lines(head, rows, align="<>"), *note])
-
-
-def _cells(values: np.ndarray, sign: str = "") -> list[str]:
-    return [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(*interval(values), strict=True)]

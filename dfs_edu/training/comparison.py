@@ -148,8 +148,8 @@ def table(records: Records, split: str = "test") -> str:
     rows = []
     for name, runs in runs_of.items():
         ratio = time(records, name)
-        cells = _cells([percent(record, split) for record in runs.values()], exits)
-        rows.append([name, str(len(runs)), *cells, "" if ratio is None else f"{ratio:.2f}"])
+        shown = _cells([percent(record, split) for record in runs.values()], exits)
+        rows.append([name, str(len(runs)), *shown, "" if ratio is None else f"{ratio:.2f}"])
     gaps = differences(records, split)
     lower = [[name, str(len(points)), *_cells(points, exits, "+"), ""] for name, points in gaps.items()]
     answers = "".join(f", {name} of exits so far" for name in {record.get(ANSWERS) for record in records} if name)
@@ -161,11 +161,16 @@ def table(records: Records, split: str = "test") -> str:
 
 
 def _cells(values: Sequence[np.ndarray] | np.ndarray, exits: int, sign: str = "") -> list[str]:
-    """Return the mean of each column with its interval, the mean of all exits last; empty cells for missing exits."""
+    """Return the cells of the exits and of their mean, which stands last; empty cells for missing exits."""
     if not len(values):
         return [""] * (exits + 1)
-    cells = [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(*interval(values), strict=True)]
-    return cells[:-1] + [""] * (exits + 1 - len(cells)) + cells[-1:]
+    found = cells(values, sign)
+    return found[:-1] + [""] * (exits + 1 - len(found)) + found[-1:]
+
+
+def cells(values: Sequence[np.ndarray] | np.ndarray, sign: str = "") -> list[str]:
+    """Return the mean of each column of values (n, E) with its interval, from three seeds onwards."""
+    return [f"{m:{sign}.1f}" + ("" if np.isnan(h) else f" ±{h:4.1f}") for m, h in zip(*interval(values), strict=True)]
 
 
 def _verdict_lines(records: Records, split: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import trained_as_an_arm
 from samples import collected, same, small_split
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -11,7 +12,6 @@ from torchvision.transforms import v2
 import dfs_edu as dfs
 from dfs_edu.data import Batches, Streamed, mixing
 from dfs_edu.data.mixing import MIXINGS, mix
-from dfs_edu.training import arms
 from dfs_edu.training.meters import Meters
 
 HOWS = MIXINGS[1:]
@@ -165,13 +165,7 @@ def test_streamed_images_too(how, dataset):
 
 @every_how
 def test_it_is_an_arm(how):
-    changes = arms.arm(f"joint+{how}")
-    assert changes == {"junction": dfs.Joint(), "mixing": how}
-    recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", **changes)
-    assert recipe.name == f"digits-vgg7-4-smoke-joint-{how}-seed0"
-    assert arms.label(recipe.to_dict()) == f"joint, {how}"
-    assert type(recipe).from_dict(recipe.to_dict()) == recipe
-    run = dfs.train(recipe, out=None, device="cpu", progress=False)
+    run = trained_as_an_arm("mixing", how)
     assert run.record["epochs"][0]["loss"][-1] < 2.5
 
 

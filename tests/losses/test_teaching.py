@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
-from networks import begun, parts, tiny
+from networks import begun, parts, tiny, trained_as_an_arm
 from torch.nn import functional as F
 
 import dfs_edu as dfs
@@ -14,7 +14,6 @@ from dfs_edu import losses
 from dfs_edu.losses import LOSSES, AnnealedDistillation, BlockDistillation, EnsembleDistillation, LogitDistillation
 from dfs_edu.losses.objective import Objective
 from dfs_edu.losses.teaching import NAMED
-from dfs_edu.training import arms
 
 BY_LOGITS = sorted(name for name, loss in NAMED.items() if not loss.embeds)
 
@@ -157,11 +156,5 @@ def test_block_distillation_trains_no_blocks_but_those_of_its_exit():
 
 @pytest.mark.parametrize("name", LOSSES[1:])
 def test_every_loss_is_an_arm_and_trains(name):
-    changes = arms.arm(f"joint+{name}")
-    assert changes == {"junction": dfs.Joint(), "loss": name}
-    recipe = dfs.recipes.get("digits/vgg7-4", scale="smoke", **changes)
-    assert recipe.name == f"digits-vgg7-4-smoke-joint-{name}-seed0"
-    assert arms.label(recipe.to_dict()) == f"joint, {name}"
-    assert type(recipe).from_dict(recipe.to_dict()) == recipe
-    run = dfs.train(recipe, out=None, device="cpu", progress=False)
+    run = trained_as_an_arm("loss", name)
     assert all(torch.tensor(run.record["epochs"][-1]["loss"]).isfinite())

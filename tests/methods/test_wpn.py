@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from networks import Loop, Nested, drawn_batches
+from networks import TWO_EXITS, Loop, Nested, drawn_batches, trained_with
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +19,6 @@ from dfs_edu.methods.wpn import WeightPrediction, share_out
 
 SGD = {"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-2}
 SMALL = {"scale": "smoke", "train_images": 64, "held_out_images": 32, "batch_size": 32}
-TWO_EXITS = "msdnet-cifar-blocks2-base1-step1-growth4-width4"
 
 
 def train(backbone="vgg7-4", **changes):
@@ -211,11 +210,7 @@ def test_the_record_holds_plain_mean_losses():
     ids=str,
 )
 def test_with_other_options(changes):
-    options = {"track": changes["track"]} if "track" in changes else {}
-    changes = {name: value for name, value in changes.items() if name != "track"}
-    recipe = dfs.recipes.get(f"digits/{TWO_EXITS}", **SMALL, method="wpn", epochs=2, **changes)
-    run = dfs.train(recipe, out=None, device="cpu", progress=False, **options)
-    assert all(math.isfinite(loss) for loss in run.record["epochs"][-1]["loss"])
+    trained_with(changes, **SMALL, method="wpn", epochs=2)
 
 
 @pytest.mark.parametrize(
