@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,20 @@ def of_epoch(row: dict[str, Any], step: int) -> list[Point]:
 
 
 def write(folder: Path, points: Iterable[Point], since: int) -> None:
-    """Write points of steps from ``since`` onwards; those that an epoch wrote before it was resumed are replaced."""
+    """Write points of steps from ``since`` onwards; those that an epoch wrote before it was resumed are replaced.
+
+    TensorBoard reads a run's files by name and believes the later one. Its own writer names them by the second, the
+    process and a counter without leading zeros, so of two files of one second the older may come last; ours have the
+    nanosecond.
+    """
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
 
-    with SummaryWriter(folder / "events", purge_step=since) as writer:
-        for curve, step, value in points:
-            if value is not None:
-                writer.add_scalar(curve, value, step)
+    shown = folder / "events"
+    shown.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".events-", dir=folder) as written:
+        with SummaryWriter(written, purge_step=since) as writer:
+            for curve, step, value in points:
+                if value is not None:
+                    writer.add_scalar(curve, value, step)
+        (file,) = Path(written).iterdir()
+        file.rename(shown / f"events.out.tfevents.{time.time_ns()}")

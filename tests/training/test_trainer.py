@@ -27,7 +27,7 @@ from dfs_edu.cli import main
 from dfs_edu.losses import separate_losses
 from dfs_edu.methods.method import Method
 from dfs_edu.probes import share_by_stage
-from dfs_edu.training import checkpoint, conflicts, machine, results
+from dfs_edu.training import checkpoint, conflicts, events, machine, results
 from dfs_edu.training import trainer as train_module
 from dfs_edu.training.device import pick_device
 from dfs_edu.training.optim import make_schedule
@@ -266,6 +266,13 @@ def test_tensorboard_reads_the_curves(uninterrupted):
             assert shown.get(f"{curve}/exit{k + 1}", []) == close(expected)
 
 
+def test_tensorboard_reads_files_of_one_second_in_their_order(tmp_path):
+    for step in range(12):  # its own names end in a counter, of which 10 comes before 9
+        events.write(tmp_path, [("loss/exit1", step, float(step))], since=step)
+    assert curves(tmp_path) == {"loss/exit1": [(step, step) for step in range(12)]}
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
+
+
 def expected_rates() -> list[tuple[int, float]]:
     """By torch's own schedule, of 2 epochs of 3 steps."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.2)
@@ -286,19 +293,19 @@ def test_tensorboard_shows_rate_and_conflict_by_step_also_of_a_resumed_run(dies,
             with pytest.raises(Killed):
                 run(small(), tmp_path, track=2, checkpoint_steps=1)
     shown = run(small(), tmp_path, track=2, checkpoint_steps=1, resume=True)
-    events = curves(shown.folder)
-    assert events["learning_rate"] == close(expected_rates())
+    drawn = curves(shown.folder)
+    assert drawn["learning_rate"] == close(expected_rates())
     looks = shown.record["conflict"]["looks"]
-    assert [step for step, _ in events["tracked_norm/stage1_exit1"]] == [0, 2, 4, 6]
+    assert [step for step, _ in drawn["tracked_norm/stage1_exit1"]] == [0, 2, 4, 6]
     for s in range(5):
         cosines = [(look["step"], np.mean([c for c in look["cosine"][s] if c is not None])) for look in looks]
-        assert events[f"tracked_cosine/stage{s + 1}"] == close(cosines)
+        assert drawn[f"tracked_cosine/stage{s + 1}"] == close(cosines)
         shares = share_by_stage(shown.record["conflict"])[:, s]
-        assert events[f"tracked_conflict/stage{s + 1}"] == close(zip((0, 2, 4, 6), shares, strict=True))
+        assert drawn[f"tracked_conflict/stage{s + 1}"] == close(zip((0, 2, 4, 6), shares, strict=True))
         for k in range(s, 6):
             lengths = [(look["step"], look["norm"][s][k]) for look in looks]
-            assert events[f"tracked_norm/stage{s + 1}_exit{k + 1}"] == close(lengths)
-    assert "tracked_cosine/stage6" not in events  # only the last exit gets there
+            assert drawn[f"tracked_norm/stage{s + 1}_exit{k + 1}"] == close(lengths)
+    assert "tracked_cosine/stage6" not in drawn  # only the last exit gets there
 
 
 def test_a_callback_is_called_after_each_epoch():
