@@ -28,7 +28,7 @@ def write(folder: Path, points: Iterable[Point], since: int) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
 
     shown = folder / "events"
-    shown.mkdir(exist_ok=True)
+    shown.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".events-", dir=folder) as written:
         with SummaryWriter(written, purge_step=since) as writer:
             for curve, step, value in points:
