@@ -82,6 +82,27 @@ def test_every_exit_alone():
     assert np.reshape(gaps, (3, 5)).mean(0).max() < 0.5
 
 
+def test_a_better_head_at_exit_1():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    runs_of = study.by_arm(study.recorded("digits-vgg7-16-lesson-head"))
+    found = {name: np.array([study.percent(runs[seed])[:6] for seed in range(3)]) for name, runs in runs_of.items()}
+    joint, one, two = (found[name] for name in ("joint", "joint of vgg7-16-convs1", "joint of vgg7-16-convs2"))
+    assert row("as published, joint", joint, 1) in said
+    assert row("one convolution, joint", one, 1) in said
+    assert row("two convolutions, joint", two, 1) in said
+    assert row("*two convolutions minus as published*", two - joint, 1, "+") in said
+    for title, together, convs in (("one convolution", one, 1), ("two convolutions", two, 2)):
+        alone = found[f"joint, weights 1 0 0 0 0 0 of vgg7-16-convs{convs}"]
+        assert f"{row(f'{title}, alone', alone[:, :1], 1)} | | | | |" in said
+        assert (alone[:, 0] < together[:, 0]).all()
+    gains = []
+    for name in ("digits-vgg7-16-lesson", "digits-vgg7-16-lesson-cuts"):
+        arms = study.by_arm(study.recorded(name))
+        for runs in arms.values():
+            gains.append(np.mean([study.percent(runs[seed])[0] - study.percent(arms["joint"][seed])[0] for seed in runs]))
+    assert max(gains) < 2.15
+
+
 def test_other_junctions_and_methods_on_cifar100():
     said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     records = study.recorded("cifar100-vgg7-64-lesson")
