@@ -82,6 +82,18 @@ def test_every_exit_alone():
     assert np.reshape(gaps, (3, 5)).mean(0).max() < 0.5
 
 
+def test_every_exit_alone_in_a_narrower_network():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    narrow, wide = (study.ceilings.reached(study.recorded(f"digits-vgg7-{width}-lesson-alone")) for width in (8, 16))
+    assert row("alone", narrow["alone"], 1) in said
+    assert row("joint", narrow["joint"], 1) in said
+    price = narrow["alone"] - narrow["joint"]
+    assert row("*alone minus joint*", price, 1, "+") in said
+    mean, half = intervals.interval(price)
+    assert (abs(mean) < half).all()
+    assert (mean[2:] > (wide["alone"] - wide["joint"]).mean(0)[2:]).all()
+
+
 def test_a_better_head_at_exit_1():
     said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
     runs_of = study.by_arm(study.recorded("digits-vgg7-16-lesson-head"))
