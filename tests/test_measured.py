@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfs_edu import intervals
+from dfs_edu import intervals, probes
+from dfs_edu.backbones import build
 from dfs_edu.training import results, study
 
 ROOT = Path(__file__).parents[1]
@@ -96,22 +97,30 @@ def test_every_exit_alone_in_a_narrower_network():
 
 def test_a_better_head_at_exit_1():
     said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
-    runs_of = study.by_arm(study.recorded("digits-vgg7-16-lesson-head"))
-    found = {name: np.array([study.percent(runs[seed])[:6] for seed in range(3)]) for name, runs in runs_of.items()}
-    joint, one, two = (found[name] for name in ("joint", "joint of vgg7-16-convs1", "joint of vgg7-16-convs2"))
-    assert row("as published, joint", joint, 1) in said
-    assert row("one convolution, joint", one, 1) in said
-    assert row("two convolutions, joint", two, 1) in said
-    assert row("*two convolutions minus as published*", two - joint, 1, "+") in said
-    for title, together, convs in (("one convolution", one, 1), ("two convolutions", two, 2)):
-        alone = found[f"joint, weights 1 0 0 0 0 0 of vgg7-16-convs{convs}"]
-        assert f"{row(f'{title}, alone', alone[:, :1], 1)} | | | | |" in said
-        assert (alone[:, 0] < together[:, 0]).all()
+    records = study.recorded("digits-vgg7-16-lesson-head")
+    found = {
+        name: np.array([study.percent(runs[seed])[:6] for seed in range(3)])
+        for name, runs in study.by_arm(records).items()
+    }
+    gaps = study.differences(records)  # of a head trained alone: from the same head in joint training
+    assert row("as published, joint", found["joint"], 1) in said
+    for title, network in (("one convolution", "vgg7-16-convs1"), ("two convolutions", "vgg7-16-convs2")):
+        assert row(f"{title}, joint", found[f"joint of {network}"], 1) in said
+        alone = f"joint, weights 1 0 0 0 0 0 of {network}"
+        assert f"{row(f'{title}, alone', found[alone][:, :1], 1)} | | | | |" in said
+        assert (gaps[alone][:, 0] < 0).all()
+    assert row("*two convolutions minus as published*", gaps["joint of vgg7-16-convs2"][:, :6], 1, "+") in said
+    mean, half = intervals.interval(-gaps[alone][:, 0])
+    assert f"by {mean:.1f} ± {half:.1f} points with two convolutions" in said
     for name in ("digits-vgg7-16-lesson", "digits-vgg7-16-lesson-cuts"):  # of every other way to share the trunk
-        arms = study.by_arm(study.recorded(name))
-        for runs in arms.values():
-            gains = [study.percent(runs[seed])[0] - study.percent(arms["joint"][seed])[0] for seed in runs]
-            assert np.mean(gains) < 2.15
+        assert all(gap[:, 0].mean() < 2.15 for gap in study.differences(study.recorded(name)).values())
+
+
+def test_what_a_better_head_costs():
+    said = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    plain, better = (probes.cost(build(name, 10)).macs / 1e6 for name in ("vgg7-16", "vgg7-16-convs2"))
+    assert f"exit 1 costs {better[0]:.1f} instead of {plain[0]:.1f} million MACs" in said
+    assert f"more than the way to exit 3 ({plain[2]:.1f} million)" in said
 
 
 def test_other_junctions_and_methods_on_cifar100():

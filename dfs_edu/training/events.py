@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dfs_edu.files import write_whole
+
 CURVES = ("loss", "train_accuracy", "validation_accuracy", "gradient_norm", "conflict")
 Point = tuple[str, int, float | None]  # name of the curve, step, value; None is left out
 
@@ -27,12 +29,11 @@ def write(folder: Path, points: Iterable[Point], since: int) -> None:
     """
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
 
-    shown = folder / "events"
-    shown.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".events-", dir=folder) as written:
-        with SummaryWriter(written, purge_step=since) as writer:
+    with tempfile.TemporaryDirectory() as scratch:
+        with SummaryWriter(scratch, purge_step=since) as writer:
             for curve, step, value in points:
                 if value is not None:
                     writer.add_scalar(curve, value, step)
-        (file,) = Path(written).iterdir()
-        file.rename(shown / f"events.out.tfevents.{time.time_ns()}")
+        (written,) = Path(scratch).iterdir()
+        content = written.read_bytes()
+    write_whole(folder / "events" / f"events.out.tfevents.{time.time_ns()}", lambda file: file.write(content))
